@@ -1,0 +1,1 @@
+//! Page codecs: fill detection, lz4, zstd, raw.

@@ -1,0 +1,1 @@
+//! What this machine allows, and the one-time remedy.

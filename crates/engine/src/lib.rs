@@ -1,0 +1,1 @@
+//! Space, slots and backings: where the bytes are, under a stable slot.

@@ -1,0 +1,1 @@
+//! Residence: faults, eviction, staging, limits.

@@ -1,0 +1,1 @@
+//! Compressed pages in memory, in size classes.

@@ -1,0 +1,1 @@
+//! The supervisor of vswap run: seccomp notifications, stubs, exec, fork, exit.

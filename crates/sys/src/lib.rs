@@ -1,0 +1,1 @@
+//! The one crate with kernel-ABI unsafe: userfaultfd, seccomp, ptrace, pidfd, mappings, direct I/O.
