@@ -1,1 +1,18 @@
-//! Slot word, clusters, groups and policy: no_std, no I/O, no clock, no thread, no unsafe.
+//! The pure centre of vswap: slot word, clusters, groups and policy.
+//!
+//! No allocation, no I/O, no clock, no thread, no `unsafe`: time and randomness come in as
+//! arguments, so everything here can be simulated and model-checked. The crate builds for a bare
+//! target, which proves it.
+//!
+//! - [`units`]: distinct types for pages, bytes, slots, clusters, groups.
+//! - [`bitmap`]: 512 bits, one for each page of a 2 MiB block.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod bitmap;
+pub mod units;
+
+pub use bitmap::Bitmap512;
+pub use units::{
+    ByteCount, ClusterId, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageCount, PageIndex, SlotId,
+};

@@ -1,0 +1,2 @@
+//! Integration tests of the core: everything against a simple model.
+mod bitmap;
