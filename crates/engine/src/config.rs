@@ -1,0 +1,38 @@
+//! What an engine is made from.
+
+use std::path::PathBuf;
+use vswap_core::ByteCount;
+
+/// How pages are compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum CodecChoice {
+    /// The choice that held most pages per microsecond in the measurements.
+    #[default]
+    Auto,
+    /// lz4: fastest.
+    Lz4,
+    /// zstd at its fast level: holds about half as many pages again.
+    Zstd,
+}
+
+/// Where segments go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskConfig {
+    /// The directory in which the (unlinked) segment file is made.
+    pub dir: PathBuf,
+    /// The most bytes that the file may take.
+    pub capacity: ByteCount,
+}
+
+/// What an engine is made from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EngineConfig {
+    /// How pages are compressed.
+    pub codec: CodecChoice,
+    /// Where segments go; `None` keeps all in memory.
+    pub disk: Option<DiskConfig>,
+    /// The most memory that the pool may hold; `None` is no limit (the caller watches
+    /// [`Engine::pool_bytes`](crate::Engine::pool_bytes) and calls writeback).
+    pub pool_limit: Option<ByteCount>,
+}

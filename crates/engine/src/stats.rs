@@ -1,0 +1,102 @@
+//! What operations report and the engine counts.
+
+use vswap_core::{ByteCount, PageCount};
+
+/// Where a slot's bytes are, seen from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum BackingKind {
+    /// Nowhere: the slot holds no page.
+    Empty,
+    /// In the slot itself.
+    Fill,
+    /// In the pool (also while on the way to a segment).
+    Pool,
+    /// In a segment.
+    Segment,
+    /// Lost.
+    Poisoned,
+}
+
+/// Where a load found the bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LoadedFrom {
+    /// The slot holds no page: the buffer was zeroed.
+    Empty,
+    /// The slot's pattern.
+    Fill,
+    /// The pool.
+    Pool,
+    /// A segment: one read of the device.
+    Segment,
+}
+
+/// What a store made of a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StoredAs {
+    /// A pattern in the slot: no memory taken.
+    Fill,
+    /// A pool entry.
+    Pool {
+        /// Its length; 4096 when stored raw.
+        length: usize,
+    },
+}
+
+/// What a writeback did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WritebackReport {
+    /// Pages that went from the pool to a segment.
+    pub pages: PageCount,
+    /// Bytes written to the device.
+    pub written: ByteCount,
+    /// Pool payload freed.
+    pub freed: ByteCount,
+    /// Whether it stopped because the disk had no room: the caller must push back.
+    pub disk_full: bool,
+}
+
+/// Counts since the engine was made, and what is held now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EngineStats {
+    /// Stores that became a pattern.
+    pub stored_fill: u64,
+    /// Stores that were compressed.
+    pub stored_compressed: u64,
+    /// Stores that did not compress and were kept raw.
+    pub stored_raw: u64,
+    /// Bytes of pool entries made (compressed and raw).
+    pub stored_bytes: ByteCount,
+    /// Loads of empty slots.
+    pub loaded_empty: u64,
+    /// Loads from a pattern.
+    pub loaded_fill: u64,
+    /// Loads from the pool.
+    pub loaded_pool: u64,
+    /// Loads from a segment.
+    pub loaded_segment: u64,
+    /// Loads that found the page lost.
+    pub lost: u64,
+    /// Pages written back.
+    pub written_pages: PageCount,
+    /// Bytes written to the device.
+    pub written_bytes: ByteCount,
+    /// Bytes read from the device.
+    pub read_bytes: ByteCount,
+    /// Pages whose bytes are in the pool now.
+    pub pool_pages: PageCount,
+    /// Pages whose bytes are in segments now.
+    pub segment_pages: PageCount,
+    /// Clusters in use now.
+    pub clusters: u64,
+    /// Memory of the pool now.
+    pub pool_bytes: ByteCount,
+    /// Payload of the pool now.
+    pub pool_payload: ByteCount,
+    /// Memory of slots and private lists now.
+    pub metadata_bytes: ByteCount,
+    /// Bytes of the segment file in use now.
+    pub disk_bytes: ByteCount,
+}
