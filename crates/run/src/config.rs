@@ -1,0 +1,79 @@
+//! What `vswap run` is asked to do, and how it ended. The command line makes a [`RunConfig`]; nothing here reads it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use vswap_core::ByteCount;
+
+/// One `vswap run`.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// Limit of resident memory for the whole tree; at least 8 MiB.
+    pub memory: ByteCount,
+    /// Room on disk.
+    pub disk: DiskRoom,
+    /// Directory of the segment file; `None` for `$TMPDIR`, else `/var/tmp`.
+    pub disk_path: Option<PathBuf>,
+    /// How pages are compressed.
+    pub codec: Codec,
+    /// What happens when nothing more can be evicted.
+    pub full: Full,
+    /// Print a table at the end.
+    pub stats: bool,
+    /// Write the figures to this file.
+    pub stats_json: Option<PathBuf>,
+    /// Wait for what the program leaves running.
+    pub wait_all: bool,
+    /// The program and its arguments; the first is searched in `PATH`.
+    pub program: Vec<OsString>,
+}
+
+/// Room for compressed pages on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DiskRoom {
+    /// What the file system can spare.
+    #[default]
+    Spare,
+    /// At most so much.
+    AtMost(ByteCount),
+    /// Nothing is written to disk.
+    Nothing,
+}
+
+/// How pages are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Codec {
+    /// The engine chooses.
+    #[default]
+    Auto,
+    /// lz4.
+    Lz4,
+    /// zstd.
+    Zstd,
+}
+
+/// What happens when nothing more can be evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Full {
+    /// Grow past the limit and say so once.
+    #[default]
+    Grow,
+    /// Kill the tree, with the figures.
+    Kill,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitOutcome {
+    /// End with this status: the program's own, or 125, 126, 127 (a message has been printed).
+    Code(u8),
+    /// The program was ended by this signal: end by it as well.
+    Signal(i32),
+}
+
+/// vswap itself failed.
+pub const EXIT_VSWAP: u8 = 125;
+/// The program was found but could not be executed.
+pub const EXIT_NOT_EXECUTABLE: u8 = 126;
+/// The program was not found.
+pub const EXIT_NOT_FOUND: u8 = 127;
