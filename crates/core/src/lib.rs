@@ -1,18 +1,29 @@
 //! The pure centre of vswap: slot word, clusters, groups and policy.
 //!
-//! No allocation, no I/O, no clock, no thread, no `unsafe`: time and randomness come in as
-//! arguments, so everything here can be simulated and model-checked. The crate builds for a bare
-//! target, which proves it.
+//! No allocation, no I/O, no clock, no thread, no `unsafe`: time and randomness come in as arguments, so everything
+//! here can be simulated and model-checked. The crate builds for a bare target, which proves it.
 //!
 //! - [`units`]: distinct types for pages, bytes, slots, clusters, groups.
 //! - [`bitmap`]: 512 bits, one for each page of a 2 MiB block.
+//! - [`slot`]: the 8 bytes of a slot; [`fill`] and [`place`]: what its locator can say.
+//! - [`sync`]: the atomics, which loom replaces.
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(loom)]
+extern crate std;
+
 pub mod bitmap;
+pub mod fill;
+pub mod place;
+pub mod slot;
+pub mod sync;
 pub mod units;
 
 pub use bitmap::Bitmap512;
+pub use fill::FillPattern;
+pub use place::{MoveId, Moving, PoolHandle, SegmentAddr, SegmentId};
+pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
 pub use units::{
     ByteCount, ClusterId, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageCount, PageIndex, SlotId,
 };
