@@ -22,7 +22,7 @@ pub mod units;
 
 pub use bitmap::Bitmap512;
 pub use fill::FillPattern;
-pub use place::{MoveId, Moving, PoolHandle, SegmentAddr, SegmentId};
+pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
 pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
 pub use units::{
     ByteCount, ClusterId, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageCount, PageIndex, SlotId,

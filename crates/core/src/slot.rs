@@ -69,7 +69,7 @@ impl Backing {
                 (true, bits) => (FILL_EXTENDED, bits),
             },
             Self::Pool(handle) => (POOL, handle.to_bits()),
-            Self::Segment(addr) => (SEGMENT, addr.to_bits()),
+            Self::Segment(addr) => (SEGMENT, addr.get()),
             Self::Moving(Moving { source, batch }) => {
                 (MOVING, (batch.get() as u64) << PoolHandle::BITS | source.to_bits())
             }
