@@ -1,1 +1,53 @@
 //! Segments: 2 MiB sealed containers of compressed pages on a tier.
+//!
+//! Cold pool entries are packed, still compressed, into a [`SegmentBuilder`]; a full one is sealed and
+//! written as one sequential aligned write; from then on it is immutable. What a slot remembers of a
+//! page here is its [`EntryAddr`] (46 bits), which is enough to read it: one aligned read of the one to
+//! three blocks that hold it, checked against the slot, the segment's sequence number and a key of the run.
+//!
+//! - [`format`](mod@format): the bytes (see `docs/segment-format.md`); [`SegmentView`] reads a whole one back.
+//! - [`SegmentTable`]: pure accounting. Segment -> (tier, extent), live entries, what to clean next.
+//! - [`Storage`]: the one narrow interface to a tier; [`FileStorage`] is an unlinked file with direct I/O.
+//! - [`SegmentStore`]: table + storage. Reads take no allocation and no lock longer than a look-up;
+//!   [`SegmentWriter`] keeps a few writes in flight and waits outside of every lock.
+//!
+//! # Invariants
+//! - A segment is `Writing` until its write has succeeded; only then can its addresses be read.
+//! - Its extent is not reused before its last live entry was released.
+//! - An address that is out of date gives an error or the slot's own bytes, never another's: each
+//!   entry's checksum covers its slot and is seeded by key, sequence number and offset.
+//!
+//! Neighbours: the engine above decides what is written and when; the pool beside is unknown here.
+#![forbid(unsafe_code)]
+
+mod addr;
+mod builder;
+mod error;
+mod extents;
+pub mod format;
+mod storage;
+mod store;
+mod table;
+mod view;
+mod writer;
+
+pub use addr::{EntryAddr, SegmentId};
+pub use builder::{Appended, SegmentBuilder};
+pub use error::{FormatError, Full, ReadError, ReleaseError};
+pub use extents::{Extent, TierId};
+pub use format::{CodecTag, RunKey};
+pub use storage::{FileStorage, Storage, SyncQueue, WriteQueue};
+pub use store::{SegmentStore, StoreStats};
+pub use table::{Candidate, Place, Purpose, Reservation, SegmentTable};
+pub use view::{Entry, Run, RunIter, SegmentView};
+pub use vswap_sys::direct::{AlignedBuf, WriteDone};
+pub use writer::{SegmentWriter, Written};
+
+/// Bytes of a segment.
+pub const SEGMENT_BYTES: usize = 2 << 20;
+/// The unit of reads and writes.
+pub const BLOCK: usize = 4096;
+/// The greatest encoded length of an entry: a raw page.
+pub const MAX_ENTRY_BYTES: usize = 4096;
+/// The greatest number of blocks that hold one entry.
+pub const MAX_ENTRY_BLOCKS: usize = 3;

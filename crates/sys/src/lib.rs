@@ -1,1 +1,13 @@
 //! The one crate with kernel-ABI unsafe: userfaultfd, seccomp, ptrace, pidfd, mappings, direct I/O.
+//!
+//! **Architecture invariant:** nothing above this crate (but the freestanding stub) contains `unsafe`; nothing here
+//! knows of slots, pages' owners or limits.
+
+pub mod direct;
+pub mod futex;
+pub mod mapping;
+pub mod pagemap;
+pub mod poll;
+pub mod procvm;
+pub mod staging;
+pub mod uffd;

@@ -1,0 +1,169 @@
+//! What can go wrong with a segment: in its bytes, in reading it, in finding room for it.
+
+use crate::{EntryAddr, SegmentId, TierId};
+use std::io;
+use vswap_core::SlotId;
+
+/// The bytes are not what was written. Offsets count from the segment's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The bytes end before what must be there.
+    #[error("offset {offset:#x}: truncated, {have} of {needed} bytes")]
+    Truncated {
+        /// Where the missing part starts.
+        offset: usize,
+        /// Bytes that it should have.
+        needed: usize,
+        /// Bytes that are there.
+        have: usize,
+    },
+    /// Not a segment of ours at all.
+    #[error("offset {offset:#x}: not a vswap segment (magic {found:#018x})")]
+    Magic {
+        /// Where it was looked for.
+        offset: usize,
+        /// What was there.
+        found: u64,
+    },
+    /// Written by a version that this one does not know.
+    #[error("offset {offset:#x}: segment version {found}, this program reads version {known}")]
+    Version {
+        /// Where it says so.
+        offset: usize,
+        /// Its version.
+        found: u16,
+        /// Ours.
+        known: u16,
+    },
+    /// Uses a feature (encryption, say) that this version does not know.
+    #[error("offset {offset:#x}: unknown flags {found:#06x}")]
+    Flags {
+        /// Where.
+        offset: usize,
+        /// The flags.
+        found: u16,
+    },
+    /// A segment of ours, but not this one: of another run, another number, or an earlier writing.
+    #[error("offset {offset:#x}: another segment's bytes (expected {expected:#x}, found {found:#x})")]
+    Foreign {
+        /// Where the difference is.
+        offset: usize,
+        /// The value of this segment.
+        expected: u64,
+        /// The value found.
+        found: u64,
+    },
+    /// A length or offset in it points outside of it.
+    #[error("offset {offset:#x}: impossible value {found:#x}")]
+    Layout {
+        /// Where the value is.
+        offset: usize,
+        /// The value.
+        found: u64,
+    },
+    /// The checksum does not match the bytes.
+    #[error("offset {offset:#x}: checksum does not match")]
+    Checksum {
+        /// Where the checked part starts.
+        offset: usize,
+    },
+    /// The entry is another slot's.
+    #[error("offset {offset:#x}: entry of slot {found:#x}, expected {expected}")]
+    Slot {
+        /// Where the entry is.
+        offset: usize,
+        /// Whose entry was wanted.
+        expected: SlotId,
+        /// Whose it is.
+        found: u64,
+    },
+}
+
+impl FormatError {
+    /// Where in the segment.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        match *self {
+            Self::Truncated { offset, .. }
+            | Self::Magic { offset, .. }
+            | Self::Version { offset, .. }
+            | Self::Flags { offset, .. }
+            | Self::Foreign { offset, .. }
+            | Self::Layout { offset, .. }
+            | Self::Checksum { offset }
+            | Self::Slot { offset, .. } => offset,
+        }
+    }
+}
+
+/// A page or segment could not be read back.
+///
+/// A caller that raced with writeback or cleaning sees one of these too, from an address that its
+/// slot no longer has: look at the slot again, and believe the error only if the address is the same.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// No such sealed segment, or it ends before this address: the address is out of date.
+    #[error("{segment}, offset {offset:#x}: nothing is stored there; the address is out of date")]
+    NotThere {
+        /// The segment.
+        segment: SegmentId,
+        /// The offset in it.
+        offset: usize,
+    },
+    /// The device failed.
+    #[error(
+        "{segment} on {tier}: reading {len} bytes at file offset {offset:#x} failed: {source}; check the disk"
+    )]
+    Io {
+        /// The segment.
+        segment: SegmentId,
+        /// Where it is.
+        tier: TierId,
+        /// The offset in the tier's file.
+        offset: u64,
+        /// Bytes wanted.
+        len: usize,
+        /// The device's answer.
+        source: io::Error,
+    },
+    /// The bytes came, but are not what was written.
+    #[error("{segment} on {tier}, segment at file offset {at:#x}: {fault}; the page is lost, check the disk")]
+    Damaged {
+        /// The segment.
+        segment: SegmentId,
+        /// Where it is.
+        tier: TierId,
+        /// The file offset of the segment's start.
+        at: u64,
+        /// What is wrong, where in the segment.
+        fault: FormatError,
+    },
+    /// The caller's buffer is smaller than what is to be read.
+    #[error("the read buffer has {have} bytes, {needed} are needed")]
+    Buffer {
+        /// Its size.
+        have: usize,
+        /// The least size.
+        needed: usize,
+    },
+}
+
+/// Every extent is in use: release entries, clean segments, or grow the tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the disk tier is full: {segments} segments in use of {capacity}")]
+pub struct Full {
+    /// Segments in use.
+    pub segments: u64,
+    /// Segments that fit.
+    pub capacity: u64,
+}
+
+/// An entry was released that is not live: a fault of the caller's counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{addr}: released, but nothing is live there")]
+pub struct ReleaseError {
+    /// The address.
+    pub addr: EntryAddr,
+}

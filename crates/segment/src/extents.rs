@@ -1,0 +1,99 @@
+//! Extents of a tier: places of one segment each, taken and given back.
+//!
+//! Freed extents are used again first while their disk blocks are still there; beyond a few, their
+//! blocks are given back to the file system. Relation: every extent below the high-water mark is in
+//! use, `warm` (free, blocks kept), `cold` (free, punched) or being punched, and in one of them only.
+
+use crate::SEGMENT_BYTES;
+use std::fmt;
+
+/// Free extents whose blocks are kept for the next write: 32 MiB.
+const KEEP_WARM: usize = 16;
+
+/// The number of a tier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct TierId(pub(crate) u8);
+
+impl fmt::Display for TierId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tier {}", self.0)
+    }
+}
+
+/// The place of a segment on a tier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Extent(pub(crate) u32);
+
+impl Extent {
+    /// The byte offset of its start in the tier's file.
+    #[must_use]
+    pub const fn offset(self) -> u64 {
+        self.0 as u64 * SEGMENT_BYTES as u64
+    }
+}
+
+/// Which extents of one tier are free.
+#[derive(Debug)]
+pub(crate) struct Extents {
+    capacity: u32,
+    high_water: u32,
+    warm: Vec<Extent>,
+    cold: Vec<Extent>,
+    in_use: u32,
+}
+
+impl Extents {
+    pub(crate) fn new(capacity_bytes: u64) -> Self {
+        let capacity = u32::try_from(capacity_bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
+        Self { capacity, high_water: 0, warm: Vec::new(), cold: Vec::new(), in_use: 0 }
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    pub(crate) fn in_use(&self) -> u32 {
+        self.in_use
+    }
+
+    /// Takes an extent, if more than `keep` are free.
+    pub(crate) fn take(&mut self, keep: u32) -> Option<Extent> {
+        if self.capacity - self.in_use <= keep {
+            return None;
+        }
+        let extent = match self.warm.pop().or_else(|| self.cold.pop()) {
+            Some(extent) => extent,
+            None if self.high_water < self.capacity => {
+                self.high_water += 1;
+                Extent(self.high_water - 1)
+            }
+            // The rest is just being punched.
+            None => return None,
+        };
+        self.in_use += 1;
+        Some(extent)
+    }
+
+    pub(crate) fn give_back(&mut self, extent: Extent) {
+        debug_assert!(extent.0 < self.high_water && !self.warm.contains(&extent));
+        self.in_use -= 1;
+        self.warm.push(extent);
+    }
+
+    /// An extent whose blocks should go back to the file system. It belongs to the caller until
+    /// [`punched`](Self::punched).
+    pub(crate) fn take_to_punch(&mut self, keep_warm: bool) -> Option<Extent> {
+        let keep = if keep_warm { KEEP_WARM } else { 0 };
+        // The oldest first: the newest is the next to be used. The list is short.
+        (self.warm.len() > keep).then(|| self.warm.remove(0))
+    }
+
+    pub(crate) fn punched(&mut self, extent: Extent) {
+        self.cold.push(extent);
+    }
+
+    /// Bytes of memory that the lists take.
+    pub(crate) fn metadata_bytes(&self) -> usize {
+        (self.warm.capacity() + self.cold.capacity()) * size_of::<Extent>()
+    }
+}

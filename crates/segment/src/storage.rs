@@ -1,0 +1,177 @@
+//! [`Storage`]: the narrow interface to a tier, and the unlinked file that is one.
+//!
+//! Everything that can fail outside of the program passes here, so a test can break each of it.
+
+use crate::{AlignedBuf, SEGMENT_BYTES, WriteDone};
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use vswap_sys::direct::{DirectFile, DirectWriter, PlaceError};
+
+/// A tier's bytes. Offsets and lengths are multiples of [`BLOCK`](crate::BLOCK), memory is aligned to it.
+pub trait Storage: Send + Sync + Debug {
+    /// Bytes that it may hold.
+    fn capacity(&self) -> u64;
+
+    /// Reads into all of `into` at `offset`; fewer bytes than asked mean that the rest is missing.
+    ///
+    /// # Errors
+    /// As the device.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all of `from` at `offset`.
+    ///
+    /// # Errors
+    /// As the device; `StorageFull` when there is no room.
+    fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()>;
+
+    /// Gives the room of a range back; what it reads as afterwards does not matter.
+    ///
+    /// # Errors
+    /// As the device. The range stays usable.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// A queue of writes, `depth` in flight, for one writer.
+    fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue>;
+}
+
+/// Writes in flight, taken back one by one. See [`DirectWriter`].
+pub trait WriteQueue: Send {
+    /// Starts writing the first `len` bytes of `buf`.
+    ///
+    /// # Errors
+    /// Gives the buffer back if it cannot even be tried; else the result comes from `wait`.
+    fn submit(
+        &mut self,
+        offset: u64,
+        buf: AlignedBuf,
+        len: usize,
+        tag: u64,
+    ) -> Result<(), (io::Error, AlignedBuf)>;
+
+    /// Whether `submit` would refuse for lack of room in the queue.
+    fn is_full(&self) -> bool;
+
+    /// Waits for one write to end; `None` when none is out.
+    ///
+    /// # Errors
+    /// If the queue itself is broken.
+    fn wait(&mut self) -> io::Result<Option<WriteDone>>;
+}
+
+impl WriteQueue for DirectWriter {
+    fn submit(
+        &mut self,
+        offset: u64,
+        buf: AlignedBuf,
+        len: usize,
+        tag: u64,
+    ) -> Result<(), (io::Error, AlignedBuf)> {
+        Self::submit(self, offset, buf, len, tag)
+    }
+
+    fn is_full(&self) -> bool {
+        Self::is_full(self)
+    }
+
+    fn wait(&mut self) -> io::Result<Option<WriteDone>> {
+        Self::wait(self)
+    }
+}
+
+/// The simplest queue: each write is done when it is submitted.
+#[derive(Debug)]
+pub struct SyncQueue {
+    storage: Arc<dyn Storage>,
+    done: VecDeque<WriteDone>,
+    depth: usize,
+}
+
+impl SyncQueue {
+    /// A queue over any storage.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, depth: usize) -> Self {
+        Self { storage, done: VecDeque::new(), depth: depth.max(1) }
+    }
+}
+
+impl WriteQueue for SyncQueue {
+    fn submit(
+        &mut self,
+        offset: u64,
+        buf: AlignedBuf,
+        len: usize,
+        tag: u64,
+    ) -> Result<(), (io::Error, AlignedBuf)> {
+        if len > buf.len() || self.is_full() {
+            return Err((io::ErrorKind::InvalidInput.into(), buf));
+        }
+        let result = self.storage.write_at(offset, &buf[..len]);
+        self.done.push_back(WriteDone { tag, buf, result });
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.done.len() >= self.depth
+    }
+
+    fn wait(&mut self) -> io::Result<Option<WriteDone>> {
+        Ok(self.done.pop_front())
+    }
+}
+
+/// An unlinked file on a disk.
+#[derive(Debug)]
+pub struct FileStorage {
+    file: Arc<DirectFile>,
+    capacity: u64,
+}
+
+impl FileStorage {
+    /// Makes the file in `dir`, for `capacity` bytes rounded down to whole segments and held to the
+    /// process's file-size limit. Room is taken only as it is written.
+    ///
+    /// # Errors
+    /// If the directory is on a memory file system, or no file of that length can be made there.
+    pub fn create(dir: &Path, capacity: u64) -> Result<Self, PlaceError> {
+        let file = DirectFile::create(dir)?;
+        let capacity = capacity.min(vswap_sys::direct::place::file_size_limit());
+        let capacity = capacity - capacity % SEGMENT_BYTES as u64;
+        file.set_len(capacity).map_err(|source| PlaceError::Io {
+            dir: dir.to_owned(),
+            act: "make a file of the wanted length in",
+            source,
+        })?;
+        Ok(Self { file: Arc::new(file), capacity })
+    }
+
+    /// The file: whether it is direct, how much it takes.
+    #[must_use]
+    pub fn file(&self) -> &DirectFile {
+        &self.file
+    }
+}
+
+impl Storage for FileStorage {
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, from)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.punch(offset, len)
+    }
+
+    fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue> {
+        Box::new(DirectWriter::new(Arc::clone(&self.file), depth))
+    }
+}

@@ -1,0 +1,344 @@
+//! [`SegmentStore`]: the table and its tiers' storage together. Reads, releases, cleaning.
+//!
+//! Lock order: the table's lock is the only one here, held for a look-up or a count and never over I/O.
+
+use crate::builder::SegmentBuilder;
+use crate::extents::TierId;
+use crate::format::RunKey;
+use crate::storage::Storage;
+use crate::table::{Candidate, Place, Purpose, Reservation, SegmentTable};
+use crate::view::{Entry, Expected, Run, SegmentView};
+use crate::writer::SegmentWriter;
+use crate::{
+    AlignedBuf, BLOCK, EntryAddr, FormatError, Full, ReadError, ReleaseError, SEGMENT_BYTES, SegmentId,
+};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vswap_core::SlotId;
+
+/// Rows that [`SegmentStore::pick_to_clean`] looks at under one lock hold: some 20 us.
+const SCAN_ROWS: usize = 4096;
+
+/// Counters of a store, since its start unless said otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Segments that have an extent now.
+    pub segments: u64,
+    /// Segments that fit.
+    pub capacity: u64,
+    /// Entries that live now.
+    pub live_entries: u64,
+    /// Segments written.
+    pub segments_written: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Segments whose write failed.
+    pub write_errors: u64,
+    /// Reads made.
+    pub reads: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Reads that failed or brought damaged bytes.
+    pub read_errors: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    segments_written: AtomicU64,
+    bytes_written: AtomicU64,
+    write_errors: AtomicU64,
+    reads: AtomicU64,
+    bytes_read: AtomicU64,
+    read_errors: AtomicU64,
+}
+
+/// Counts; nothing is ordered by a counter, so relaxed is enough.
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// Segments on their tiers.
+#[derive(Debug)]
+pub struct SegmentStore {
+    table: Arc<RwLock<SegmentTable>>,
+    tiers: Vec<Arc<dyn Storage>>,
+    key: RunKey,
+    clock: AtomicU64,
+    counters: Counters,
+}
+
+impl SegmentStore {
+    /// A store over one tier.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, key: RunKey) -> Arc<Self> {
+        Self::with_tiers(vec![storage], key)
+    }
+
+    /// A store over several tiers, best first.
+    #[must_use]
+    pub fn with_tiers(tiers: Vec<Arc<dyn Storage>>, key: RunKey) -> Arc<Self> {
+        let capacities: Vec<u64> = tiers.iter().map(|tier| tier.capacity()).collect();
+        Arc::new(Self {
+            table: Arc::new(RwLock::new(SegmentTable::new(&capacities))),
+            tiers,
+            key,
+            clock: AtomicU64::new(0),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Starts a segment, in `buf` (allocated anew unless it is [`SEGMENT_BYTES`] long).
+    ///
+    /// # Errors
+    /// [`Full`], with the buffer.
+    pub fn begin(&self, purpose: Purpose, buf: AlignedBuf) -> Result<SegmentBuilder, (Full, AlignedBuf)> {
+        match Reservation::take(&self.table, purpose) {
+            Ok(reservation) => Ok(SegmentBuilder::new(self.key, reservation, buf)),
+            Err(full) => Err((full, buf)),
+        }
+    }
+
+    /// A writer to the first tier with `depth` segments in flight (2 keeps a disk busy).
+    #[must_use]
+    pub fn writer(self: &Arc<Self>, depth: usize) -> SegmentWriter {
+        let storage = Arc::clone(&self.tiers[0]);
+        SegmentWriter::new(Arc::clone(self), storage.write_queue(depth))
+    }
+
+    /// Reads one entry: one aligned read of the blocks that hold it. `buf` needs
+    /// [`MAX_ENTRY_BLOCKS`](crate::MAX_ENTRY_BLOCKS) blocks. Allocates nothing.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; the bytes are `slot`'s own, or there is an error.
+    pub fn read_entry<'b>(
+        &self,
+        addr: EntryAddr,
+        slot: SlotId,
+        buf: &'b mut AlignedBuf,
+    ) -> Result<Entry<'b>, ReadError> {
+        let len = addr.blocks() * BLOCK;
+        let base = addr.first_block() * BLOCK;
+        let (place, got) = self.read_checked(addr, base, len, buf, |store, place, bytes| {
+            store.expected(place).entry_of(slot, bytes, base, addr.offset() - base).map(drop)
+        })?;
+        // Checked just now; checking again only re-borrows the buffer for the caller.
+        let bytes: &'b AlignedBuf = buf;
+        self.expected(place)
+            .entry_of(slot, &bytes[..got], base, addr.offset() - base)
+            .map_err(|fault| self.damaged(place, fault))
+    }
+
+    /// Reads an entry and as many blocks behind it as fit `buf`: the wanted entry and its neighbours,
+    /// which were evicted together with it.
+    ///
+    /// # Errors
+    /// As [`read_entry`](Self::read_entry), for the wanted entry only.
+    pub fn read_run<'b>(
+        &self,
+        addr: EntryAddr,
+        slot: SlotId,
+        buf: &'b mut AlignedBuf,
+    ) -> Result<Run<'b>, ReadError> {
+        let base = addr.first_block() * BLOCK;
+        let from = addr.offset() - base;
+        let most = buf.len().max(addr.blocks() * BLOCK);
+        let (place, got) = self.read_checked(addr, base, most, buf, |store, place, bytes| {
+            store.expected(place).entry_of(slot, bytes, base, from).map(drop)
+        })?;
+        let bytes: &'b AlignedBuf = buf;
+        Run::new(self.expected(place), slot, &bytes[..got], base, from, place.entries_end as usize)
+            .map_err(|fault| self.damaged(place, fault))
+    }
+
+    /// Reads a whole segment, to clean it. `buf` needs [`SEGMENT_BYTES`].
+    ///
+    /// # Errors
+    /// As [`read_entry`](Self::read_entry), for header and summary only.
+    pub fn read_segment<'b>(
+        &self,
+        segment: SegmentId,
+        buf: &'b mut AlignedBuf,
+    ) -> Result<SegmentView<'b>, ReadError> {
+        let first = EntryAddr::new(segment, 0, 1).expect("every segment has a first byte");
+        let (place, got) = self.read_checked(first, 0, SEGMENT_BYTES, buf, |store, place, bytes| {
+            SegmentView::parse(store.key, segment, place.sequence, bytes).map(drop)
+        })?;
+        let bytes: &'b AlignedBuf = buf;
+        SegmentView::parse(self.key, segment, place.sequence, &bytes[..got])
+            .map_err(|fault| self.damaged(place, fault))
+    }
+
+    /// An entry is no longer wanted. Returns whether its segment died of it.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] if nothing lives there: the caller's count is wrong.
+    pub fn release(&self, addr: EntryAddr) -> Result<bool, ReleaseError> {
+        self.table.write().release(addr)
+    }
+
+    /// Chooses the segment whose cleaning pays best among those at most `max_live` (0 to 1) alive,
+    /// and marks it. The caller copies what lives into a builder begun for [`Purpose::Cleaning`],
+    /// releases the old addresses, and calls [`stop_cleaning`](Self::stop_cleaning) in any case.
+    #[must_use]
+    pub fn pick_to_clean(&self, max_live: f64) -> Option<Candidate> {
+        let now = self.now();
+        let mut best: Option<(f64, Candidate)> = None;
+        let mut from = 0;
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                break;
+            }
+            if let Some(found) = table.emptiest(from, from + SCAN_ROWS, now, max_live)
+                && best.is_none_or(|(score, _)| found.0 > score)
+            {
+                best = Some(found);
+            }
+            from += SCAN_ROWS;
+        }
+        let (_, candidate) = best?;
+        self.table.write().start_cleaning(candidate.segment).then_some(candidate)
+    }
+
+    /// Ends the cleaning of a segment, done or not.
+    pub fn stop_cleaning(&self, segment: SegmentId) {
+        self.table.write().stop_cleaning(segment);
+    }
+
+    /// Gives the room of free extents back to the file system, but for a few to be written next
+    /// (all of them if `keep_some` is false). Returns the bytes. An error of the device is left for the
+    /// next time: the extent stays usable.
+    pub fn trim(&self, keep_some: bool) -> u64 {
+        let mut given = 0;
+        for (tier, storage) in self.tiers.iter().enumerate() {
+            let tier = TierId(tier as u8);
+            loop {
+                let taken = self.table.write().extents_mut(tier).and_then(|e| e.take_to_punch(keep_some));
+                let Some(extent) = taken else { break };
+                if storage.punch(extent.offset(), SEGMENT_BYTES as u64).is_ok() {
+                    given += SEGMENT_BYTES as u64;
+                }
+                if let Some(extents) = self.table.write().extents_mut(tier) {
+                    extents.punched(extent);
+                }
+            }
+        }
+        given
+    }
+
+    /// Live and written entries of a segment.
+    #[must_use]
+    pub fn usage(&self, segment: SegmentId) -> Option<Candidate> {
+        self.table.read().usage(segment)
+    }
+
+    /// Counters now.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let (segments, capacity, live_entries) = {
+            let table = self.table.read();
+            (table.segments(), table.capacity(), table.live_entries())
+        };
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        StoreStats {
+            segments,
+            capacity,
+            live_entries,
+            segments_written: of(&counters.segments_written),
+            bytes_written: of(&counters.bytes_written),
+            write_errors: of(&counters.write_errors),
+            reads: of(&counters.reads),
+            bytes_read: of(&counters.bytes_read),
+            read_errors: of(&counters.read_errors),
+        }
+    }
+
+    /// Bytes of memory that the bookkeeping takes.
+    #[must_use]
+    pub fn metadata_bytes(&self) -> usize {
+        self.table.read().metadata_bytes()
+    }
+
+    /// The age clock: one tick for each segment written.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_write(&self, ok: bool, len: usize) {
+        if ok {
+            bump(&self.clock, 1);
+            bump(&self.counters.segments_written, 1);
+            bump(&self.counters.bytes_written, len as u64);
+        } else {
+            bump(&self.counters.write_errors, 1);
+        }
+    }
+
+    fn expected(&self, place: Place) -> Expected {
+        Expected { key: self.key, segment: place.segment, sequence: place.sequence }
+    }
+
+    fn damaged(&self, place: Place, fault: FormatError) -> ReadError {
+        ReadError::Damaged { segment: place.segment, tier: place.tier, at: place.extent.offset(), fault }
+    }
+
+    /// Reads `len` bytes (no more than the segment has) from `base` of the segment of `addr`, and
+    /// checks them. If they are wrong and the segment has moved or died meanwhile, reads again where it
+    /// is now. Returns where it was read and how many bytes came.
+    fn read_checked(
+        &self,
+        addr: EntryAddr,
+        base: usize,
+        len: usize,
+        buf: &mut AlignedBuf,
+        check: impl Fn(&Self, Place, &[u8]) -> Result<(), FormatError>,
+    ) -> Result<(Place, usize), ReadError> {
+        let segment = addr.segment();
+        let gone = || ReadError::NotThere { segment, offset: addr.offset() };
+        let mut place = self.table.read().place(segment).ok_or_else(gone)?;
+        loop {
+            if addr.offset() >= place.entries_end as usize {
+                return Err(gone());
+            }
+            let result = self.read_once(place, base, len, buf).and_then(|got| {
+                check(self, place, &buf[..got]).map_err(|fault| self.damaged(place, fault))?;
+                Ok(got)
+            });
+            let error = match result {
+                Ok(got) => return Ok((place, got)),
+                Err(error) => error,
+            };
+            let now = self.table.read().place(segment).ok_or_else(gone)?;
+            if now == place || matches!(error, ReadError::Buffer { .. }) {
+                bump(&self.counters.read_errors, 1);
+                return Err(error);
+            }
+            place = now;
+        }
+    }
+
+    fn read_once(
+        &self,
+        place: Place,
+        base: usize,
+        len: usize,
+        buf: &mut AlignedBuf,
+    ) -> Result<usize, ReadError> {
+        let len = len.min(SEGMENT_BYTES - base);
+        let have = buf.len();
+        let into = buf.get_mut(..len).ok_or(ReadError::Buffer { have, needed: len })?;
+        let offset = place.extent.offset() + base as u64;
+        let io = |source| ReadError::Io { segment: place.segment, tier: place.tier, offset, len, source };
+        let storage = self
+            .tiers
+            .get(usize::from(place.tier.0))
+            .ok_or_else(|| io(std::io::Error::new(std::io::ErrorKind::NotFound, "the tier is not there")))?;
+        let got = storage.read_at(offset, into).map_err(io)?.min(len);
+        bump(&self.counters.reads, 1);
+        bump(&self.counters.bytes_read, got as u64);
+        Ok(got)
+    }
+}

@@ -1,0 +1,325 @@
+//! [`SegmentTable`]: which segment is where, how much of it lives, which to clean. No I/O.
+//!
+//! A row's life: `Vacant` -> reserve -> `Writing` -> commit -> `Live` (-> being cleaned) -> last release
+//! -> `Vacant`; or `Writing` -> abandon -> `Vacant`. Relations: a row that is not vacant owns exactly one
+//! extent; `live <= entries`; a `Live` row has `live > 0`. Sequence numbers are never used twice.
+//!
+//! Live *entries* are counted exactly. Live *bytes* are the mean of the segment times that: an address
+//! does not say its length, and a length per entry in RAM would cost what segments are there to save.
+
+use crate::extents::{Extent, Extents, TierId};
+use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
+use parking_lot::RwLock;
+use std::sync::Arc;
+
+/// Extents that only cleaning may take, so that a full tier can still be compacted.
+const CLEANING_RESERVE: u32 = 2;
+/// Tiers smaller than this have no such reserve.
+const RESERVE_FROM: u32 = 8;
+
+/// What a new segment is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Pool entries that go to disk.
+    Writeback,
+    /// Live entries of sparse segments: may use the last extents.
+    Cleaning,
+}
+
+/// Where a segment is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Its number.
+    pub segment: SegmentId,
+    /// The tier.
+    pub tier: TierId,
+    /// Where on the tier.
+    pub extent: Extent,
+    /// Which writing of this number: part of every checksum in it.
+    pub sequence: u64,
+    /// Where its entries end, in bytes; 0 while it is being written.
+    pub entries_end: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Vacant,
+    Writing,
+    Live { cleaning: bool },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    state: State,
+    tier: TierId,
+    extent: Extent,
+    sequence: u64,
+    entries_end: u32,
+    entries: u32,
+    live: u32,
+    born: u64,
+}
+
+/// A segment worth cleaning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Entries that live.
+    pub live: u32,
+    /// Entries that it was written with.
+    pub entries: u32,
+    /// Bytes that live, from the mean.
+    pub live_bytes: u64,
+}
+
+/// Rows of all segments and the free extents of all tiers.
+#[derive(Debug, Default)]
+pub struct SegmentTable {
+    rows: Vec<Row>,
+    vacant: Vec<u32>,
+    tiers: Vec<Extents>,
+    last_sequence: u64,
+    live_entries: u64,
+}
+
+impl SegmentTable {
+    /// An empty table over tiers of these capacities in bytes, best first.
+    #[must_use]
+    pub fn new(capacities: &[u64]) -> Self {
+        let tiers = capacities.iter().take(usize::from(u8::MAX)).map(|bytes| Extents::new(*bytes)).collect();
+        Self { tiers, ..Self::default() }
+    }
+
+    /// Takes a number and an extent for a segment to be written.
+    ///
+    /// # Errors
+    /// [`Full`] when no tier has a free extent (beyond the reserve for cleaning).
+    pub fn reserve(&mut self, purpose: Purpose) -> Result<Place, Full> {
+        let full = Full { segments: self.segments(), capacity: self.capacity() };
+        let next = match self.vacant.last() {
+            Some(number) => *number,
+            None => u32::try_from(self.rows.len()).map_err(|_| full)?,
+        };
+        let segment = SegmentId::new(next).ok_or(full)?;
+        let taken = self.tiers.iter_mut().enumerate().find_map(|(tier, extents)| {
+            let reserve = purpose == Purpose::Writeback && extents.capacity() >= RESERVE_FROM;
+            let extent = extents.take(if reserve { CLEANING_RESERVE } else { 0 })?;
+            Some((TierId(tier as u8), extent))
+        });
+        let (tier, extent) = taken.ok_or(full)?;
+        self.last_sequence += 1;
+        let sequence = self.last_sequence;
+        let row = Row {
+            state: State::Writing,
+            tier,
+            extent,
+            sequence,
+            entries_end: 0,
+            entries: 0,
+            live: 0,
+            born: 0,
+        };
+        if self.vacant.pop().is_some() {
+            self.rows[next as usize] = row;
+        } else {
+            self.rows.push(row);
+        }
+        Ok(Place { segment, tier, extent, sequence, entries_end: 0 })
+    }
+
+    /// The write has succeeded: all `entries` live from now on. `now` is the caller's clock for ages.
+    pub(crate) fn commit(&mut self, segment: SegmentId, entries_end: u32, entries: u32, now: u64) {
+        let Some(row) = self.row_mut(segment) else { return };
+        debug_assert!(row.state == State::Writing && entries > 0);
+        *row = Row {
+            state: State::Live { cleaning: false },
+            entries_end,
+            entries,
+            live: entries,
+            born: now,
+            ..*row
+        };
+        self.live_entries += u64::from(entries);
+    }
+
+    /// The write has failed or was given up.
+    pub(crate) fn abandon(&mut self, segment: SegmentId) {
+        if self.row_mut(segment).is_some_and(|row| row.state == State::Writing) {
+            self.vacate(segment);
+        }
+    }
+
+    /// Where a sealed segment is; `None` if there is none of this number.
+    #[must_use]
+    pub fn place(&self, segment: SegmentId) -> Option<Place> {
+        let row = self.rows.get(segment.get() as usize)?;
+        let State::Live { .. } = row.state else { return None };
+        let Row { tier, extent, sequence, entries_end, .. } = *row;
+        Some(Place { segment, tier, extent, sequence, entries_end })
+    }
+
+    /// An entry is no longer wanted. Returns whether its segment died of it.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] if nothing lives there.
+    pub fn release(&mut self, addr: EntryAddr) -> Result<bool, ReleaseError> {
+        let error = ReleaseError { addr };
+        let row = self.row_mut(addr.segment()).ok_or(error)?;
+        if !matches!(row.state, State::Live { .. }) || addr.offset() >= row.entries_end as usize {
+            return Err(error);
+        }
+        row.live -= 1;
+        let died = row.live == 0;
+        self.live_entries -= 1;
+        if died {
+            self.vacate(addr.segment());
+        }
+        Ok(died)
+    }
+
+    /// The best segment to clean among rows `from..to`: the one that gives most room back for what
+    /// must be copied, weighted by age (the log-structured file system's `(1 - u) * age / (1 + u)`). Only
+    /// those at most `max_live` (0 to 1) alive count, and none that is being cleaned.
+    #[must_use]
+    pub fn emptiest(&self, from: usize, to: usize, now: u64, max_live: f64) -> Option<(f64, Candidate)> {
+        let rows = self.rows.get(from..to.min(self.rows.len()))?;
+        let mut best: Option<(f64, Candidate)> = None;
+        for (row, number) in rows.iter().zip(from..) {
+            if row.state != (State::Live { cleaning: false }) {
+                continue;
+            }
+            let live_bytes = row.live_bytes();
+            // What a part-filled segment does not use is given back too, so use counts against 2 MiB.
+            let alive = live_bytes as f64 / SEGMENT_BYTES as f64;
+            if alive > max_live {
+                continue;
+            }
+            let age = now.saturating_sub(row.born) as f64 + 1.0;
+            let score = (1.0 - alive) * age / (1.0 + alive);
+            if best.is_none_or(|(other, _)| score > other) {
+                let Some(segment) = SegmentId::new(number as u32) else { continue };
+                best = Some((score, Candidate { segment, live: row.live, entries: row.entries, live_bytes }));
+            }
+        }
+        best
+    }
+
+    /// Marks a segment as being cleaned; false if it is gone or already marked.
+    pub fn start_cleaning(&mut self, segment: SegmentId) -> bool {
+        match self.row_mut(segment) {
+            Some(row) if row.state == (State::Live { cleaning: false }) => {
+                row.state = State::Live { cleaning: true };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the mark back from a segment that still has live entries.
+    pub fn stop_cleaning(&mut self, segment: SegmentId) {
+        if let Some(row) = self.row_mut(segment)
+            && row.state == (State::Live { cleaning: true })
+        {
+            row.state = State::Live { cleaning: false };
+        }
+    }
+
+    /// Live and written entries of a segment.
+    #[must_use]
+    pub fn usage(&self, segment: SegmentId) -> Option<Candidate> {
+        let row = self.rows.get(segment.get() as usize)?;
+        let State::Live { .. } = row.state else { return None };
+        Some(Candidate { segment, live: row.live, entries: row.entries, live_bytes: row.live_bytes() })
+    }
+
+    /// Segments that have an extent, written or being written.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        self.tiers.iter().map(|tier| u64::from(tier.in_use())).sum()
+    }
+
+    /// Segments that fit on all tiers.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.tiers.iter().map(|tier| u64::from(tier.capacity())).sum()
+    }
+
+    /// Entries that live, in all segments.
+    #[must_use]
+    pub fn live_entries(&self) -> u64 {
+        self.live_entries
+    }
+
+    /// Numbers in use are below this.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes of memory that the table takes.
+    #[must_use]
+    pub fn metadata_bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>()
+            + self.vacant.capacity() * size_of::<u32>()
+            + self.tiers.iter().map(Extents::metadata_bytes).sum::<usize>()
+    }
+
+    pub(crate) fn extents_mut(&mut self, tier: TierId) -> Option<&mut Extents> {
+        self.tiers.get_mut(usize::from(tier.0))
+    }
+
+    fn row_mut(&mut self, segment: SegmentId) -> Option<&mut Row> {
+        self.rows.get_mut(segment.get() as usize)
+    }
+
+    fn vacate(&mut self, segment: SegmentId) {
+        let row = &mut self.rows[segment.get() as usize];
+        row.state = State::Vacant;
+        let (tier, extent) = (row.tier, row.extent);
+        if let Some(extents) = self.extents_mut(tier) {
+            extents.give_back(extent);
+        }
+        self.vacant.push(segment.get());
+    }
+}
+
+impl Row {
+    fn live_bytes(&self) -> u64 {
+        u64::from(self.entries_end) * u64::from(self.live) / u64::from(self.entries.max(1))
+    }
+}
+
+/// A number and an extent that are taken; dropped, it gives them back.
+#[derive(Debug)]
+pub struct Reservation {
+    table: Arc<RwLock<SegmentTable>>,
+    place: Place,
+    committed: bool,
+}
+
+impl Reservation {
+    pub(crate) fn take(table: &Arc<RwLock<SegmentTable>>, purpose: Purpose) -> Result<Self, Full> {
+        let place = table.write().reserve(purpose)?;
+        Ok(Self { table: Arc::clone(table), place, committed: false })
+    }
+
+    /// Where the segment will be.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(crate) fn commit(mut self, entries_end: u32, entries: u32, now: u64) {
+        self.committed = true;
+        self.table.write().commit(self.place.segment, entries_end, entries, now);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.table.write().abandon(self.place.segment);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! [`SegmentWriter`]: seals builders and keeps a few segments in flight.
+//!
+//! A segment becomes readable (its row `Live`) in [`SegmentWriter::wait`], after its write has ended well
+//! and before the caller is told: so the caller can put the addresses into its slots at once. No lock is
+//! held while waiting.
+
+use crate::builder::{Sealed, SegmentBuilder};
+use crate::format::{EntryHeader, SummaryEntry};
+use crate::storage::WriteQueue;
+use crate::table::Reservation;
+use crate::{AlignedBuf, EntryAddr, SegmentId, SegmentStore};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use vswap_core::SlotId;
+
+/// A segment whose write has ended.
+#[derive(Debug)]
+pub struct Written {
+    /// Which.
+    pub segment: SegmentId,
+    /// `Ok`: its entries live and can be read. `Err`: nothing of it exists, the pages stay where they
+    /// were; `StorageFull` if the disk had no room.
+    pub result: io::Result<()>,
+    /// Bytes given to the disk.
+    pub bytes: usize,
+    /// The buffer, for the next segment.
+    pub buf: AlignedBuf,
+    entries: Vec<SummaryEntry>,
+}
+
+impl Written {
+    /// Slot and address of each of its entries, in order.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (SlotId, EntryAddr)> + '_ {
+        self.entries.iter().map(|entry| {
+            let (offset, stride) = (entry.offset as usize, EntryHeader::stride(entry.len.into()));
+            let addr = EntryAddr::new(self.segment, offset, stride);
+            (entry.slot, addr.expect("the builder gave this address before"))
+        })
+    }
+}
+
+#[derive(Debug)]
+struct InFlight {
+    tag: u64,
+    reservation: Reservation,
+    len: usize,
+    entries_end: u32,
+    entries: Vec<SummaryEntry>,
+}
+
+/// Writes sealed segments, a few at once. Belongs to one thread at a time.
+pub struct SegmentWriter {
+    store: Arc<SegmentStore>,
+    queue: Box<dyn WriteQueue>,
+    in_flight: Vec<InFlight>,
+    done: VecDeque<Written>,
+    next_tag: u64,
+}
+
+impl SegmentWriter {
+    pub(crate) fn new(store: Arc<SegmentStore>, queue: Box<dyn WriteQueue>) -> Self {
+        Self { store, queue, in_flight: Vec::new(), done: VecDeque::new(), next_tag: 0 }
+    }
+
+    /// Seals a builder and starts its write. Waits only if as many are in flight as allowed. The
+    /// outcome comes from [`wait`](Self::wait); an empty builder is simply given up.
+    ///
+    /// # Errors
+    /// If the queue itself is broken; the builder's segment is given up.
+    pub fn submit(&mut self, builder: SegmentBuilder) -> io::Result<()> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        while self.queue.is_full() {
+            match self.queue.wait()? {
+                Some(done) => self.finish(done),
+                None => break,
+            }
+        }
+        let Sealed { reservation, buf, len, entries_end, entries } = builder.seal();
+        let offset = reservation.place().extent.offset();
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.in_flight.push(InFlight { tag, reservation, len, entries_end, entries });
+        if let Err((error, buf)) = self.queue.submit(offset, buf, len, tag) {
+            self.finish(crate::WriteDone { tag, buf, result: Err(error) });
+        }
+        Ok(())
+    }
+
+    /// Waits for one segment's write to end; `None` when none is outstanding.
+    ///
+    /// # Errors
+    /// If the queue itself is broken.
+    pub fn wait(&mut self) -> io::Result<Option<Written>> {
+        loop {
+            if let Some(written) = self.done.pop_front() {
+                return Ok(Some(written));
+            }
+            match self.queue.wait()? {
+                Some(done) => self.finish(done),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Segments submitted and not yet taken by [`wait`](Self::wait).
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.in_flight.len() + self.done.len()
+    }
+
+    fn finish(&mut self, done: crate::WriteDone) {
+        let Some(at) = self.in_flight.iter().position(|sent| sent.tag == done.tag) else { return };
+        let InFlight { reservation, len, entries_end, entries, .. } = self.in_flight.swap_remove(at);
+        let segment = reservation.place().segment;
+        self.store.count_write(done.result.is_ok(), len);
+        match &done.result {
+            Ok(()) => reservation.commit(entries_end, entries.len() as u32, self.store.now()),
+            Err(_) => drop(reservation),
+        }
+        self.done.push_back(Written { segment, result: done.result, bytes: len, buf: done.buf, entries });
+    }
+}
+
+impl std::fmt::Debug for SegmentWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentWriter").field("outstanding", &self.outstanding()).finish_non_exhaustive()
+    }
+}
