@@ -1,0 +1,392 @@
+//! Starting processes, and what `/proc` tells about them.
+//!
+//! # Safety
+//! `fork` is only for a process with one thread, as its callers ensure; the other calls take no pointers but to
+//! live locals.
+#![allow(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+
+/// Which side of a fork this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the child's number.
+    Parent(i32),
+}
+
+/// Splits this process in two.
+///
+/// # Errors
+/// `EAGAIN`, `ENOMEM`; `EDEADLK` if this process has more than one thread (locks of the others would stay held).
+pub fn fork() -> io::Result<Fork> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    // SAFETY: there is one thread, checked above.
+    match unsafe { libc::fork() } {
+        0 => Ok(Fork::Child),
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// Ends this process at once, without destructors or exit handlers.
+pub fn leave(status: i32) -> ! {
+    // SAFETY: no pointers.
+    unsafe { libc::_exit(status) }
+}
+
+/// A mapping of `/proc/PID/maps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapEntry {
+    /// Addresses.
+    pub range: Range<u64>,
+    /// Readable, writable, executable.
+    pub rights: [bool; 3],
+    /// Private: writes are the process's own.
+    pub private: bool,
+    /// Backed by a file (or shared memory).
+    pub file: bool,
+    /// `[heap]`, `[stack]`, a path, or empty.
+    pub name: String,
+}
+
+/// Parses `/proc/PID/maps`.
+///
+/// # Errors
+/// What reading it says; `InvalidData` for a line that is not one.
+pub fn maps(pid: i32) -> io::Result<Vec<MapEntry>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    text.lines().map(|line| parse_map(line).ok_or_else(|| io::ErrorKind::InvalidData.into())).collect()
+}
+
+fn parse_map(line: &str) -> Option<MapEntry> {
+    let mut fields = line.splitn(6, ' ');
+    let (start, end) = fields.next()?.split_once('-')?;
+    let rights = fields.next()?.as_bytes();
+    let inode = fields.nth(2)?;
+    Some(MapEntry {
+        range: u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?,
+        rights: [*rights.first()? == b'r', *rights.get(1)? == b'w', *rights.get(2)? == b'x'],
+        private: *rights.get(3)? == b'p',
+        file: inode != "0",
+        name: fields.next().unwrap_or("").trim_start().to_owned(),
+    })
+}
+
+/// Some of `/proc/PID/status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Number of the process that a thread belongs to.
+    pub process: i32,
+    /// Its parent.
+    pub parent: i32,
+    /// Seccomp filters on it.
+    pub filters: u32,
+    /// Threads in it.
+    pub threads: u32,
+    /// Anonymous bytes resident.
+    pub anonymous: u64,
+    /// Bytes of shared memory resident.
+    pub shared_memory: u64,
+}
+
+/// Reads `/proc/ID/status` of a process or thread.
+///
+/// # Errors
+/// `NotFound` if there is none.
+pub fn status(id: i32) -> io::Result<Status> {
+    let text = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let mut status = Status::default();
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        let number = value.split_whitespace().next().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+        match name {
+            "Tgid" => status.process = number as i32,
+            "PPid" => status.parent = number as i32,
+            "Threads" => status.threads = number as u32,
+            "Seccomp_filters" => status.filters = number as u32,
+            "RssAnon" => status.anonymous = number * 1024,
+            "RssShmem" => status.shared_memory = number * 1024,
+            _ => {}
+        }
+    }
+    Ok(status)
+}
+
+/// `/proc/PID/statm`, kept open. It speaks of the process's address space of the moment, after an exec the new one.
+#[derive(Debug)]
+pub struct Statm(File);
+
+/// What [`Statm`] tells, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemorySize {
+    /// Resident, of any kind.
+    pub resident: u64,
+    /// Resident pages of files and of shared memory.
+    pub shared: u64,
+    /// Mapped private and writable, with the stack.
+    pub private_mapped: u64,
+}
+
+impl Statm {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn open(pid: i32) -> io::Result<Statm> {
+        File::open(format!("/proc/{pid}/statm")).map(Statm)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// `ESRCH` if the process is gone.
+    pub fn read(&self) -> io::Result<MemorySize> {
+        let mut text = [0; 128];
+        let n = self.0.read_at(&mut text, 0)?;
+        let mut fields = std::str::from_utf8(&text[..n]).unwrap_or("").split_ascii_whitespace();
+        let mut pages = |skip| fields.nth(skip).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0) * 4096;
+        let (resident, shared) = (pages(1), pages(0));
+        Ok(MemorySize { resident, shared, private_mapped: pages(2) })
+    }
+}
+
+/// Anonymous and shared-memory bytes of a process, each page divided by its users (`smaps_rollup`).
+///
+/// # Errors
+/// `NotFound`, `PermissionDenied`.
+pub fn proportional(pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, _)| matches!(*name, "Pss_Anon" | "Pss_Shmem"))
+        .filter_map(|(_, value)| value.split_whitespace().next()?.parse::<u64>().ok())
+        .sum::<u64>()
+        * 1024)
+}
+
+/// Threads of a process.
+///
+/// # Errors
+/// `NotFound`.
+pub fn threads(pid: i32) -> io::Result<Vec<i32>> {
+    Ok(fs::read_dir(format!("/proc/{pid}/task"))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+/// Children of all threads of a process.
+///
+/// # Errors
+/// `NotFound`.
+pub fn children(pid: i32) -> io::Result<Vec<i32>> {
+    let mut all = Vec::new();
+    for thread in threads(pid)? {
+        if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")) {
+            all.extend(text.split_ascii_whitespace().filter_map(|v| v.parse::<i32>().ok()));
+        }
+    }
+    Ok(all)
+}
+
+/// When a process started, in clock ticks since boot: with its number, its identity.
+///
+/// # Errors
+/// `NotFound`.
+pub fn start_time(pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    after
+        .split_ascii_whitespace()
+        .nth(19)
+        .and_then(|v| v.parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Writes into another process's memory, whatever the rights of its mappings (as a debugger does).
+///
+/// # Errors
+/// `EIO` where nothing is mapped, `PermissionDenied`.
+pub fn write_memory(pid: i32, address: u64, bytes: &[u8]) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/mem"))?.write_all_at(bytes, address)
+}
+
+/// Sends a signal to a process or, negative, a group.
+///
+/// # Errors
+/// `ESRCH`, `EPERM`.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    if unsafe { libc::kill(pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Moves a process (0: this one) to a process group (0: its own).
+///
+/// # Errors
+/// `EPERM`, `ESRCH`, `EACCES` after an exec.
+pub fn set_group(pid: i32, group: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    if unsafe { libc::setpgid(pid, group) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The process group of this process.
+pub fn group() -> i32 {
+    // SAFETY: no pointers, cannot fail.
+    unsafe { libc::getpgrp() }
+}
+
+/// Number of this process.
+pub fn own_pid() -> i32 {
+    // SAFETY: no pointers, cannot fail.
+    unsafe { libc::getpid() }
+}
+
+/// Tells whether this process is privileged as root in its user namespace.
+pub fn is_root() -> bool {
+    // SAFETY: no pointers, cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// How a child changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Ended by itself with this status.
+    Exited(u8),
+    /// Ended by this signal.
+    Killed(i32),
+    /// Stopped by this signal.
+    Stopped(i32),
+    /// Goes on.
+    Continued,
+}
+
+/// Waits until child `pid` ends, stops or goes on.
+///
+/// # Errors
+/// `ECHILD`.
+pub fn wait_change(pid: i32) -> io::Result<Change> {
+    loop {
+        let mut status = 0;
+        // SAFETY: one live integer.
+        let n = unsafe { libc::waitpid(pid, &raw mut status, libc::WUNTRACED | libc::WCONTINUED) };
+        if n < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        return Ok(if libc::WIFEXITED(status) {
+            Change::Exited(libc::WEXITSTATUS(status) as u8)
+        } else if libc::WIFSIGNALED(status) {
+            Change::Killed(libc::WTERMSIG(status))
+        } else if libc::WIFSTOPPED(status) {
+            Change::Stopped(libc::WSTOPSIG(status))
+        } else {
+            Change::Continued
+        });
+    }
+}
+
+/// Orphans of our descendants become our children, so that we stay an ancestor of the whole tree.
+pub fn adopt_orphans() {
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
+/// No core file from this process.
+pub fn no_core() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: one live structure.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// Allows this process as many descriptors as it may have.
+pub fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: one live structure for both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+/// Puts `/dev/null` on standard input, output and error, and closes every other descriptor but `kept`.
+///
+/// # Errors
+/// What opening `/dev/null` says.
+pub fn keep_only(kept: &[BorrowedFd]) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    numbers.sort_unstable();
+    // SAFETY: the three standard descriptors are nobody's property; the rest belong to code that the caller
+    // promises not to return to (it has just forked).
+    unsafe {
+        for standard in 0..3 {
+            libc::dup2(null.as_raw_fd(), standard);
+        }
+        let mut from = 3;
+        for number in numbers {
+            if number > from {
+                libc::syscall(libc::SYS_close_range, from, number - 1, 0);
+            }
+            from = from.max(number + 1);
+        }
+        libc::syscall(libc::SYS_close_range, from, u32::MAX, 0);
+    }
+    std::mem::forget(null);
+    Ok(())
+}
+
+/// 64 random bits.
+///
+/// # Errors
+/// What `getrandom` says.
+pub fn random() -> io::Result<u64> {
+    let mut value = 0u64;
+    // SAFETY: eight live bytes.
+    let n = unsafe { libc::getrandom((&raw mut value).cast(), 8, 0) };
+    if n == 8 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn map_lines_with_and_without_names_parse() {
+        let anonymous = parse_map("7f1c8a000000-7f1c8a021000 rw-p 00000000 00:00 0 ").unwrap();
+        assert_eq!(anonymous.range, 0x7f1c8a000000..0x7f1c8a021000);
+        assert!(anonymous.private && !anonymous.file && anonymous.name.is_empty());
+        let heap =
+            parse_map("55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0                [heap]").unwrap();
+        assert_eq!(heap.name, "[heap]");
+        let file = parse_map("7f1c8a000000-7f1c8a021000 r-xp 00001000 08:01 123   /a path/b c").unwrap();
+        assert_eq!((file.file, file.name.as_str(), file.rights), (true, "/a path/b c", [true, false, true]));
+        assert!(parse_map("nonsense").is_none());
+    }
+
+    #[test]
+    fn our_own_figures_are_plausible() {
+        let pid = own_pid();
+        let size = Statm::open(pid).unwrap().read().unwrap();
+        assert!(size.resident > 0 && size.private_mapped > 0 && size.shared < size.resident);
+        let status = status(pid).unwrap();
+        assert_eq!(status.process, pid);
+        assert!(status.threads >= 1);
+        assert!(proportional(pid).unwrap() > 0);
+        assert!(start_time(pid).unwrap() > 0);
+        assert!(threads(pid).unwrap().contains(&pid));
+        assert!(maps(pid).unwrap().iter().any(|m| m.name == "[stack]"));
+    }
+}
