@@ -10,6 +10,7 @@ pub mod pagemap;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
+pub mod probe;
 pub mod procvm;
 pub mod ptrace;
 pub mod scm;

@@ -1,0 +1,3 @@
+//! The doctor on the machine at hand, whatever that is.
+
+mod report;
