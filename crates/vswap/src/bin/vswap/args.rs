@@ -1,0 +1,339 @@
+//! The command line, as clap reads it. Texts only: what the commands do is in their own files.
+//!
+//! The long help of each command is written to be its manual page as well (`vswap man DIR`).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::size;
+
+/// The least `--memory`: below it the pager has no room to work in.
+pub const LEAST_MEMORY: u64 = 8 << 20;
+/// The least `--disk`: one segment.
+pub const LEAST_DISK: u64 = 2 << 20;
+/// More than an x86-64 process can address (47 bits): a limit above it is a slip of the pen.
+const MOST: u64 = 1 << 47;
+
+/// A virtual swap space in user space.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vswap",
+    version,
+    about = "Run programs in less memory than they need: a virtual swap space in user space",
+    long_about = LONG_ABOUT,
+    after_long_help = SEE_ALSO,
+    disable_help_subcommand = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const LONG_ABOUT: &str = "\
+A virtual swap space in user space. `vswap run` runs an unmodified program, and everything that it forks and \
+executes, within a limit of resident memory; what does not fit is kept compressed in memory and in a file. \
+`vswap doctor` says whether this machine allows that, and `vswap setup` makes the one change that needs root.";
+
+const SEE_ALSO: &str = "\
+Examples:
+  vswap run --memory 512M -- python3 analyse.py
+  vswap doctor
+  sudo vswap setup";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program, and all that it starts, within a limit of memory
+    #[command(long_about = RUN_ABOUT, after_long_help = RUN_MORE)]
+    Run(RunArgs),
+    /// Say what this machine allows, and the remedy for what it does not
+    #[command(long_about = DOCTOR_ABOUT, after_long_help = DOCTOR_MORE)]
+    Doctor(DoctorArgs),
+    /// Give a group access to userfaultfd (once, as root), or take it back
+    #[command(long_about = SETUP_ABOUT, after_long_help = SETUP_MORE)]
+    Setup(SetupArgs),
+    /// Write the manual pages to a directory
+    #[command(hide = true)]
+    Man {
+        /// Where to: vswap.1, vswap-run.1 and so on are written there.
+        directory: PathBuf,
+    },
+}
+
+const RUN_ABOUT: &str = "\
+Runs PROGRAM within a limit of resident memory. PROGRAM and everything that it forks and executes are unmodified and \
+unaware; together they stay within --memory, and the rest lives in vswap: as a fill pattern, compressed in memory, or \
+compressed in an unlinked file. Output, exit code and signals are those of a plain run.
+
+The limit counts the private and shared-memory pages of the whole tree, the compressed pages and vswap's own memory. \
+Pages of files are the kernel's cache and are not counted.
+
+Everything after `--`, or from the first word that is not an option, is the program and its arguments.";
+
+const RUN_MORE: &str = "\
+Sizes:
+  512M, 1.5GiB, 100MB, or a plain number of bytes. K, M, G, T and KiB, MiB, .. are powers of
+  1024; KB, MB, .. are powers of 1000.
+
+Exit status:
+  125    vswap itself failed: bad usage, no access to userfaultfd, no room for its file
+  126    PROGRAM was found but could not be executed
+  127    PROGRAM was not found
+  else   the exit status of PROGRAM; where a signal ended it, vswap ends by the same signal
+
+Environment:
+  TMPDIR   where the file for evicted pages goes, unless --disk-path says otherwise
+           (default /var/tmp; never on a tmpfs, which would be memory again)
+
+Examples:
+  A Python program that needs 2 GiB, in 512 MiB:
+      vswap run --memory 512M -- python3 analyse.py
+
+  A build, with nothing written to disk, and a table of what happened at the end:
+      vswap run --memory 1.5GiB --disk none --stats -- make -j4
+
+  Kill rather than grow when even the file is full:
+      vswap run --memory 256M --disk 4G --full kill -- sort -S 2G big.txt";
+
+/// `vswap run`.
+#[derive(Debug, Args)]
+#[command(override_usage = "vswap run --memory SIZE [OPTIONS] [--] PROGRAM [ARGUMENT]...")]
+pub struct RunArgs {
+    /// Limit of resident memory for the whole tree (at least 8M)
+    #[arg(long, short = 'm', value_name = "SIZE", value_parser = memory_size, allow_hyphen_values = true)]
+    pub memory: u64,
+
+    /// Room on disk for compressed pages, or `none` [default: what the file system can spare]
+    ///
+    /// Evicted pages are first held compressed in memory; the coldest go on to an unlinked file. `none` keeps all of
+    /// them in memory. Without this option the file may take what the file system can spare.
+    #[arg(long, value_name = "SIZE|none", value_parser = disk_size, allow_hyphen_values = true)]
+    pub disk: Option<Disk>,
+
+    /// Directory for the file of compressed pages [default: $TMPDIR, else /var/tmp]
+    ///
+    /// The file is unlinked at once: nothing is left there, however the run ends. It must not be on a tmpfs.
+    #[arg(long, value_name = "DIR")]
+    pub disk_path: Option<PathBuf>,
+
+    /// How pages are compressed
+    #[arg(long, value_enum, default_value_t = Codec::Auto)]
+    pub codec: Codec,
+
+    /// What happens when nothing more can be evicted
+    #[arg(long, value_enum, default_value_t = Full::Grow)]
+    pub full: Full,
+
+    /// Print a short table at the end, to standard error
+    ///
+    /// Peak resident memory, faults by kind with their median and 99th percentile, compression ratio, bytes written
+    /// and read.
+    #[arg(long)]
+    pub stats: bool,
+
+    /// Write the same figures to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub stats_json: Option<PathBuf>,
+
+    /// Wait for daemons that the program leaves behind
+    ///
+    /// Without it vswap returns when the program does, as a plain run would; what the program left running keeps its
+    /// engine until the last has gone.
+    #[arg(long)]
+    pub wait_all: bool,
+
+    /// The program and its arguments
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, num_args = 1..)]
+    pub program: Vec<OsString>,
+}
+
+/// `--codec`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Codec {
+    /// Choose by the pages themselves
+    Auto,
+    /// Fastest
+    Lz4,
+    /// Smaller, slower
+    Zstd,
+}
+
+/// `--full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Full {
+    /// Go past the limit, and say so once
+    Grow,
+    /// Kill the tree, and show the figures
+    Kill,
+}
+
+/// `--disk`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// No file at all.
+    None,
+    /// At most this many bytes.
+    Bytes(u64),
+}
+
+const DOCTOR_ABOUT: &str = "\
+Tries everything that `vswap run` uses, on a scratch page or a scratch process, and prints what works, what does not, \
+what that means, and the command that helps. It looks for features, not for version numbers. It needs no root; run it \
+as the user who will use `vswap run`, in the same container and shell.";
+
+const DOCTOR_MORE: &str = "\
+Exit status:
+  0    `vswap run` works here (warnings may be shown)
+  1    it does not; each line marked FAIL names the remedy
+  125  bad usage
+
+Least kernel:
+  Linux 6.8 on x86-64 (UFFDIO_MOVE), unless the features were brought to an older one.";
+
+/// `vswap doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+
+    /// Directory to try for the file of compressed pages [default: $TMPDIR, else /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    pub disk_path: Option<PathBuf>,
+}
+
+const SETUP_ABOUT: &str = "\
+Gives the members of a group access to /dev/userfaultfd, so that they can use `vswap run` without being root: makes \
+the group if it is missing, writes a udev rule (and a tmpfiles.d line where systemd has that), and changes the device \
+now. It shows what it will do and asks before it does anything. The earlier state is recorded, and --undo restores it.
+
+Whoever may open /dev/userfaultfd can stop a system call of their own in the middle for as long as they like, which has \
+made some kernel bugs easier to exploit; that is why the device is closed by default and why a group is \
+better than everyone.";
+
+const SETUP_MORE: &str = "\
+Files:
+  /etc/udev/rules.d/60-vswap-userfaultfd.rules   the rule
+  /etc/tmpfiles.d/vswap-userfaultfd.conf         the same for systems without udev
+  /var/lib/vswap/setup-state                     what --undo restores
+
+Examples:
+  sudo vswap setup                  the group vswap, and you in it
+  sudo vswap setup --group users    a group that exists
+  sudo vswap setup --undo";
+
+/// `vswap setup`.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// The group that gets access; made if it does not exist
+    #[arg(long, value_name = "NAME", default_value = "vswap")]
+    pub group: String,
+
+    /// A user to put into the group [default: the one who called sudo]
+    #[arg(long, value_name = "NAME", conflicts_with = "undo")]
+    pub user: Option<String>,
+
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Restore the state before the first `vswap setup`
+    #[arg(long, conflicts_with = "group")]
+    pub undo: bool,
+
+    /// Work on the system below DIR instead of /
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub root: Option<PathBuf>,
+}
+
+fn memory_size(text: &str) -> Result<u64, String> {
+    let bytes = checked_size(text)?;
+    if bytes < LEAST_MEMORY {
+        return Err(format!(
+            "{} is below the least limit, {} ({LEAST_MEMORY} bytes); try --memory 512M",
+            size::show(bytes),
+            size::show(LEAST_MEMORY),
+        ));
+    }
+    Ok(bytes)
+}
+
+fn disk_size(text: &str) -> Result<Disk, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Disk::None);
+    }
+    let bytes = checked_size(text).map_err(|error| format!("{error}, or none"))?;
+    if bytes < LEAST_DISK {
+        return Err(format!(
+            "{} is below one segment, {}; try --disk 4G, or --disk none to write nothing",
+            size::show(bytes),
+            size::show(LEAST_DISK),
+        ));
+    }
+    Ok(Disk::Bytes(bytes))
+}
+
+fn checked_size(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text).map_err(|error| error.to_string())?;
+    if bytes > MOST {
+        return Err(format!("{text:?} is more than a process can address ({}); try 512M", size::show(MOST)));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn run_of(words: &[&str]) -> RunArgs {
+        let words = ["vswap", "run", "--memory", "512M"].iter().chain(words);
+        match Cli::try_parse_from(words).expect("good command line").command {
+            Command::Run(run) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_of_the_program_are_left_to_the_program() {
+        assert_eq!(run_of(&["ls", "-l", "--stats", "--", "x"]).program, ["ls", "-l", "--stats", "--", "x"]);
+        assert_eq!(run_of(&["--", "ls", "--memory", "1"]).program, ["ls", "--memory", "1"]);
+        assert_eq!(run_of(&["--", "--odd-name"]).program, ["--odd-name"]);
+        assert!(!run_of(&["ls", "--stats"]).stats);
+        assert!(run_of(&["--stats", "ls"]).stats);
+    }
+
+    #[test]
+    fn an_unknown_option_is_not_taken_for_a_program() {
+        assert!(Cli::try_parse_from(["vswap", "run", "--memory", "8M", "--bogus", "ls"]).is_err());
+    }
+
+    #[test]
+    fn disk_takes_none_or_a_size() {
+        assert_eq!(run_of(&["--disk", "none", "ls"]).disk, Some(Disk::None));
+        assert_eq!(run_of(&["--disk", "4G", "ls"]).disk, Some(Disk::Bytes(4 << 30)));
+        assert_eq!(run_of(&["ls"]).disk, None);
+    }
+
+    #[test]
+    fn a_limit_below_the_least_names_the_least() {
+        assert_eq!(memory_size("8M"), Ok(8 << 20));
+        let error = memory_size("8MB").expect_err("below");
+        assert!(error.contains("8M (8388608 bytes)"), "{error}");
+    }
+}

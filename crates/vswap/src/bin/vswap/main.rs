@@ -1,0 +1,39 @@
+//! The `vswap` command.
+//!
+//! This package's binary only reads the command line, calls the crates that do the work, and turns their answers into
+//! words and exit codes. Exit codes are those of `env`: 125 for an error of vswap itself, bad usage included; 126 and
+//! 127 for a program that cannot be executed or found; else the program's. vswap's own words go to standard error,
+//! each line with the prefix `vswap: `.
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!(
+    "vswap run needs Linux on x86-64: it speaks userfaultfd, seccomp and ptrace, and its stub is x86-64 code. \
+     Build the library alone with --no-default-features."
+);
+
+mod args;
+mod doctor;
+mod man;
+mod say;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+/// vswap's own errors, as `env` has them.
+pub const EXIT_OWN_ERROR: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return say::usage(&error),
+    };
+    match cli.command {
+        Command::Doctor(args) => doctor::doctor(args),
+        Command::Man { directory } => man::man(&directory),
+        Command::Run(_) | Command::Setup(_) => ExitCode::from(EXIT_OWN_ERROR),
+    }
+}
