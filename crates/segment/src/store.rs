@@ -4,7 +4,7 @@
 
 use crate::builder::SegmentBuilder;
 use crate::extents::TierId;
-use crate::format::RunKey;
+use crate::format::{RunKey, padded};
 use crate::storage::Storage;
 use crate::table::{Candidate, Place, Purpose, Reservation, SegmentTable};
 use crate::view::{Entry, Expected, Run, SegmentView};
@@ -100,11 +100,11 @@ impl SegmentStore {
         }
     }
 
-    /// A writer to the first tier with `depth` segments in flight (2 keeps a disk busy).
+    /// A writer with `depth` segments in flight to each tier (2 keeps a disk busy).
     #[must_use]
     pub fn writer(self: &Arc<Self>, depth: usize) -> SegmentWriter {
-        let storage = Arc::clone(&self.tiers[0]);
-        SegmentWriter::new(Arc::clone(self), storage.write_queue(depth))
+        let queues = self.tiers.iter().map(|tier| Arc::clone(tier).write_queue(depth)).collect();
+        SegmentWriter::new(Arc::clone(self), queues)
     }
 
     /// Reads one entry: one aligned read of the blocks that hold it. `buf` needs
@@ -120,14 +120,11 @@ impl SegmentStore {
     ) -> Result<Entry<'b>, ReadError> {
         let len = addr.blocks() * BLOCK;
         let base = addr.first_block() * BLOCK;
-        let (place, got) = self.read_checked(addr, base, len, buf, |store, place, bytes| {
-            store.expected(place).entry_of(slot, bytes, base, addr.offset() - base).map(drop)
+        let from = addr.offset() - base;
+        let (_, got, header) = self.read_checked(addr, base, len, buf, |expected, bytes| {
+            expected.header_of(slot, bytes, base, from)
         })?;
-        // Checked just now; checking again only re-borrows the buffer for the caller.
-        let bytes: &'b AlignedBuf = buf;
-        self.expected(place)
-            .entry_of(slot, &bytes[..got], base, addr.offset() - base)
-            .map_err(|fault| self.damaged(place, fault))
+        Ok(Entry::new(header, addr, &buf[..got], from))
     }
 
     /// Reads an entry and as many blocks behind it as fit `buf`: the wanted entry and its neighbours,
@@ -144,12 +141,11 @@ impl SegmentStore {
         let base = addr.first_block() * BLOCK;
         let from = addr.offset() - base;
         let most = buf.len().max(addr.blocks() * BLOCK);
-        let (place, got) = self.read_checked(addr, base, most, buf, |store, place, bytes| {
-            store.expected(place).entry_of(slot, bytes, base, from).map(drop)
+        let (place, got, header) = self.read_checked(addr, base, most, buf, |expected, bytes| {
+            expected.header_of(slot, bytes, base, from)
         })?;
-        let bytes: &'b AlignedBuf = buf;
-        Run::new(self.expected(place), slot, &bytes[..got], base, from, place.entries_end as usize)
-            .map_err(|fault| self.damaged(place, fault))
+        let bytes = &buf[..got.min((place.entries_end as usize).saturating_sub(base))];
+        Ok(Run::new(self.expected(place), Entry::new(header, addr, bytes, from), bytes, base, from))
     }
 
     /// Reads a whole segment, to clean it. `buf` needs [`SEGMENT_BYTES`].
@@ -162,12 +158,10 @@ impl SegmentStore {
         buf: &'b mut AlignedBuf,
     ) -> Result<SegmentView<'b>, ReadError> {
         let first = EntryAddr::new(segment, 0, 1).expect("every segment has a first byte");
-        let (place, got) = self.read_checked(first, 0, SEGMENT_BYTES, buf, |store, place, bytes| {
-            SegmentView::parse(store.key, segment, place.sequence, bytes).map(drop)
+        let (place, got, header) = self.read_checked(first, 0, SEGMENT_BYTES, buf, |expected, bytes| {
+            SegmentView::check(*expected, bytes)
         })?;
-        let bytes: &'b AlignedBuf = buf;
-        SegmentView::parse(self.key, segment, place.sequence, &bytes[..got])
-            .map_err(|fault| self.damaged(place, fault))
+        Ok(SegmentView::checked(self.expected(place), header, &buf[..got]))
     }
 
     /// An entry is no longer wanted. Returns whether its segment died of it.
@@ -287,15 +281,15 @@ impl SegmentStore {
 
     /// Reads `len` bytes (no more than the segment has) from `base` of the segment of `addr`, and
     /// checks them. If they are wrong and the segment has moved or died meanwhile, reads again where it
-    /// is now. Returns where it was read and how many bytes came.
-    fn read_checked(
+    /// is now. Returns where it was read, how many bytes came, and what the check found.
+    fn read_checked<T>(
         &self,
         addr: EntryAddr,
         base: usize,
         len: usize,
         buf: &mut AlignedBuf,
-        check: impl Fn(&Self, Place, &[u8]) -> Result<(), FormatError>,
-    ) -> Result<(Place, usize), ReadError> {
+        check: impl Fn(&Expected, &[u8]) -> Result<T, FormatError>,
+    ) -> Result<(Place, usize, T), ReadError> {
         let segment = addr.segment();
         let gone = || ReadError::NotThere { segment, offset: addr.offset() };
         let mut place = self.table.read().place(segment).ok_or_else(gone)?;
@@ -303,12 +297,14 @@ impl SegmentStore {
             if addr.offset() >= place.entries_end as usize {
                 return Err(gone());
             }
-            let result = self.read_once(place, base, len, buf).and_then(|got| {
-                check(self, place, &buf[..got]).map_err(|fault| self.damaged(place, fault))?;
-                Ok(got)
+            // The summary is only wanted with the whole segment.
+            let end = if base == 0 { SEGMENT_BYTES } else { padded(place.entries_end as usize) };
+            let result = self.read_once(place, base, len.min(end - base), buf).and_then(|got| {
+                let found = check(&self.expected(place), &buf[..got]);
+                Ok((place, got, found.map_err(|fault| self.damaged(place, fault))?))
             });
             let error = match result {
-                Ok(got) => return Ok((place, got)),
+                Ok(found) => return Ok(found),
                 Err(error) => error,
             };
             let now = self.table.read().place(segment).ok_or_else(gone)?;
@@ -327,7 +323,6 @@ impl SegmentStore {
         len: usize,
         buf: &mut AlignedBuf,
     ) -> Result<usize, ReadError> {
-        let len = len.min(SEGMENT_BYTES - base);
         let have = buf.len();
         let into = buf.get_mut(..len).ok_or(ReadError::Buffer { have, needed: len })?;
         let offset = place.extent.offset() + base as u64;

@@ -4,8 +4,7 @@
 //! panics, nothing allocates.
 
 use crate::format::{
-    CodecTag, ENTRY_HEADER_BYTES, EntryHeader, HEADER_BYTES, Header, RunKey, SUMMARY_ENTRY_BYTES,
-    SummaryEntry, checksum,
+    CodecTag, ENTRY_HEADER_BYTES, EntryHeader, Header, RunKey, SUMMARY_ENTRY_BYTES, SummaryEntry, checksum,
 };
 use crate::{EntryAddr, FormatError, SegmentId};
 use vswap_core::SlotId;
@@ -23,6 +22,14 @@ pub struct Entry<'a> {
     pub bytes: &'a [u8],
 }
 
+impl<'a> Entry<'a> {
+    /// The entry of a checked header at `from` of `bytes`.
+    pub(crate) fn new(header: EntryHeader, addr: EntryAddr, bytes: &'a [u8], from: usize) -> Self {
+        let bytes = &bytes[from + ENTRY_HEADER_BYTES..][..usize::from(header.len)];
+        Self { slot: header.slot, addr, tag: header.tag, bytes }
+    }
+}
+
 /// Identity of the segment that bytes are expected to be of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
@@ -33,36 +40,34 @@ pub(crate) struct Expected {
 
 impl Expected {
     /// Checks the entry whose header starts at `from` in `bytes`, which begin at `base` of the segment.
-    pub(crate) fn entry<'a>(
-        &self,
-        bytes: &'a [u8],
-        base: usize,
-        from: usize,
-    ) -> Result<Entry<'a>, FormatError> {
-        let offset = base + from;
+    pub(crate) fn header(&self, bytes: &[u8], base: usize, from: usize) -> Result<EntryHeader, FormatError> {
         let rest = bytes.get(from..).unwrap_or_default();
-        let header = EntryHeader::decode(self.key.seed(self.sequence, offset), offset, rest)?;
-        let len = usize::from(header.len);
-        let addr = EntryAddr::new(self.segment, offset, EntryHeader::stride(len))
-            .ok_or(FormatError::Layout { offset, found: len as u64 })?;
-        let bytes = &rest[ENTRY_HEADER_BYTES..ENTRY_HEADER_BYTES + len];
-        Ok(Entry { slot: header.slot, addr, tag: header.tag, bytes })
+        EntryHeader::decode(self.key.seed(self.sequence, base + from), base + from, rest)
     }
 
-    /// As [`entry`](Self::entry), for the entry of a known slot.
-    pub(crate) fn entry_of<'a>(
+    /// As [`header`](Self::header), for the entry of a known slot.
+    pub(crate) fn header_of(
         &self,
         slot: SlotId,
-        bytes: &'a [u8],
+        bytes: &[u8],
         base: usize,
         from: usize,
-    ) -> Result<Entry<'a>, FormatError> {
-        let entry = self.entry(bytes, base, from)?;
-        if entry.slot != slot {
-            let (offset, found) = (base + from, entry.slot.get());
+    ) -> Result<EntryHeader, FormatError> {
+        let header = self.header(bytes, base, from)?;
+        if header.slot != slot {
+            let (offset, found) = (base + from, header.slot.get());
             return Err(FormatError::Slot { offset, expected: slot, found });
         }
-        Ok(entry)
+        Ok(header)
+    }
+
+    /// The checked entry at `from`, with its address.
+    fn entry<'a>(&self, bytes: &'a [u8], base: usize, from: usize) -> Result<Entry<'a>, FormatError> {
+        let header = self.header(bytes, base, from)?;
+        let len = usize::from(header.len);
+        let addr = EntryAddr::new(self.segment, base + from, EntryHeader::stride(len))
+            .ok_or(FormatError::Layout { offset: base + from, found: len as u64 })?;
+        Ok(Entry::new(header, addr, bytes, from))
     }
 }
 
@@ -74,19 +79,16 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// `bytes` begin at `base` of the segment and hold the entry at `from`; entries end at `limit`.
+    /// `bytes` begin at `base` of the segment, hold `first` at `from` and end where entries end.
     pub(crate) fn new(
         expected: Expected,
-        slot: SlotId,
+        first: Entry<'a>,
         bytes: &'a [u8],
         base: usize,
         from: usize,
-        limit: usize,
-    ) -> Result<Self, FormatError> {
-        let bytes = &bytes[..bytes.len().min(limit.saturating_sub(base))];
-        let first = expected.entry_of(slot, bytes, base, from)?;
+    ) -> Self {
         let next = from + EntryHeader::stride(first.bytes.len());
-        Ok(Self { first, rest: RunIter { expected, bytes, base, next } })
+        Self { first, rest: RunIter { expected, bytes, base, next } }
     }
 
     /// The wanted entry.
@@ -141,6 +143,13 @@ impl<'a> SegmentView<'a> {
         sequence: u64,
         bytes: &'a [u8],
     ) -> Result<Self, FormatError> {
+        let expected = Expected { key, segment, sequence };
+        Ok(Self::checked(expected, Self::check(expected, bytes)?, bytes))
+    }
+
+    /// Checks header and summary.
+    pub(crate) fn check(expected: Expected, bytes: &[u8]) -> Result<Header, FormatError> {
+        let Expected { key, segment, sequence } = expected;
         let header = Header::decode(key, bytes)?;
         let foreign = |offset, expected, found| FormatError::Foreign { offset, expected, found };
         if header.segment != segment {
@@ -156,7 +165,12 @@ impl<'a> SegmentView<'a> {
         if checksum(key.seed(sequence, start), summary) != header.summary_checksum {
             return Err(FormatError::Checksum { offset: start });
         }
-        Ok(Self { expected: Expected { key, segment, sequence }, header, bytes })
+        Ok(header)
+    }
+
+    /// A view of bytes whose header [`check`](Self::check) gave.
+    pub(crate) fn checked(expected: Expected, header: Header, bytes: &'a [u8]) -> Self {
+        Self { expected, header, bytes }
     }
 
     /// The segment's header.
@@ -189,9 +203,12 @@ impl<'a> SegmentView<'a> {
         let inside = &self.bytes[..self.header.entries_end as usize];
         self.summary().map(move |listed| {
             let listed = listed?;
-            let offset = listed.offset as usize;
-            debug_assert!(offset >= HEADER_BYTES);
-            self.expected.entry_of(listed.slot, inside, 0, offset)
+            let entry = self.expected.entry(inside, 0, listed.offset as usize)?;
+            if entry.slot != listed.slot {
+                let (offset, found) = (listed.offset as usize, entry.slot.get());
+                return Err(FormatError::Slot { offset, expected: listed.slot, found });
+            }
+            Ok(entry)
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::builder::{Sealed, SegmentBuilder};
 use crate::format::{EntryHeader, SummaryEntry};
 use crate::storage::WriteQueue;
 use crate::table::Reservation;
-use crate::{AlignedBuf, EntryAddr, SegmentId, SegmentStore};
+use crate::{AlignedBuf, EntryAddr, SegmentId, SegmentStore, WriteDone};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -52,15 +52,16 @@ struct InFlight {
 /// Writes sealed segments, a few at once. Belongs to one thread at a time.
 pub struct SegmentWriter {
     store: Arc<SegmentStore>,
-    queue: Box<dyn WriteQueue>,
+    /// One for each tier.
+    queues: Vec<Box<dyn WriteQueue>>,
     in_flight: Vec<InFlight>,
     done: VecDeque<Written>,
     next_tag: u64,
 }
 
 impl SegmentWriter {
-    pub(crate) fn new(store: Arc<SegmentStore>, queue: Box<dyn WriteQueue>) -> Self {
-        Self { store, queue, in_flight: Vec::new(), done: VecDeque::new(), next_tag: 0 }
+    pub(crate) fn new(store: Arc<SegmentStore>, queues: Vec<Box<dyn WriteQueue>>) -> Self {
+        Self { store, queues, in_flight: Vec::new(), done: VecDeque::new(), next_tag: 0 }
     }
 
     /// Seals a builder and starts its write. Waits only if as many are in flight as allowed. The
@@ -72,19 +73,20 @@ impl SegmentWriter {
         if builder.is_empty() {
             return Ok(());
         }
-        while self.queue.is_full() {
-            match self.queue.wait()? {
+        let Sealed { reservation, buf, len, entries_end, entries } = builder.seal();
+        let place = reservation.place();
+        let queue = usize::from(place.tier.0);
+        while self.queues[queue].is_full() {
+            match self.queues[queue].wait()? {
                 Some(done) => self.finish(done),
                 None => break,
             }
         }
-        let Sealed { reservation, buf, len, entries_end, entries } = builder.seal();
-        let offset = reservation.place().extent.offset();
         let tag = self.next_tag;
         self.next_tag += 1;
         self.in_flight.push(InFlight { tag, reservation, len, entries_end, entries });
-        if let Err((error, buf)) = self.queue.submit(offset, buf, len, tag) {
-            self.finish(crate::WriteDone { tag, buf, result: Err(error) });
+        if let Err((error, buf)) = self.queues[queue].submit(place.extent.offset(), buf, len, tag) {
+            self.finish(WriteDone { tag, buf, result: Err(error) });
         }
         Ok(())
     }
@@ -94,15 +96,15 @@ impl SegmentWriter {
     /// # Errors
     /// If the queue itself is broken.
     pub fn wait(&mut self) -> io::Result<Option<Written>> {
-        loop {
-            if let Some(written) = self.done.pop_front() {
-                return Ok(Some(written));
-            }
-            match self.queue.wait()? {
+        while self.done.is_empty() {
+            let Some(oldest) = self.in_flight.first() else { break };
+            let queue = usize::from(oldest.reservation.place().tier.0);
+            match self.queues[queue].wait()? {
                 Some(done) => self.finish(done),
-                None => return Ok(None),
+                None => break,
             }
         }
+        Ok(self.done.pop_front())
     }
 
     /// Segments submitted and not yet taken by [`wait`](Self::wait).
@@ -111,9 +113,9 @@ impl SegmentWriter {
         self.in_flight.len() + self.done.len()
     }
 
-    fn finish(&mut self, done: crate::WriteDone) {
+    fn finish(&mut self, done: WriteDone) {
         let Some(at) = self.in_flight.iter().position(|sent| sent.tag == done.tag) else { return };
-        let InFlight { reservation, len, entries_end, entries, .. } = self.in_flight.swap_remove(at);
+        let InFlight { reservation, len, entries_end, entries, .. } = self.in_flight.remove(at);
         let segment = reservation.place().segment;
         self.store.count_write(done.result.is_ok(), len);
         match &done.result {

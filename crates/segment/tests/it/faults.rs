@@ -1,0 +1,141 @@
+//! The device fails: nothing is lost, nothing leaks, and the error says what happened.
+
+use crate::support::{Fake, Fault, KEY, begin, payload, slot, tag, write, write_slots};
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+use vswap_segment::{
+    AlignedBuf, BLOCK, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES, SegmentBuilder, SegmentStore,
+};
+
+fn filled(store: &SegmentStore) -> SegmentBuilder {
+    let mut builder = begin(store);
+    for number in 0..300 {
+        let _ = builder.append(slot(number), tag(number), &payload(number, 0));
+    }
+    builder
+}
+
+#[test]
+fn a_failed_write_keeps_nothing_and_frees_the_extent() {
+    let fake = Fake::new(1);
+    let store = SegmentStore::new(fake.clone(), KEY);
+    for fault in [Fault::WriteError, Fault::DiskFullAfter(0), Fault::DiskFullAfter(12_288)] {
+        fake.set(fault);
+        let written = write(&store, filled(&store));
+        let error = written.result.as_ref().unwrap_err();
+        let full = matches!(fault, Fault::DiskFullAfter(_));
+        assert_eq!(error.kind() == ErrorKind::StorageFull, full, "{error}");
+        let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
+        for (slot, addr) in written.entries() {
+            let error = store.read_entry(addr, slot, &mut buf).unwrap_err();
+            assert!(matches!(error, ReadError::NotThere { .. }), "{error}");
+            assert!(store.release(addr).is_err());
+        }
+        assert_eq!((store.stats().segments, store.stats().live_entries), (0, 0));
+    }
+    assert_eq!(store.stats().write_errors, 3);
+    fake.set(None);
+    assert_eq!(write_slots(&store, 0..300).len(), 300, "the one extent is free again");
+}
+
+#[test]
+fn a_torn_write_is_found_entry_by_entry() {
+    let fake = Fake::new(1);
+    let store = SegmentStore::new(fake.clone(), KEY);
+    let kept = 20 * BLOCK;
+    fake.set(Fault::TornWrite(kept));
+    let entries = write_slots(&store, 0..300);
+    let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
+    for (number, addr) in &entries {
+        let end = addr.offset() + 24 + payload(*number, 0).len();
+        let read = store.read_entry(*addr, slot(*number), &mut buf);
+        assert_eq!(read.is_ok(), end <= kept, "slot {number} ends at {end}");
+    }
+    let mut whole = AlignedBuf::zeroed(SEGMENT_BYTES);
+    assert!(store.read_segment(entries[0].1.segment(), &mut whole).is_err(), "its summary is missing");
+}
+
+#[test]
+fn a_read_error_names_segment_tier_and_file_offset() {
+    let fake = Fake::new(3);
+    let store = SegmentStore::new(fake.clone(), KEY);
+    let _first = write_slots(&store, 0..10);
+    let second = write_slots(&store, 0..300);
+    let (number, addr) = second[200];
+    fake.set(Fault::ReadError);
+    let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
+    let error = store.read_entry(addr, slot(number), &mut buf).unwrap_err();
+    let at = SEGMENT_BYTES + addr.first_block() * BLOCK;
+    assert!(error.to_string().contains("segment 1 on tier 0: reading"), "{error}");
+    assert!(error.to_string().contains(&format!("file offset {at:#x}")), "{error}");
+    assert_eq!(store.stats().read_errors, 1);
+    fake.set(None);
+    assert_eq!(store.read_entry(addr, slot(number), &mut buf).unwrap().bytes, payload(number, 0));
+}
+
+#[test]
+fn a_short_read_gives_what_came_whole_and_no_more() {
+    let fake = Fake::new(1);
+    let store = SegmentStore::new(fake.clone(), KEY);
+    let entries = write_slots(&store, 0..300);
+    fake.set(Fault::ShortRead(2 * BLOCK));
+    let mut buf = AlignedBuf::zeroed(16 * BLOCK);
+    let run = store.read_run(entries[0].1, slot(0), &mut buf).unwrap();
+    let come = 1 + run.neighbours().count();
+    let whole = |i: usize| entries[i].1.offset() + 24 + payload(i as u64, 0).len() <= 2 * BLOCK;
+    assert!(come > 1 && whole(come - 1) && !whole(come), "{come} entries from two blocks");
+}
+
+#[test]
+fn a_full_tier_refuses_then_takes_again_after_a_release() {
+    let store = SegmentStore::new(Fake::new(3), KEY);
+    let segments: Vec<_> = (0..3).map(|_| write_slots(&store, 0..10)).collect();
+    let refused = store.begin(Purpose::Writeback, AlignedBuf::zeroed(SEGMENT_BYTES));
+    let (full, buf) = refused.expect_err("three of three are in use");
+    assert_eq!((full.segments, full.capacity), (3, 3));
+    for (i, (_, addr)) in segments[1].iter().enumerate() {
+        assert_eq!(store.release(*addr), Ok(i == 9));
+    }
+    assert!(store.begin(Purpose::Writeback, buf).is_ok());
+}
+
+#[test]
+fn the_last_extents_are_kept_for_cleaning() {
+    let store = SegmentStore::new(Fake::new(8), KEY);
+    let buf = || AlignedBuf::zeroed(SEGMENT_BYTES);
+    let mut held: Vec<_> = (0..6).map(|_| store.begin(Purpose::Writeback, buf()).unwrap()).collect();
+    assert!(store.begin(Purpose::Writeback, buf()).is_err());
+    held.extend((0..2).map(|_| store.begin(Purpose::Cleaning, buf()).unwrap()));
+    assert!(store.begin(Purpose::Cleaning, buf()).is_err());
+    drop(held);
+    assert_eq!(store.stats().segments, 0);
+}
+
+#[test]
+fn freed_room_goes_back_to_the_file_system() {
+    let fake = Fake::new(40);
+    let store = SegmentStore::new(fake.clone(), KEY);
+    let all: Vec<_> = (0..30).flat_map(|_| write_slots(&store, 0..3)).collect();
+    for (_, addr) in all {
+        store.release(addr).unwrap();
+    }
+    let some = store.trim(true);
+    assert!(some > 0 && some < 30 * SEGMENT_BYTES as u64, "a few stay warm: {some}");
+    fake.set(Fault::PunchError);
+    assert_eq!(store.trim(false), 0);
+    fake.set(None);
+    assert_eq!(fake.punched.load(Ordering::Relaxed), some);
+    // A punch that failed costs room on the disk, not the use of the extent.
+    let again: Vec<_> = (0..38).map(|_| begin(&store)).collect();
+    assert_eq!(again.len(), 38);
+}
+
+#[test]
+fn a_writer_dropped_with_writes_unclaimed_gives_everything_back() {
+    let store = SegmentStore::new(Fake::new(4), KEY);
+    let mut writer = store.writer(4);
+    writer.submit(filled(&store)).unwrap();
+    writer.submit(filled(&store)).unwrap();
+    drop(writer);
+    assert_eq!(store.stats().segments, 0);
+}
