@@ -1,1 +1,69 @@
-fn main() {}
+//! Automation, as `cargo xtask TASK`: everything that CI, a release or a measurement does, in one place.
+//!
+//! Nothing here imports the product: tasks run programs and look at them from outside.
+
+mod deaths;
+mod dist;
+mod host;
+mod layers;
+mod peers;
+mod setup;
+mod suite;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Automation for vswap")]
+struct Command {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Prove the layer table and the habits of the tree.
+    Layers,
+    /// Install what a bare Debian machine needs.
+    SetupMachine(setup::Options),
+    /// Everything that must pass: unit tests, documentation tests, the suite and the page checker, bounded.
+    Test(test::Options),
+    /// Run programs in a quarter of the memory that they need and compare with a plain run.
+    Suite(suite::Options),
+    /// Run the page checker under vswap.
+    Checker(test::CheckerOptions),
+    /// Kill program and supervisor at random moments.
+    Deaths(deaths::Options),
+    /// Measure beside the kernel's own swap.
+    Peers(peers::Options),
+    /// Build the static release.
+    Dist,
+}
+
+fn main() -> ExitCode {
+    match perform() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform() -> Result<()> {
+    host::interrupt::catch()?;
+    match Command::parse().task {
+        Task::Layers => layers::run().and_then(|()| tidy::run()),
+        Task::SetupMachine(options) => setup::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Suite(options) => suite::run(&options),
+        Task::Checker(options) => test::checker(&options),
+        Task::Deaths(options) => deaths::run(&options),
+        Task::Peers(options) => peers::run(&options),
+        Task::Dist => dist::run(),
+    }
+}

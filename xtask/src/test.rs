@@ -1,0 +1,158 @@
+//! `cargo xtask test`: everything that must pass, bounded; and `cargo xtask checker`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+
+use crate::host::cgroup::Cgroup;
+use crate::host::job::Job;
+use crate::host::scratch::Scratch;
+use crate::host::{mib, programs, root};
+use crate::{deaths, dist, setup, suite};
+
+/// What `cargo xtask test` takes.
+#[derive(Args)]
+pub struct Options {
+    /// Only what needs no root and no extra programs: unit, integration and documentation tests.
+    #[arg(long)]
+    units: bool,
+}
+
+/// What `cargo xtask checker` takes.
+#[derive(Args, Clone)]
+pub struct CheckerOptions {
+    /// How long each mode runs; ten minutes is the full proof.
+    #[arg(long, default_value_t = 20)]
+    seconds: u32,
+    /// The limit, in MiB.
+    #[arg(long, default_value_t = 24)]
+    memory: u64,
+    /// What the checker fills, in MiB.
+    #[arg(long, default_value_t = 160)]
+    size: u64,
+    /// Threads.
+    #[arg(long, default_value_t = 3)]
+    threads: u32,
+    /// What the random choices come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Modes, separated by commas.
+    #[arg(long, default_value = "plain,fork,mixed")]
+    modes: String,
+    /// The `vswap` to test; `none` runs without it.
+    #[arg(long)]
+    vswap: Option<PathBuf>,
+    /// More options for `vswap run`, separated by spaces.
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    options: String,
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    eprintln!("xtask: cargo {}", args.join(" "));
+    let done = Command::new("cargo").current_dir(root()).args(args).status()?;
+    ensure!(done.success(), "cargo {} failed with {done}", args.join(" "));
+    Ok(())
+}
+
+/// Runs it all, the quickest first.
+pub fn run(options: &Options) -> Result<()> {
+    setup::run(&setup::Options::default())?;
+    cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])?;
+    cargo(&["test", "--workspace", "--doc", "--quiet"])?;
+    examples()?;
+    if options.units {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!(
+            "not root, so no memory cgroups: the program suite, the page checker and the deaths are left out"
+        );
+        return Ok(());
+    }
+    suite::run(&suite::Options::quick())?;
+    checker(&CheckerOptions::bounded())?;
+    deaths::run(&deaths::Options::bounded())
+}
+
+/// Runs every example of the library.
+fn examples() -> Result<()> {
+    let Ok(entries) = fs::read_dir(root().join("crates/vswap/examples")) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if let Some(name) = path.file_stem().and_then(|s| s.to_str()) {
+            cargo(&["run", "--quiet", "--release", "-p", "vswap", "--example", name])?;
+        }
+    }
+    Ok(())
+}
+
+impl CheckerOptions {
+    fn bounded() -> Self {
+        Self {
+            seconds: 15,
+            memory: 24,
+            size: 128,
+            threads: 3,
+            seed: 1,
+            modes: "plain,fork,mixed".into(),
+            vswap: None,
+            options: String::new(),
+        }
+    }
+}
+
+/// Runs the page checker in every mode.
+pub fn checker(options: &CheckerOptions) -> Result<()> {
+    let vswap = match &options.vswap {
+        Some(path) if path.as_os_str() == "none" => None,
+        given => Some(dist::vswap(given.as_deref())?),
+    };
+    let program = programs::checker()?;
+    let mut bad = Vec::new();
+    for mode in options.modes.split(',') {
+        let (group, dir) = (Cgroup::new(mode)?, Scratch::new(mode)?);
+        group.forbid_kernel_swap()?;
+        let mut argv: Vec<std::ffi::OsString> = Vec::new();
+        if let Some(vswap) = &vswap {
+            argv.extend([
+                vswap.into(),
+                "run".into(),
+                "--memory".into(),
+                format!("{}M", options.memory).into(),
+            ]);
+            argv.extend(options.options.split_whitespace().map(Into::into));
+            argv.push("--".into());
+        }
+        argv.push(program.clone().into());
+        let numbers = [
+            ("--seconds", u64::from(options.seconds)),
+            ("--bytes", options.size << 20),
+            ("--threads", u64::from(options.threads)),
+            ("--seed", options.seed),
+        ];
+        argv.extend(["--mode".into(), mode.into()]);
+        argv.extend(numbers.iter().flat_map(|(name, value)| [(*name).into(), value.to_string().into()]));
+        let timeout = Duration::from_secs(u64::from(options.seconds) * 4 + 60);
+        let ran = Job { argv, cgroup: &group, dir: dir.path(), timeout, pool: None }.run()?;
+        let left = !group.wait_empty(Duration::from_secs(5));
+        println!(
+            "checker {mode}: exit {} after {:.1} s, peak {}{}\n    {}",
+            ran.ending(),
+            ran.wall.as_secs_f64(),
+            mib(ran.peaks.resident),
+            if left { ", PROCESSES LEFT" } else { "" },
+            ran.complained().replace('\n', "\n    ")
+        );
+        if ran.ending() != "0" || left {
+            bad.push(mode);
+        }
+    }
+    if !bad.is_empty() {
+        bail!("the page checker failed: {} (seed {})", bad.join(", "), options.seed);
+    }
+    Ok(())
+}
