@@ -3,14 +3,15 @@
 //! **Architecture invariant:** nothing above this crate (but the freestanding stub) contains `unsafe`; nothing here
 //! knows of slots, pages' owners or limits.
 
+pub mod call;
 pub mod direct;
 pub mod futex;
 pub mod mapping;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;
-pub mod process;
 pub mod probe;
+pub mod process;
 pub mod procvm;
 pub mod ptrace;
 pub mod scm;

@@ -257,6 +257,7 @@ pub struct RemoteCalls<'a> {
     tracee: &'a mut Tracee,
     registers: libc::user_regs_struct,
     mask: u64,
+    first_gate: u64,
     gate: u64,
 }
 
@@ -270,12 +271,17 @@ impl<'a> RemoteCalls<'a> {
         let mask = tracee.signal_mask()?;
         // A handler of the program must not run on our registers.
         tracee.set_signal_mask(u64::MAX)?;
-        Ok(RemoteCalls { tracee, registers, mask, gate })
+        Ok(RemoteCalls { tracee, registers, mask, first_gate: gate, gate })
     }
 
     /// Uses another `syscall` instruction from now on.
     pub fn set_gate(&mut self, gate: u64) {
         self.gate = gate;
+    }
+
+    /// Uses the instruction again that it began with.
+    pub fn reset_gate(&mut self) {
+        self.gate = self.first_gate;
     }
 
     /// Stack pointer of the program.

@@ -96,6 +96,13 @@ pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<O
     Ok((n, fds))
 }
 
+/// Waits until something can be received (or the other end is closed), `timeout_ms` at most; tells whether it can.
+pub fn wait_readable(socket: BorrowedFd, timeout_ms: i32) -> bool {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live `pollfd`.
+    unsafe { libc::poll(&raw mut poll, 1, timeout_ms) == 1 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

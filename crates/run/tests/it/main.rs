@@ -1,0 +1,3 @@
+//! Programs with a stub, and whole runs. Each test is named for what went wrong, or would.
+
+mod inject;
