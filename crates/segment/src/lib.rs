@@ -22,6 +22,7 @@
 
 mod addr;
 mod builder;
+mod cleaning;
 mod error;
 mod extents;
 pub mod format;
@@ -33,6 +34,7 @@ mod writer;
 
 pub use addr::{EntryAddr, SegmentId};
 pub use builder::{Appended, SegmentBuilder};
+pub use cleaning::{Cleaned, Relocate};
 pub use error::{FormatError, Full, ReadError, ReleaseError};
 pub use extents::{Extent, TierId};
 pub use format::{CodecTag, RunKey};
