@@ -6,6 +6,7 @@
 pub mod call;
 pub mod direct;
 pub mod futex;
+pub mod inherited;
 pub mod mapping;
 pub mod pagemap;
 pub mod pidfd;
@@ -16,5 +17,6 @@ pub mod procvm;
 pub mod ptrace;
 pub mod scm;
 pub mod seccomp;
+pub mod signal;
 pub mod staging;
 pub mod uffd;

@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
@@ -149,6 +150,9 @@ pub unsafe trait Shareable: Sync {}
 
 // SAFETY: `Ring` and the commands in it consist of atomics of integers alone.
 unsafe impl Shareable for vswap_stub::protocol::Ring {}
+
+// SAFETY: an array of atomics of integers.
+unsafe impl<const N: usize> Shareable for [AtomicU64; N] {}
 
 impl SharedMemory {
     /// Makes `len` bytes of zeroed shared memory under a descriptor that is closed on exec.

@@ -29,8 +29,8 @@ impl Epoll {
         Ok(Epoll(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    fn control(&self, what: i32, fd: BorrowedFd, token: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+    fn control(&self, what: i32, fd: BorrowedFd, events: i32, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: token };
         // SAFETY: `event` is live; both descriptors are open for the call.
         let n = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), what, fd.as_raw_fd(), &raw mut event) };
         if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -41,7 +41,15 @@ impl Epoll {
     /// # Errors
     /// `EEXIST` if it is there already, `ENOMEM`, `ENOSPC`.
     pub fn add(&self, fd: BorrowedFd, token: u64) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, token)
+        self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN, token)
+    }
+
+    /// Adds `fd`: [`Epoll::wait`] gives `token` once it has hung up, not when it can be read.
+    ///
+    /// # Errors
+    /// As [`Epoll::add`].
+    pub fn add_hangup(&self, fd: BorrowedFd, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, 0, token)
     }
 
     /// Takes `fd` out.
@@ -49,7 +57,7 @@ impl Epoll {
     /// # Errors
     /// `ENOENT` if it is not in the set.
     pub fn remove(&self, fd: BorrowedFd) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_DEL, fd, 0)
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
 
     /// Waits up to `timeout_ms` (for ever if negative) and fills `tokens`; returns how many.

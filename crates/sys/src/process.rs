@@ -5,10 +5,12 @@
 //! live locals.
 #![allow(unsafe_code)]
 
+use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 /// Which side of a fork this is.
@@ -33,6 +35,38 @@ pub fn fork() -> io::Result<Fork> {
         0 => Ok(Fork::Child),
         -1 => Err(io::Error::last_os_error()),
         pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// Executes a program in place of this one, searching `PATH` (`execvp`). Returns only if that fails. Allocates nothing.
+pub fn execute(arguments: &Arguments) -> io::Error {
+    // SAFETY: the vector ends with a null pointer and the others point at the live strings of the same value.
+    unsafe { libc::execvp(arguments.pointers[0], arguments.pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Arguments of a program, ready to be executed.
+#[derive(Debug)]
+pub struct Arguments {
+    pointers: Vec<*const libc::c_char>,
+    // What `pointers` point at.
+    _strings: Vec<CString>,
+}
+
+impl Arguments {
+    /// Prepares them.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there are none or one holds a zero byte.
+    pub fn new(words: &[OsString]) -> io::Result<Arguments> {
+        if words.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let strings =
+            words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<CString>, _>>()?;
+        let mut pointers: Vec<*const libc::c_char> = strings.iter().map(|string| string.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        Ok(Arguments { pointers, _strings: strings })
     }
 }
 
@@ -268,31 +302,22 @@ pub enum Change {
     Continued,
 }
 
-/// Waits until child `pid` ends, stops or goes on.
+/// Tells how child `pid` has changed since it was last asked, if it has. Does not wait.
 ///
 /// # Errors
 /// `ECHILD`.
-pub fn wait_change(pid: i32) -> io::Result<Change> {
-    loop {
-        let mut status = 0;
-        // SAFETY: one live integer.
-        let n = unsafe { libc::waitpid(pid, &raw mut status, libc::WUNTRACED | libc::WCONTINUED) };
-        if n < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error);
-        }
-        return Ok(if libc::WIFEXITED(status) {
-            Change::Exited(libc::WEXITSTATUS(status) as u8)
-        } else if libc::WIFSIGNALED(status) {
-            Change::Killed(libc::WTERMSIG(status))
-        } else if libc::WIFSTOPPED(status) {
-            Change::Stopped(libc::WSTOPSIG(status))
-        } else {
-            Change::Continued
-        });
+pub fn change_of(pid: i32) -> io::Result<Option<Change>> {
+    let mut status = 0;
+    // SAFETY: one live integer.
+    let n =
+        unsafe { libc::waitpid(pid, &raw mut status, libc::WUNTRACED | libc::WCONTINUED | libc::WNOHANG) };
+    match n {
+        0 => Ok(None),
+        1.. if libc::WIFEXITED(status) => Ok(Some(Change::Exited(libc::WEXITSTATUS(status) as u8))),
+        1.. if libc::WIFSIGNALED(status) => Ok(Some(Change::Killed(libc::WTERMSIG(status)))),
+        1.. if libc::WIFSTOPPED(status) => Ok(Some(Change::Stopped(libc::WSTOPSIG(status)))),
+        1.. => Ok(Some(Change::Continued)),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

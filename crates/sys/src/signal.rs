@@ -1,0 +1,131 @@
+//! Signals of this process: read as messages, ignored, raised.
+//!
+//! # Safety
+//! Signal sets are initialised by `sigemptyset`/`sigfillset` before use; no handler of ours is ever installed.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Ctrl-C.
+pub const SIGINT: i32 = libc::SIGINT;
+/// Cannot be caught.
+pub const SIGKILL: i32 = libc::SIGKILL;
+/// Cannot be caught either.
+pub const SIGSTOP: i32 = libc::SIGSTOP;
+/// A child has changed.
+pub const SIGCHLD: i32 = libc::SIGCHLD;
+/// Go on.
+pub const SIGCONT: i32 = libc::SIGCONT;
+
+/// What a terminal or its hang-up sends to whole groups.
+pub const OF_TERMINALS: [i32; 6] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// What someone may send to a process to have it do something.
+pub const FOR_PROGRAMS: [i32; 14] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGCONT,
+    libc::SIGWINCH,
+    libc::SIGURG,
+    libc::SIGPWR,
+];
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises it; `sigaddset` is given an initialised set.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// A signal that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// Which.
+    pub signal: i32,
+    /// The kernel sent it by itself, as for a key pressed on a terminal.
+    pub by_kernel: bool,
+}
+
+/// Signals read as messages; they are blocked from then on.
+#[derive(Debug)]
+pub struct Signals(File);
+
+impl Signals {
+    /// Blocks `signals` in this thread (and those it starts) and makes them readable.
+    ///
+    /// # Errors
+    /// `EMFILE` and its kin.
+    pub fn take(signals: &[i32]) -> io::Result<Signals> {
+        let set = set_of(signals);
+        // SAFETY: `set` is initialised and live; the result is checked and owned here.
+        unsafe {
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Signals(File::from(OwnedFd::from_raw_fd(fd))))
+        }
+    }
+
+    /// The next signal that has arrived, if any.
+    pub fn next(&self) -> Option<Arrived> {
+        let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
+        let n = (&self.0).read(&mut bytes).ok()?;
+        // The first and the third word of `struct signalfd_siginfo`: number and code.
+        let word = |at: usize| i32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        (n == bytes.len()).then(|| Arrived { signal: word(0), by_kernel: word(8) > 0 })
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Ignores a signal from now on.
+pub fn ignore(signal: i32) {
+    // SAFETY: `SIG_IGN` is no function to be called.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Does with a signal what the kernel does by default.
+pub fn default(signal: i32) {
+    // SAFETY: `SIG_DFL` is no function to be called.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Undoes what the Rust runtime does to `SIGPIPE`, before another program is executed.
+pub fn restore_pipe() {
+    default(libc::SIGPIPE);
+}
+
+/// Ends this process by `signal`, without a core file.
+pub fn end_by(signal: i32) {
+    crate::process::no_core();
+    default(signal);
+    let set = set_of(&[signal]);
+    // SAFETY: `set` is initialised and live.
+    unsafe {
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::raise(signal);
+    }
+}
