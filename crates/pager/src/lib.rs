@@ -1,1 +1,26 @@
-//! Residence: faults, eviction, staging, limits.
+//! Residence: which pages of which program are in memory, within one limit.
+//!
+//! - [`Pager`] owns the threads: a fault handler for each CPU, evictors, a keeper.
+//! - [`Space`] is an address space under management; [`Hold`] stops eviction in it for a while.
+//! - [`StubLink`] and [`Mover`] are the way to the hand inside an address space.
+//!
+//! **Architecture invariants.** This crate never learns where bytes are, only that a slot has them. A fault is
+//! resolved from outside of the program: it waits for no stub, allocates nothing, and for at most one read of a device.
+
+mod block;
+mod budget;
+mod clock;
+mod evict;
+mod fault;
+mod fork;
+mod handler;
+mod link;
+mod pager;
+mod space;
+mod stats;
+mod window;
+
+pub use link::{Evicted, Eviction, Mover, StubLink};
+pub use pager::{Full, FullPolicy, OnFull, Pager, PagerConfig};
+pub use space::{Adopt, Hold, Space, StagingArea};
+pub use stats::{FaultStats, PagerStats};

@@ -61,6 +61,17 @@ impl PagedBytes {
         // reference to its bytes and there is one `PagedBytes` for it, here exclusively borrowed.
         unsafe { std::slice::from_raw_parts_mut(self.0.0.address() as *mut u8, self.0.0.len()) }
     }
+
+    /// Gives the pages of `start..start + len` back; they read as zero. The pager learns of it by an event.
+    ///
+    /// # Panics
+    /// If the range is not of whole pages inside the memory.
+    pub fn discard(&mut self, start: usize, len: usize) {
+        assert!(start.is_multiple_of(4096) && len.is_multiple_of(4096) && start + len <= self.0.0.len());
+        let at = self.0.0.address() as usize + start;
+        // SAFETY: the range is inside memory whose bytes are exclusively borrowed, plain bytes valid as zero.
+        unsafe { libc::madvise(at as *mut _, len, libc::MADV_DONTNEED) };
+    }
 }
 
 /// Staging windows of 2 MiB in this process.

@@ -1,1 +1,19 @@
-//! A virtual swap space in user space: vswap run, vswap doctor, and regions larger than memory.
+//! A virtual swap space in user space: regions larger than memory for Rust programs.
+//!
+//! [`Region`] is memory of any length of which only so much is in RAM at a time as its limit says; the rest is
+//! compressed, or in a file. To the program it is a slice. The engine and pager are those of `vswap run`.
+//!
+//! ```no_run
+//! let mut region = vswap::Region::builder(8 << 30).limit(1 << 30).build()?;
+//! let numbers: &mut [u64] = region.as_mut_slice_of();
+//! numbers[123_456_789] = 42;
+//! assert_eq!(numbers[123_456_789], 42);
+//! # Ok::<(), vswap::RegionError>(())
+//! ```
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("vswap needs Linux on x86-64: it stands on userfaultfd with UFFDIO_MOVE and on ptrace of that machine");
+
+mod region;
+
+pub use region::{Builder, Region, RegionError, RegionStats};
+pub use vswap_engine::CodecChoice;

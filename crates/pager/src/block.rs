@@ -1,0 +1,190 @@
+//! One owner's 2 MiB: which of its 512 pages are where, on the owner's side (residence).
+//!
+//! What the slot knows (backing) and what the owner knows (residence) meet only here. Relations between the sets, true
+//! whenever the block's lock is free:
+//!
+//! - `resident`, `staged` and `busy` are disjoint; a page in none of them is *out* if `backed`, else *absent*;
+//! - `resident ∩ backed` is *resident clean* and write-protected; `resident \ backed` is *resident dirty*;
+//! - `flight ⊆ resident`, and `flight` or `staged` is not empty only while `window` names a staging window;
+//! - `storing` and `loading` pages' slots belong to whoever set the bit: nobody else stores to them or releases them;
+//! - what is charged to the budget is `|resident| + |staged| + |busy|`.
+
+use parking_lot::Mutex;
+use vswap_core::{Bitmap512, PageIndex};
+use vswap_engine::{Engine, OwnerBlock};
+
+/// Bytes of a block.
+pub const BLOCK_BYTES: u64 = 2 << 20;
+/// Bytes of a page.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// A block: its address and its state behind the one lock.
+#[derive(Debug)]
+pub struct Block {
+    /// Address of the first page, a multiple of [`BLOCK_BYTES`].
+    pub base: u64,
+    /// The state. Lock order: the space's gate, then this, then nothing of the pager's.
+    pub state: Mutex<BlockState>,
+}
+
+/// See the module's relations.
+#[derive(Debug)]
+pub struct BlockState {
+    /// The slots; `None` once the space is gone.
+    pub owner: Option<OwnerBlock>,
+    /// Pages of managed mappings.
+    pub mapped: Bitmap512,
+    /// Pages in the program's page table.
+    pub resident: Bitmap512,
+    /// Pages whose slot holds their bytes.
+    pub backed: Bitmap512,
+    /// Pages that a handler is installing.
+    pub busy: Bitmap512,
+    /// Busy pages whose bytes are being loaded from their slot.
+    pub loading: Bitmap512,
+    /// Loading pages that were discarded meanwhile: their bytes must not be installed.
+    pub cancelled: Bitmap512,
+    /// Resident pages that a posted eviction may already have moved.
+    pub flight: Bitmap512,
+    /// Pages in the staging window.
+    pub staged: Bitmap512,
+    /// Staged pages whose bytes are being stored.
+    pub storing: Bitmap512,
+    /// Pages that must stay resident.
+    pub pinned: Bitmap512,
+    /// Pages that could not be moved when last tried.
+    pub stuck: Bitmap512,
+    /// Pages installed since the clock hand last passed.
+    pub young: Bitmap512,
+    /// Low and high bit of each page's heat, 0 to 3: how many passes of the hand it survives.
+    pub heat: [Bitmap512; 2],
+    /// The staging window of pages in flight or staged.
+    pub window: Option<usize>,
+    /// Page after the last one faulted in, and how many pages the next read ahead takes.
+    pub next_expected: u16,
+    /// Read-ahead size in pages.
+    pub readahead: u16,
+    /// Evictions so far, in pages, when this block was last evicted from.
+    pub evicted_at: u64,
+}
+
+impl Block {
+    /// A block with no page managed.
+    pub fn new(base: u64, owner: OwnerBlock) -> Block {
+        let none = Bitmap512::EMPTY;
+        Block {
+            base,
+            state: Mutex::new(BlockState {
+                owner: Some(owner),
+                mapped: none,
+                resident: none,
+                backed: none,
+                busy: none,
+                loading: none,
+                cancelled: none,
+                flight: none,
+                staged: none,
+                storing: none,
+                pinned: none,
+                stuck: none,
+                young: none,
+                heat: [none; 2],
+                window: None,
+                next_expected: u16::MAX,
+                readahead: 1,
+                evicted_at: 0,
+            }),
+        }
+    }
+
+    /// Address of a page of this block.
+    pub fn address(&self, page: PageIndex) -> u64 {
+        self.base + page.byte_offset()
+    }
+}
+
+impl BlockState {
+    /// Pages charged to the budget.
+    pub fn charged(&self) -> usize {
+        (self.resident | self.staged | self.busy).count()
+    }
+
+    /// Forgets the bytes of `page`, whoever is using its slot now.
+    ///
+    /// A slot in the hands of a loader or storer is released by that one, when it finds the page gone.
+    pub fn forget_backing(&mut self, engine: &Engine, page: PageIndex) {
+        if self.loading.get(page) {
+            self.cancelled.set(page);
+        } else if self.backed.get(page) && !self.storing.get(page) {
+            self.release_slot(engine, page);
+        }
+        self.backed.clear(page);
+    }
+
+    /// Lets the slot of `page` go.
+    pub fn release_slot(&mut self, engine: &Engine, page: PageIndex) {
+        if let Some(owner) = &mut self.owner {
+            owner.release(engine, page);
+        }
+        self.backed.clear(page);
+    }
+
+    /// `pages` were discarded or unmapped by the program. Returns how many are charged no more.
+    pub fn discard(&mut self, engine: &Engine, pages: Bitmap512) -> usize {
+        let freed = (self.resident | self.staged) & pages;
+        for page in (pages & (self.backed | self.loading)).iter() {
+            self.forget_backing(engine, page);
+        }
+        self.resident = self.resident.and_not(&pages);
+        self.staged = self.staged.and_not(&pages);
+        self.flight = self.flight.and_not(&pages);
+        self.stuck = self.stuck.and_not(&pages);
+        freed.count()
+    }
+
+    /// The pages to move out at this pass of the clock hand, at most `most`; ages the others.
+    ///
+    /// Pages installed since the last pass and hot ones are spared once, unless `force`.
+    pub fn choose_victims(&mut self, most: usize, force: bool) -> Bitmap512 {
+        let fixed = self.pinned | self.stuck | self.flight;
+        let candidates = self.resident.and_not(&fixed);
+        let hot = self.heat[0] | self.heat[1];
+        let spared = if force { Bitmap512::EMPTY } else { self.young | hot };
+        let mut victims = candidates.and_not(&spared);
+        if !force {
+            self.cool(candidates.and_not(&self.young));
+            self.young = Bitmap512::EMPTY;
+        }
+        if victims.count() > most {
+            let mut fewer = Bitmap512::EMPTY;
+            victims.iter().take(most).for_each(|page| fewer.set(page));
+            victims = fewer;
+        }
+        victims
+    }
+
+    /// Lowers the heat of `pages` by one (a two-bit counter each, down to 0).
+    fn cool(&mut self, pages: Bitmap512) {
+        let [low, high] = self.heat;
+        let any = (low | high) & pages;
+        self.heat[0] = low ^ any;
+        self.heat[1] = high ^ (any.and_not(&low) & high);
+    }
+
+    /// Raises the heat of `page` to at least `heat`.
+    pub fn warm(&mut self, page: PageIndex, heat: u8) {
+        let now = u8::from(self.heat[0].get(page)) | u8::from(self.heat[1].get(page)) << 1;
+        let heat = heat.min(3).max(now);
+        self.heat[0].assign(page, heat & 1 != 0);
+        self.heat[1].assign(page, heat & 2 != 0);
+    }
+
+    /// Panics if a relation of the module does not hold. For tests.
+    pub fn check(&self) {
+        assert!((self.resident & self.staged).is_empty(), "resident and staged");
+        assert!((self.busy & (self.resident | self.staged)).is_empty(), "busy and present");
+        assert!(self.flight.and_not(&self.resident).is_empty(), "flight but not resident");
+        assert!(self.window.is_some() || (self.flight | self.staged).is_empty(), "staged nowhere");
+        assert!(self.loading.and_not(&self.busy).is_empty(), "loading but not busy");
+    }
+}

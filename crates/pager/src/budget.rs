@@ -1,0 +1,167 @@
+//! The limit: what counts, and who waits for room.
+//!
+//! Counted: charged pages (resident, staged, being installed), the pool, the pager's own memory and the tree's
+//! memory that is not managed. The first is exact at any moment, the pool too; the last two are samples.
+
+use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use vswap_core::ByteCount;
+
+/// The limit and everything that counts towards it, in pages.
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    charged: AtomicU64,
+    pool: AtomicU64,
+    others: AtomicU64,
+    own: AtomicU64,
+    peak: AtomicU64,
+    /// Nothing more can be evicted: charges are let through.
+    over: AtomicBool,
+    sleeping: Mutex<bool>,
+    wake: Condvar,
+    asleep: AtomicBool,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: ByteCount) -> Budget {
+        Budget {
+            limit: limit.get() / 4096,
+            charged: AtomicU64::new(0),
+            pool: AtomicU64::new(0),
+            others: AtomicU64::new(0),
+            own: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            sleeping: Mutex::new(false),
+            wake: Condvar::new(),
+            asleep: AtomicBool::new(false),
+        }
+    }
+
+    /// The limit in pages.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Pages that eviction keeps free, so that a fault seldom finds none: a 64th of the limit, 4 MiB at most.
+    pub fn reserve(&self) -> u64 {
+        (self.limit / 64).clamp(32, 1024)
+    }
+
+    /// All that counts now, in pages.
+    pub fn used(&self) -> u64 {
+        // Each counter is right by itself; a sum that is a moment old does no harm, so relaxed.
+        self.charged.load(Relaxed) + self.fixed()
+    }
+
+    fn fixed(&self) -> u64 {
+        self.pool.load(Relaxed) + self.others.load(Relaxed) + self.own.load(Relaxed)
+    }
+
+    /// Charged pages now.
+    pub fn charged(&self) -> u64 {
+        self.charged.load(Relaxed)
+    }
+
+    /// The most that counted at any time.
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Relaxed)
+    }
+
+    /// Charges `pages` if there is room; wakes eviction when room gets short.
+    pub fn charge(&self, pages: usize) -> bool {
+        let fixed = self.fixed();
+        let over = self.over.load(Relaxed);
+        let take =
+            |now: u64| (over || now + fixed + pages as u64 <= self.limit).then_some(now + pages as u64);
+        // The counter publishes nothing but itself, so relaxed.
+        match self.charged.fetch_update(Relaxed, Relaxed, take) {
+            Ok(before) => {
+                let used = before + pages as u64 + fixed;
+                self.note(used);
+                true
+            }
+            Err(_) => {
+                self.call_eviction();
+                false
+            }
+        }
+    }
+
+    /// Charges `pages` that are there already.
+    pub fn force(&self, pages: usize) {
+        let before = self.charged.fetch_add(pages as u64, Relaxed);
+        self.note(before + pages as u64 + self.fixed());
+    }
+
+    fn note(&self, used: u64) {
+        if used > self.peak.load(Relaxed) {
+            self.peak.fetch_max(used, Relaxed);
+        }
+        if used + self.reserve() / 2 > self.limit {
+            self.call_eviction();
+        }
+    }
+
+    /// Takes `pages` off again.
+    pub fn uncharge(&self, pages: usize) {
+        let before = self.charged.fetch_sub(pages as u64, Relaxed);
+        debug_assert!(before >= pages as u64, "uncharged more than was charged");
+    }
+
+    /// Sets the pool's memory.
+    pub fn set_pool(&self, bytes: ByteCount) {
+        self.pool.store(bytes.get() / 4096, Relaxed);
+    }
+
+    /// Sets the sampled memory of the tree that is not managed.
+    pub fn set_others(&self, bytes: ByteCount) {
+        self.others.store(bytes.get() / 4096, Relaxed);
+        self.note(self.used());
+    }
+
+    /// Sets the pager's own memory, the pool left out.
+    pub fn set_own(&self, bytes: ByteCount) {
+        self.own.store(bytes.get() / 4096, Relaxed);
+    }
+
+    /// Pages that eviction should free now: up to the reserve.
+    pub fn wanted(&self) -> u64 {
+        (self.used() + self.reserve()).saturating_sub(self.limit)
+    }
+
+    /// Lets charges through, or not any more.
+    pub fn set_over(&self, over: bool) -> bool {
+        self.over.swap(over, Relaxed)
+    }
+
+    /// Pages by which the limit is exceeded.
+    pub fn excess(&self) -> u64 {
+        self.used().saturating_sub(self.limit)
+    }
+
+    /// Wakes the evictors if they sleep.
+    pub fn call_eviction(&self) {
+        if self.asleep.load(Relaxed) {
+            let mut sleeping = self.sleeping.lock();
+            *sleeping = false;
+            self.asleep.store(false, Relaxed);
+            self.wake.notify_all();
+        }
+    }
+
+    /// Sleeps until eviction is called for, `timeout` at most.
+    pub fn wait_for_call(&self, timeout: Duration) {
+        let mut sleeping = self.sleeping.lock();
+        *sleeping = true;
+        self.asleep.store(true, Relaxed);
+        // A charge between the caller's look and here is seen now, or its call finds `asleep` set.
+        if self.used() + self.reserve() / 2 <= self.limit {
+            let _ = self.wake.wait_while_for(&mut sleeping, |asleep| *asleep, timeout);
+        }
+        self.asleep.store(false, Relaxed);
+    }
+}

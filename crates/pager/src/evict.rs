@@ -1,0 +1,305 @@
+//! Eviction: choose, move to staging, give a second chance, write down, discard.
+//!
+//! The steps for one block: its victims are put *in flight* and a stub asked to move them to a free window; when it has,
+//! the page map of the window says which lie there, and these are *staged*; when the window's turn comes, the dirty ones
+//! are copied out and stored, and with that all of them are *out* and the window is discarded.
+//! No step holds a lock while it waits for a stub, reads memory of the program, or compresses.
+
+use crate::block::{Block, PAGE_BYTES};
+use crate::link::Evicted;
+use crate::pager::Shared;
+use crate::space::{Space, libc_errno};
+use crate::window::Flight;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use vswap_core::{Bitmap512, PAGE_SIZE, Page, PageIndex, SlotId};
+use vswap_engine::Scratch;
+use vswap_sys::procvm::{PAGES_AT_ONCE, read_pages};
+use vswap_sys::uffd::Install;
+
+/// How long an evictor waits for a stub before it leaves the eviction in flight.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// An evictor's own tools.
+pub(crate) struct Tools {
+    pub scratch: Scratch,
+    buffer: Box<[Page; PAGES_AT_ONCE]>,
+}
+
+impl Tools {
+    pub fn new(shared: &Shared) -> Tools {
+        Tools { scratch: shared.engine.scratch(), buffer: Box::new([[0; PAGE_SIZE]; PAGES_AT_ONCE]) }
+    }
+}
+
+/// How hard an evictor looks for victims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Effort {
+    /// Blocks with plenty of cold pages.
+    Plenty,
+    /// Any block with a cold page.
+    Any,
+    /// Young and hot pages too, and those that could not be moved before.
+    Forced,
+}
+
+impl Shared {
+    /// Moves out one block's worth of pages and writes down what that displaces. `false` if nothing could be done.
+    pub(crate) fn evict_some(&self, tools: &mut Tools, effort: Effort) -> bool {
+        let rounds = self.clock.len();
+        for _ in 0..rounds {
+            let Some((id, block)) = self.clock.next() else { return false };
+            let Some(space) = self.space(id) else { continue };
+            self.collect_late(&space);
+            if space.is_dead() || space.holds.load(Relaxed) > 0 || space.windows.lock().unanswered() > 0 {
+                continue;
+            }
+            if self.evict_block(&space, &block, effort) {
+                self.write_down_surplus(&space, tools);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Pages to take from a block at a time: small limits must not be emptied by one block.
+    fn batch(&self) -> usize {
+        (self.budget.reserve() as usize).clamp(32, 512)
+    }
+
+    fn evict_block(&self, space: &Arc<Space>, block: &Arc<Block>, effort: Effort) -> bool {
+        let Some(window) = space.windows.lock().take_free() else { return false };
+        let mut state = block.state.lock();
+        let mut victims = Bitmap512::EMPTY;
+        if state.window.is_none() && state.owner.is_some() {
+            if effort == Effort::Forced {
+                state.stuck = Bitmap512::EMPTY;
+            }
+            victims = state.choose_victims(self.batch(), effort == Effort::Forced);
+        }
+        let least = if effort == Effort::Plenty { 16 } else { 1 };
+        // A hold may have begun since the caller looked; it waits for windows that are taken, so look again.
+        if victims.count() < least || space.holds.load(Relaxed) > 0 {
+            drop(state);
+            space.windows.lock().give_up(window);
+            return false;
+        }
+        state.flight = victims;
+        state.window = Some(window);
+        let avoid = (state.resident | state.busy | state.pinned).and_not(&victims);
+        let address = space.windows.lock().address(window);
+        let Some(eviction) = space.mover.evict(block.base, address, &victims, &avoid) else {
+            state.flight = Bitmap512::EMPTY;
+            state.window = None;
+            drop(state);
+            space.windows.lock().give_up(window);
+            return false;
+        };
+        drop(state);
+        match space.mover.finish(eviction, PATIENCE) {
+            Ok(evicted) => self.landed(space, block, window, &evicted),
+            Err(eviction) => {
+                let flight = Flight { window, block: Arc::clone(block), eviction };
+                space.windows.lock().put_flight(flight);
+                false
+            }
+        }
+    }
+
+    /// Sees to evictions whose stub answers late.
+    pub(crate) fn collect_late(&self, space: &Arc<Space>) {
+        let Some(flight) = space.windows.lock().take_flight() else { return };
+        match space.mover.finish(flight.eviction, Duration::ZERO) {
+            Ok(evicted) => {
+                self.landed(space, &flight.block, flight.window, &evicted);
+            }
+            Err(eviction) => space.windows.lock().put_flight(Flight { eviction, ..flight }),
+        }
+    }
+
+    /// An eviction has happened: what lies in the window is staged. Returns whether anything is.
+    fn landed(&self, space: &Space, block: &Arc<Block>, window: usize, evicted: &Evicted) -> bool {
+        let address = space.windows.lock().address(window);
+        // Only `DISCARD` of this window, which comes later, changes what lies in it from here on.
+        let there = space.present_at(address).unwrap_or(Bitmap512::EMPTY);
+        let mut state = block.state.lock();
+        let moved = there & state.flight;
+        let failed = evicted.failed & state.flight;
+        state.stuck |= failed;
+        self.counters.stuck.fetch_add(failed.count() as u64, Relaxed);
+        state.flight = Bitmap512::EMPTY;
+        // Pages in the window that were not (or no more) in flight: stale copies of pages that were taken back, or
+        // pages installed meanwhile and taken unasked. The page table of the program tells which.
+        let odd = there.and_not(&moved) & (state.resident | state.busy);
+        let mut staged = moved;
+        if !odd.is_empty() {
+            let source = space.present_at(block.base).unwrap_or(Bitmap512::FULL);
+            staged |= odd.and_not(&source);
+        }
+        state.staged |= staged;
+        state.resident = state.resident.and_not(&staged);
+        let any = !staged.is_empty();
+        if !any {
+            state.window = None;
+        }
+        drop(state);
+        self.counters.evicted.fetch_add(staged.count() as u64, Relaxed);
+        self.staged.fetch_add(staged.count() as u64, Relaxed);
+        let mut windows = space.windows.lock();
+        if any {
+            windows.put_staged(window, Arc::clone(block));
+        } else {
+            drop(windows);
+            // Stale copies may lie in it.
+            self.discard_window(space, address);
+            space.windows.lock().give_up(window);
+        }
+        any
+    }
+
+    fn discard_window(&self, space: &Space, address: u64) {
+        while !space.mover.discard(address) && !space.is_dead() && !self.stopping() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Writes down the windows that have been staged longest, until what is staged is a small part of the limit.
+    fn write_down_surplus(&self, space: &Arc<Space>, tools: &mut Tools) {
+        while self.staged.load(Relaxed) > self.budget.limit() / 32 {
+            let Some((window, block)) = space.windows.lock().take_staged() else { return };
+            self.write_down(space, window, &block, tools);
+        }
+    }
+
+    /// Writes down whatever is staged anywhere, oldest first. Returns whether there was anything.
+    pub(crate) fn write_down_any(&self, tools: &mut Tools) -> bool {
+        for space in self.all_spaces() {
+            self.collect_late(&space);
+            let taken = space.windows.lock().take_staged();
+            if let Some((window, block)) = taken {
+                self.write_down(&space, window, &block, tools);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Waits for what is in flight in `space` and writes down all that is staged; for a hold.
+    pub(crate) fn finish_windows(&self, space: &Arc<Space>) {
+        let mut tools = Tools::new(self);
+        while !space.is_dead() && !self.stopping() {
+            self.collect_late(space);
+            let taken = space.windows.lock().take_staged();
+            match taken {
+                Some((window, block)) => self.write_down(space, window, &block, &mut tools),
+                None if space.windows.lock().all_free() => return,
+                None => std::thread::sleep(Duration::from_micros(50)),
+            }
+        }
+    }
+
+    /// Stores the dirty pages of a staged window, lets all of its pages be out, and discards it.
+    fn write_down(&self, space: &Space, window: usize, block: &Block, tools: &mut Tools) {
+        let address = space.windows.lock().address(window);
+        let before = block.state.lock().staged.count();
+        let mut dirty_pages = 0;
+        loop {
+            let count = self.store_chunk(space, block, address, tools);
+            if count == 0 {
+                break;
+            }
+            dirty_pages += count;
+        }
+        let mut out = Bitmap512::EMPTY;
+        while !self.let_out(space, block, address, tools, &mut out) {
+            // An event must be read before pages can be put back.
+            space.drain();
+        }
+        self.discard_window(space, address);
+        space.windows.lock().recycle(window);
+        let clean = before.saturating_sub(dirty_pages);
+        self.counters.evicted_clean.fetch_add(clean as u64, Relaxed);
+        self.staged.fetch_sub(self.staged.load(Relaxed).min(before as u64), Relaxed);
+        self.budget.set_pool(self.engine.pool_bytes());
+        space.uncharge(out.count());
+        self.room_came();
+    }
+
+    /// Stores up to 64 staged dirty pages. Returns how many it took in hand.
+    fn store_chunk(&self, space: &Space, block: &Block, window: u64, tools: &mut Tools) -> usize {
+        let mut chunk = [(PageIndex::of_addr(0), None::<SlotId>); PAGES_AT_ONCE];
+        let mut addresses = [0u64; PAGES_AT_ONCE];
+        let mut count = 0;
+        let mut state = block.state.lock();
+        let dirty = state.staged.and_not(&(state.backed | state.storing | state.stuck));
+        for page in dirty.iter().take(PAGES_AT_ONCE) {
+            let slot = state.owner.as_mut().and_then(|owner| owner.slot_for_store(&self.engine, page).ok());
+            chunk[count] = (page, slot);
+            addresses[count] = window + page.byte_offset();
+            state.storing.set(page);
+            count += 1;
+        }
+        drop(state);
+        if count == 0 {
+            return 0;
+        }
+        let buffer = tools.buffer.as_flattened_mut();
+        let came = read_pages(space.pid, &addresses[..count], buffer).unwrap_or(0);
+        let mut stored = Bitmap512::EMPTY;
+        for (i, (page, slot)) in chunk[..came.min(count)].iter().enumerate() {
+            let Some(slot) = slot else { continue };
+            match self.engine.store(*slot, &tools.buffer[i], &mut tools.scratch) {
+                Ok(_) => stored.set(*page),
+                Err(error) => tracing::debug!(%error, "page cannot be stored and stays in memory"),
+            }
+        }
+        let mut state = block.state.lock();
+        for (page, slot) in &chunk[..count] {
+            state.storing.clear(*page);
+            let wanted = state.staged.get(*page);
+            if wanted && stored.get(*page) {
+                state.backed.set(*page);
+            } else {
+                if wanted {
+                    state.stuck.set(*page);
+                }
+                if slot.is_some() {
+                    state.release_slot(&self.engine, *page);
+                }
+            }
+        }
+        count
+    }
+
+    /// Lets the staged pages be out, and puts those that could not be stored back to where they were. `false` if that
+    /// has to wait for an event to be read.
+    fn let_out(
+        &self,
+        space: &Space,
+        block: &Block,
+        window: u64,
+        tools: &mut Tools,
+        out: &mut Bitmap512,
+    ) -> bool {
+        let _gate = space.gate.read();
+        let mut state = block.state.lock();
+        *out |= state.staged & state.backed;
+        state.staged = state.staged.and_not(&state.backed);
+        state.evicted_at = self.counters.evicted.load(Relaxed);
+        for page in state.staged.iter() {
+            let bytes = &mut tools.buffer[0];
+            if space.read_staged(window, page, bytes) {
+                let put = space.uffd.copy(block.address(page), bytes, Install::default());
+                if put.is_err_and(|(_, error)| error.raw_os_error() == Some(libc_errno::EAGAIN)) {
+                    return space.is_dead();
+                }
+            }
+            let _ = space.uffd.wake(block.address(page), PAGE_BYTES);
+            state.staged.clear(page);
+            state.resident.set(page);
+        }
+        state.window = None;
+        true
+    }
+}

@@ -1,0 +1,430 @@
+//! Resolving a fault, from outside, without allocating and without waiting for a stub.
+//!
+//! Every path takes the space's gate for reading, then the block's lock, decides by the sets of [`BlockState`], and
+//! installs under the gate. A load from a backing happens under neither, with the page marked busy.
+
+use crate::block::{Block, BlockState, PAGE_BYTES};
+use crate::pager::Shared;
+use crate::space::{Space, libc_errno};
+use crate::stats::FaultKind;
+use parking_lot::MutexGuard;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+use vswap_core::{Bitmap512, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex, SlotId};
+use vswap_engine::{LoadedFrom, Scratch};
+use vswap_sys::uffd::Install;
+
+/// Pages brought in by one fault at most.
+pub(crate) const READAHEAD_MAX: usize = 32;
+/// Zero pages given by one fault at most.
+const ZERO_AHEAD_MAX: u16 = 256;
+/// Heat of a page that was asked for while staged.
+const HEAT_SECOND_CHANCE: u8 = 2;
+
+/// A fault to resolve.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub address: u64,
+    pub write: bool,
+    pub protected: bool,
+    pub since: Instant,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The thread goes on (or will ask again by itself).
+    Done,
+    /// An event must be read first.
+    Again,
+    /// There is no room: to be tried again when there is.
+    NoRoom,
+}
+
+/// A handler's own tools, made before the first fault.
+pub(crate) struct Hands {
+    pub scratch: Scratch,
+    pub pages: Box<[Page; READAHEAD_MAX]>,
+}
+
+impl Hands {
+    pub fn new(shared: &Shared) -> Hands {
+        Hands { scratch: shared.engine.scratch(), pages: Box::new([[0; PAGE_SIZE]; READAHEAD_MAX]) }
+    }
+}
+
+/// What one `UFFDIO_COPY` or `UFFDIO_ZEROPAGE` made of a run of pages.
+struct Installed {
+    /// Pages installed (or found there).
+    done: usize,
+    /// The page after them was there already: counted in `done`, but it is not ours.
+    found: bool,
+    /// Why the rest was not installed; 0 if there is none.
+    errno: i32,
+}
+
+fn installed(result: Result<(), (u64, std::io::Error)>, pages: usize) -> Installed {
+    match result {
+        Ok(()) => Installed { done: pages, found: false, errno: 0 },
+        Err((bytes, error)) => {
+            let errno = error.raw_os_error().unwrap_or(0);
+            let found = errno == libc_errno::EEXIST;
+            let done = (bytes / PAGE_BYTES) as usize + usize::from(found);
+            Installed { done: done.min(pages), found, errno }
+        }
+    }
+}
+
+/// The loads of one fault.
+struct Batch {
+    first: PageIndex,
+    count: usize,
+    slots: [Option<SlotId>; READAHEAD_MAX],
+    from: [Option<LoadedFrom>; READAHEAD_MAX],
+    installed: Bitmap512,
+    /// Installed without write protection: the slot is let go.
+    dirty: Bitmap512,
+    again: bool,
+}
+
+impl Shared {
+    /// Resolves one fault.
+    pub(crate) fn resolve(&self, space: &Space, hands: &mut Hands, fault: Fault) -> Outcome {
+        let Some(block) = space.block(fault.address) else { return self.stranger(space, fault) };
+        let page = PageIndex::of_addr(fault.address);
+        let gate = space.gate.read();
+        let state = block.state.lock();
+        if fault.protected {
+            return self.first_write(space, state, page, fault);
+        }
+        if state.busy.get(page) {
+            return Outcome::Done;
+        }
+        if !state.mapped.get(page) {
+            return self.stranger(space, fault);
+        }
+        if state.staged.get(page) || state.resident.get(page) {
+            return self.take_back(space, state, page, hands, fault);
+        }
+        if state.backed.get(page) {
+            drop(gate);
+            return self.swap_in(space, &block, state, page, hands, fault);
+        }
+        self.first_touch(space, &block, state, page, fault)
+    }
+
+    /// A fault outside of what is managed: the mapping is being put under management, or its unmap is not applied
+    /// yet. The thread asks again.
+    fn stranger(&self, space: &Space, fault: Fault) -> Outcome {
+        self.counters.spurious.fetch_add(1, Relaxed);
+        let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+        Outcome::Done
+    }
+
+    /// The first write to a clean page: its backing is out of date.
+    fn first_write(
+        &self,
+        space: &Space,
+        mut state: MutexGuard<BlockState>,
+        page: PageIndex,
+        fault: Fault,
+    ) -> Outcome {
+        if !state.resident.get(page) {
+            // Moved out since: the thread comes back with a missing page.
+            let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+            return Outcome::Done;
+        }
+        if state.backed.get(page) {
+            state.release_slot(&self.engine, page);
+        }
+        // Under the block's lock, so that nobody makes the page clean again in between.
+        let lifted = space.uffd.protect(fault.address, PAGE_BYTES, false);
+        drop(state);
+        self.counters.fault(FaultKind::Write, fault.since.elapsed());
+        match lifted.map_err(|error| error.raw_os_error()) {
+            Err(Some(libc_errno::EAGAIN)) => Outcome::Again,
+            Err(_) => {
+                let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+                Outcome::Done
+            }
+            Ok(()) => Outcome::Done,
+        }
+    }
+
+    /// A page that has no bytes anywhere: zeroes, for it and for untouched pages after it.
+    fn first_touch(
+        &self,
+        space: &Space,
+        block: &Block,
+        mut state: MutexGuard<BlockState>,
+        page: PageIndex,
+        fault: Fault,
+    ) -> Outcome {
+        let taken = state.resident | state.staged | state.busy | state.backed;
+        let absent = state.mapped.and_not(&taken);
+        let at = page.get();
+        let sequential = state.next_expected as usize == at;
+        let ahead = if sequential { (state.readahead * 2).clamp(16, ZERO_AHEAD_MAX) } else { 8 };
+        let mut count = run_length(&absent, page, self.modest(ahead as usize));
+        if !space.charge(count) {
+            count = 1;
+            if !space.charge(1) {
+                return Outcome::NoRoom;
+            }
+        }
+        let result = space.uffd.zero(fault.address, count as u64 * PAGE_BYTES, false);
+        let done = installed(result, count);
+        let pages = Bitmap512::from_range(page, done.done);
+        state.resident |= pages;
+        state.young |= pages;
+        state.next_expected = (at + done.done) as u16;
+        state.readahead = ahead;
+        drop(state);
+        space.uncharge(count - done.done);
+        self.counters.zero_ahead.fetch_add(done.done.saturating_sub(1) as u64, Relaxed);
+        self.counters.fault(FaultKind::First, fault.since.elapsed());
+        self.after_install(space, block.address(page), &done)
+    }
+
+    /// What to tell the thread after an install of the page at `address`.
+    fn after_install(&self, space: &Space, address: u64, done: &Installed) -> Outcome {
+        if done.done == 0 && done.errno == libc_errno::EAGAIN {
+            return Outcome::Again;
+        }
+        if done.done == 0 || done.found {
+            let _ = space.uffd.wake(address, PAGE_BYTES);
+        }
+        Outcome::Done
+    }
+
+    /// How many pages ahead there is room for.
+    fn modest(&self, wanted: usize) -> usize {
+        let room = self.budget.limit().saturating_sub(self.budget.used()) as usize;
+        wanted.min(room / 8).max(1)
+    }
+
+    /// A page that is (or was, as far as is known) in the page table or in staging.
+    ///
+    /// With a window in use by the block, the page may lie there even if it is down as resident: the eviction has
+    /// moved it and not been answered yet, or took it unasked just after it was installed. The copy into place fails
+    /// with `EEXIST` if it is not missing at all, so a stale copy in staging can never replace the page.
+    fn take_back(
+        &self,
+        space: &Space,
+        mut state: MutexGuard<BlockState>,
+        page: PageIndex,
+        hands: &mut Hands,
+        fault: Fault,
+    ) -> Outcome {
+        let window = state.window.map(|window| space.windows.lock().address(window));
+        let bytes = &mut hands.pages[0];
+        if !window.is_some_and(|window| space.read_staged(window, page, bytes)) {
+            return self.missing_unexpectedly(space, state, page, fault);
+        }
+        let clean = state.backed.get(page) && !fault.write;
+        let how = Install { protect: clean, no_wake: false };
+        let done = installed(space.uffd.copy(fault.address, bytes, how), 1);
+        if done.errno == 0 {
+            if state.backed.get(page) && !clean {
+                state.release_slot(&self.engine, page);
+            }
+            state.staged.clear(page);
+            state.flight.clear(page);
+            state.resident.set(page);
+            state.young.set(page);
+            state.warm(page, HEAT_SECOND_CHANCE);
+            self.counters.fault(FaultKind::Second, fault.since.elapsed());
+        } else if done.found && state.staged.get(page) {
+            // The page is there after all; staging holds an older copy of it.
+            state.staged.clear(page);
+            state.resident.set(page);
+        }
+        drop(state);
+        self.after_install(space, fault.address, &done)
+    }
+
+    /// A page that is down as present but raised a fault, and does not lie in staging: mostly two threads asked for it.
+    fn missing_unexpectedly(
+        &self,
+        space: &Space,
+        state: MutexGuard<BlockState>,
+        page: PageIndex,
+        fault: Fault,
+    ) -> Outcome {
+        self.counters.spurious.fetch_add(1, Relaxed);
+        let mut present = false;
+        let range = fault.address..fault.address + PAGE_BYTES;
+        let known = space.pagemap.present(range, |_| present = true).is_ok();
+        if present || !known || state.window.is_some() || space.is_dead() {
+            let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+            return Outcome::Done;
+        }
+        // Its bytes are nowhere: nothing must ever read as zero that was not. (Refused with "again" while an event
+        // is unread that may explain it.)
+        match space.uffd.poison(fault.address, PAGE_BYTES) {
+            Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) => Outcome::Again,
+            _ => {
+                tracing::error!(
+                    address = fault.address,
+                    page = page.get(),
+                    "page lost: its reader gets SIGBUS"
+                );
+                self.counters.poisoned.fetch_add(1, Relaxed);
+                Outcome::Done
+            }
+        }
+    }
+
+    /// A page that is out: load it, and those after it if the program reads on.
+    fn swap_in(
+        &self,
+        space: &Space,
+        block: &Block,
+        mut state: MutexGuard<BlockState>,
+        page: PageIndex,
+        hands: &mut Hands,
+        fault: Fault,
+    ) -> Outcome {
+        let sequential = state.next_expected as usize == page.get();
+        let ahead = if sequential { (state.readahead * 2).clamp(4, READAHEAD_MAX as u16) } else { 1 };
+        let taken = state.resident | state.staged | state.busy;
+        let out = (state.mapped & state.backed).and_not(&taken);
+        let mut count = run_length(&out, page, self.modest(ahead as usize));
+        if !space.charge(count) {
+            count = 1;
+            if !space.charge(1) {
+                return Outcome::NoRoom;
+            }
+        }
+        state.next_expected = (page.get() + count) as u16;
+        state.readahead = ahead;
+        let pages = Bitmap512::from_range(page, count);
+        state.busy |= pages;
+        state.loading |= pages;
+        let mut batch = Batch {
+            first: page,
+            count,
+            slots: [None; READAHEAD_MAX],
+            from: [None; READAHEAD_MAX],
+            installed: Bitmap512::EMPTY,
+            dirty: Bitmap512::EMPTY,
+            again: false,
+        };
+        for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
+            *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
+        }
+        if self.counters.evicted.load(Relaxed).saturating_sub(state.evicted_at) < self.budget.charged() / 2 {
+            state.warm(page, 1);
+        }
+        drop(state);
+        self.load(&mut batch, hands);
+        let gate = space.gate.read();
+        self.install(space, block, &mut batch, hands, fault.write);
+        let outcome = self.commit(space, block, &batch, fault);
+        drop(gate);
+        outcome
+    }
+
+    fn load(&self, batch: &mut Batch, hands: &mut Hands) {
+        for i in 0..batch.count {
+            let Some(slot) = batch.slots[i] else { continue };
+            match self.engine.load(slot, &mut hands.pages[i], &mut hands.scratch) {
+                Ok(from) => batch.from[i] = Some(from),
+                Err(error) => tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS"),
+            }
+        }
+    }
+
+    /// Copies the loaded pages into place, in runs that end at a page that must not be installed.
+    fn install(&self, space: &Space, block: &Block, batch: &mut Batch, hands: &Hands, write: bool) {
+        // Events are applied under the gate that the caller holds, so nobody cancels a page from here on.
+        let cancelled = block.state.lock().cancelled;
+        let first = batch.first.get();
+        let fit = |batch: &Batch, i: usize| {
+            batch.from[i].is_some() && PageIndex::new(first + i).is_some_and(|page| !cancelled.get(page))
+        };
+        let mut i = 0;
+        while i < batch.count {
+            if !fit(batch, i) {
+                i += 1;
+                continue;
+            }
+            let alone = i == 0 && write;
+            let mut end = i + 1;
+            while !alone && end < batch.count && fit(batch, end) {
+                end += 1;
+            }
+            let start = PageIndex::of_addr(batch.first.byte_offset() + i as u64 * PAGE_BYTES);
+            let how = Install { protect: !alone, no_wake: false };
+            let bytes = hands.pages[i..end].as_flattened();
+            let done = installed(space.uffd.copy(block.address(start), bytes, how), end - i);
+            batch.installed |= Bitmap512::from_range(start, done.done);
+            if alone && done.done > 0 {
+                batch.dirty.set(start);
+            }
+            if done.found
+                && let Some(page) = PageIndex::new(start.get() + done.done - 1)
+            {
+                batch.dirty.set(page);
+            }
+            i += done.done;
+            if done.errno != 0 && !done.found {
+                batch.again = done.errno == libc_errno::EAGAIN;
+                return;
+            }
+        }
+    }
+
+    fn commit(&self, space: &Space, block: &Block, batch: &Batch, fault: Fault) -> Outcome {
+        let all = Bitmap512::from_range(batch.first, batch.count);
+        let mut state = block.state.lock();
+        state.busy = state.busy.and_not(&all);
+        state.loading = state.loading.and_not(&all);
+        let gone = state.cancelled & all;
+        state.cancelled = state.cancelled.and_not(&all);
+        // A page that an eviction took just after it was installed is staged already.
+        let came = batch.installed.and_not(&state.staged);
+        state.resident |= came;
+        state.young |= came;
+        for page in (batch.dirty | gone).iter() {
+            state.release_slot(&self.engine, page);
+        }
+        let mut lost = Bitmap512::EMPTY;
+        for (i, page) in all.iter().enumerate() {
+            if batch.from[i].is_none() && !gone.get(page) {
+                lost.set(page);
+            }
+        }
+        drop(state);
+        space.uncharge(all.and_not(&batch.installed).count());
+        for page in lost.iter() {
+            self.counters.poisoned.fetch_add(1, Relaxed);
+            let _ = space.uffd.poison(block.address(page), PAGE_BYTES);
+        }
+        if !batch.installed.get(batch.first) && !lost.get(batch.first) {
+            if batch.again {
+                return Outcome::Again;
+            }
+            let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+            return Outcome::Done;
+        }
+        let kind = match batch.from[0] {
+            Some(LoadedFrom::Segment) => FaultKind::Segment,
+            Some(LoadedFrom::Fill | LoadedFrom::Empty) => FaultKind::Fill,
+            _ => FaultKind::Pool,
+        };
+        self.counters.read_ahead.fetch_add(batch.installed.count().saturating_sub(1) as u64, Relaxed);
+        self.counters.fault(kind, fault.since.elapsed());
+        Outcome::Done
+    }
+}
+
+/// Length of the run of set pages at `page`, at most `most`, at least 1.
+fn run_length(set: &Bitmap512, page: PageIndex, most: usize) -> usize {
+    let end = (page.get() + most).min(PAGES_PER_CLUSTER);
+    let mut at = page.get() + 1;
+    while at < end && PageIndex::new(at).is_some_and(|page| set.get(page)) {
+        at += 1;
+    }
+    at - page.get()
+}

@@ -1,0 +1,109 @@
+//! Handlers: one thread per CPU, pinned, each waiting for every userfaultfd. All wake for a fault; the one beside the
+//! faulting thread reads it first, and a wake-up on the same CPU is several times cheaper than across CPUs.
+
+use crate::block::PAGE_BYTES;
+use crate::fault::{Fault, Hands, Outcome};
+use crate::pager::Shared;
+use crate::space::Space;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+use vswap_sys::poll::{EVENTS, pin_to_cpu};
+use vswap_sys::uffd::{Message, READ_BATCH};
+
+/// Token of the event that ends handlers.
+pub(crate) const STOP: u64 = u64::MAX;
+/// Token of the event that says that room has come.
+pub(crate) const ROOM: u64 = u64::MAX - 1;
+/// Faults that one handler keeps waiting for room; more than that ask again by themselves.
+const PARKED_MAX: usize = 256;
+
+/// Serves faults on CPU `cpu` until the pager stops.
+pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize) {
+    pin_to_cpu(cpu);
+    let mut hands = Hands::new(shared);
+    let mut tokens = [0; EVENTS];
+    let mut parked: Vec<(u64, Fault)> = Vec::with_capacity(PARKED_MAX);
+    loop {
+        let timeout = if parked.is_empty() { -1 } else { 1 };
+        let count = shared.polls[index].wait(&mut tokens, timeout).unwrap_or(0);
+        for &token in &tokens[..count] {
+            match token {
+                STOP => return,
+                ROOM => shared.room.clear(),
+                id => {
+                    if let Some(space) = shared.space(id) {
+                        serve(shared, &space, &mut hands, &mut parked);
+                    }
+                }
+            }
+        }
+        if !parked.is_empty() {
+            retry(shared, &mut hands, &mut parked);
+        }
+    }
+}
+
+fn serve(shared: &Shared, space: &Space, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
+    let mut messages = [Message::Other(0); READ_BATCH];
+    let count = space.read_events(&mut messages);
+    let since = Instant::now();
+    for message in &messages[..count] {
+        if let Message::Fault { address, write, protected } = *message {
+            answer(shared, space, hands, parked, Fault { address, write, protected, since });
+        }
+    }
+}
+
+/// Resolves a fault, reading events in between for as long as the kernel asks for that.
+fn answer(shared: &Shared, space: &Space, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>, fault: Fault) {
+    loop {
+        match shared.resolve(space, hands, fault) {
+            Outcome::Done => return,
+            Outcome::Again if space.is_dead() => return,
+            Outcome::Again => {
+                space.drain();
+                std::thread::yield_now();
+            }
+            Outcome::NoRoom => {
+                shared.counters.waited.fetch_add(1, Relaxed);
+                shared.budget.call_eviction();
+                if parked.len() < PARKED_MAX {
+                    shared.parked.fetch_add(1, Relaxed);
+                    parked.push((space.id, fault));
+                } else {
+                    let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Tries the faults that waited for room again, oldest first.
+fn retry(shared: &Shared, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
+    let mut kept = 0;
+    for at in 0..parked.len() {
+        let (id, fault) = parked[at];
+        let Some(space) = shared.space(id) else {
+            shared.parked.fetch_sub(1, Relaxed);
+            continue;
+        };
+        let outcome = if space.is_dead() { Outcome::Done } else { shared.resolve(&space, hands, fault) };
+        match outcome {
+            Outcome::Done => {
+                shared.parked.fetch_sub(1, Relaxed);
+            }
+            Outcome::Again => {
+                space.drain();
+                parked[kept] = (id, fault);
+                kept += 1;
+            }
+            Outcome::NoRoom => {
+                parked[kept] = (id, fault);
+                kept += 1;
+            }
+        }
+    }
+    parked.truncate(kept);
+}

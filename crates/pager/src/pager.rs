@@ -1,0 +1,401 @@
+//! The pager: spaces, the threads that serve them, and the limit over all of them.
+
+use crate::block::Block;
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::evict::{Effort, Tools};
+use crate::handler::{self, ROOM, STOP};
+use crate::space::{Adopt, Hold, Space};
+use crate::stats::{Counters, PagerStats};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vswap_core::{ByteCount, GroupId};
+use vswap_engine::{Engine, EngineError, OwnerBlock};
+use vswap_sys::poll::{Epoll, Event, allowed_cpus};
+
+/// What to do when nothing more can be moved out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullPolicy {
+    /// Exceed the limit.
+    Grow,
+    /// Say so through [`PagerConfig::on_full`], which is to end the program.
+    Kill,
+}
+
+/// Figures at the moment when nothing more could be moved out.
+#[derive(Clone, Copy, Debug)]
+pub struct Full {
+    /// The limit, bytes.
+    pub limit: u64,
+    /// What counts, bytes.
+    pub used: u64,
+    /// Of that, managed pages.
+    pub resident: u64,
+    /// Of that, the pool.
+    pub pool: u64,
+    /// Whether a disk was there and is full.
+    pub disk_full: bool,
+}
+
+/// Called once when nothing more can be moved out.
+pub type OnFull = Box<dyn Fn(Full) + Send + Sync>;
+
+/// What a pager is made from.
+pub struct PagerConfig {
+    /// The limit.
+    pub limit: ByteCount,
+    /// What to do when it cannot be kept.
+    pub full: FullPolicy,
+    /// Part of the limit that the pool may take before its cold entries go to disk, in percent.
+    pub pool_percent: u64,
+    /// Called once when nothing more can be moved out.
+    pub on_full: Option<OnFull>,
+    /// Count the memory of this process (a supervisor of its own), not just pool and tables.
+    pub count_own_memory: bool,
+}
+
+impl PagerConfig {
+    /// The usual choices for a limit.
+    pub fn new(limit: ByteCount) -> PagerConfig {
+        PagerConfig {
+            limit,
+            full: FullPolicy::Grow,
+            pool_percent: 65,
+            on_full: None,
+            count_own_memory: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for PagerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PagerConfig").field("limit", &self.limit).field("full", &self.full).finish()
+    }
+}
+
+/// What all threads of a pager share.
+pub(crate) struct Shared {
+    pub engine: Arc<Engine>,
+    pub budget: Budget,
+    pub clock: Clock,
+    pub counters: Counters,
+    pub polls: Vec<Epoll>,
+    pub room: Event,
+    stop: Event,
+    stopped: AtomicBool,
+    spaces: RwLock<HashMap<u64, Arc<Space>>>,
+    next_id: AtomicU64,
+    /// Faults waiting for room.
+    pub parked: AtomicU64,
+    /// Pages staged.
+    pub staged: AtomicU64,
+    disk_full: AtomicBool,
+    told_full: AtomicBool,
+    config: PagerConfig,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("budget", &self.budget).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn owner_block(&self) -> Result<OwnerBlock, EngineError> {
+        self.engine.owner_block(GroupId::ROOT)
+    }
+
+    pub(crate) fn space(&self, id: u64) -> Option<Arc<Space>> {
+        self.spaces.read().get(&id).cloned()
+    }
+
+    pub(crate) fn all_spaces(&self) -> Vec<Arc<Space>> {
+        self.spaces.read().values().cloned().collect()
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopped.load(Relaxed)
+    }
+
+    /// Tells handlers with parked faults that there may be room.
+    pub(crate) fn room_came(&self) {
+        if self.parked.load(Relaxed) > 0 {
+            self.room.set();
+        }
+    }
+
+    /// One evictor's life.
+    fn evictor(&self) {
+        let mut tools = Tools::new(self);
+        while !self.stopping() {
+            if self.budget.wanted() == 0 || !self.relieve(&mut tools) {
+                self.budget.wait_for_call(Duration::from_millis(50));
+            }
+        }
+    }
+
+    /// Moves pages out until enough is free. `false` if nothing could be done.
+    fn relieve(&self, tools: &mut Tools) -> bool {
+        for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced] {
+            if self.evict_some(tools, effort) {
+                self.set_over(false);
+                return true;
+            }
+            if self.write_down_any(tools) {
+                return true;
+            }
+        }
+        self.nothing_left();
+        std::thread::sleep(Duration::from_millis(1));
+        false
+    }
+
+    fn set_over(&self, over: bool) {
+        if self.config.full == FullPolicy::Grow && (over || self.budget.excess() == 0) {
+            self.budget.set_over(over);
+        }
+    }
+
+    /// Nothing more can be moved out: the user's choice decides.
+    fn nothing_left(&self) {
+        if self.parked.load(Relaxed) == 0 && self.budget.excess() == 0 {
+            return;
+        }
+        self.set_over(true);
+        if !self.told_full.swap(true, SeqCst)
+            && let Some(tell) = &self.config.on_full
+        {
+            let stats = self.engine.stats();
+            tell(Full {
+                limit: self.budget.limit() * 4096,
+                used: self.budget.used() * 4096,
+                resident: self.budget.charged() * 4096,
+                pool: stats.pool_bytes.get(),
+                disk_full: self.disk_full.load(Relaxed),
+            });
+        }
+        self.room_came();
+    }
+
+    /// The keeper's life: samples, and writes the pool's cold end to disk when it passes its share.
+    fn keeper(&self) {
+        let mut scratch = self.engine.scratch();
+        let share = self.budget.limit() * 4096 * self.config.pool_percent / 100;
+        let mut sampled = Instant::now() - Duration::from_secs(1);
+        while !self.stopping() {
+            let pool = self.engine.pool_bytes();
+            self.budget.set_pool(pool);
+            if sampled.elapsed() > Duration::from_millis(100) {
+                self.budget.set_own(self.own_memory(pool));
+                sampled = Instant::now();
+            }
+            let surplus = pool.get().saturating_sub(share);
+            if surplus == 0 || !self.write_back(ByteCount::new(surplus), &mut scratch) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Writes pool entries back; `false` if none could be.
+    fn write_back(&self, surplus: ByteCount, scratch: &mut vswap_engine::Scratch) -> bool {
+        match self.engine.writeback(surplus, scratch) {
+            Ok(report) => {
+                self.disk_full.store(report.disk_full, Relaxed);
+                self.budget.set_pool(self.engine.pool_bytes());
+                self.room_came();
+                report.pages.get() > 0
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The pager's own memory without the pool.
+    fn own_memory(&self, pool: ByteCount) -> ByteCount {
+        if !self.config.count_own_memory {
+            return self.engine.metadata_bytes();
+        }
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        let kib = field("RssAnon:").unwrap_or(0) + field("RssShmem:").unwrap_or(0);
+        ByteCount::new(kib * 1024).saturating_sub(pool)
+    }
+}
+
+/// A pager over one engine, with one limit over all its spaces. Dropping it stops its threads; spaces must be
+/// released before.
+#[derive(Debug)]
+pub struct Pager {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Pager {
+    /// Starts a pager: a handler per CPU that this thread may run on, as many evictors, a keeper.
+    ///
+    /// # Errors
+    /// What making threads and descriptors says.
+    pub fn new(config: PagerConfig, engine: Arc<Engine>) -> io::Result<Pager> {
+        let cpus = allowed_cpus();
+        let polls = cpus.iter().map(|_| Epoll::new()).collect::<io::Result<Vec<_>>>()?;
+        let (stop, room) = (Event::new()?, Event::new()?);
+        for poll in &polls {
+            poll.add(stop.as_fd(), STOP)?;
+            poll.add(room.as_fd(), ROOM)?;
+        }
+        let shared = Arc::new(Shared {
+            engine,
+            budget: Budget::new(config.limit),
+            clock: Clock::default(),
+            counters: Counters::default(),
+            polls,
+            room,
+            stop,
+            stopped: AtomicBool::new(false),
+            spaces: RwLock::default(),
+            next_id: AtomicU64::new(1),
+            parked: AtomicU64::new(0),
+            staged: AtomicU64::new(0),
+            disk_full: AtomicBool::new(false),
+            told_full: AtomicBool::new(false),
+            config,
+        });
+        let pager = Pager { shared, threads: Mutex::default() };
+        for (index, &cpu) in cpus.iter().enumerate() {
+            pager.spawn(&format!("fault-{cpu}"), move |shared| handler::run(shared, index, cpu))?;
+            pager.spawn(&format!("evict-{index}"), |shared| shared.evictor())?;
+        }
+        pager.spawn("keeper", |shared| shared.keeper())?;
+        Ok(pager)
+    }
+
+    fn spawn(&self, name: &str, life: impl FnOnce(&Arc<Shared>) + Send + 'static) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10);
+        self.threads.lock().push(builder.spawn(move || life(&shared))?);
+        Ok(())
+    }
+
+    /// Takes an address space under management; its ranges follow by [`Space::manage`].
+    ///
+    /// # Errors
+    /// What adding its descriptor to the handlers says.
+    pub fn adopt(&self, adopt: Adopt) -> io::Result<Arc<Space>> {
+        let id = self.shared.next_id.fetch_add(1, Relaxed);
+        let space = Arc::new(Space::new(id, adopt, Arc::clone(&self.shared)));
+        self.shared.spaces.write().insert(id, Arc::clone(&space));
+        for poll in &self.shared.polls {
+            poll.add(space.uffd.as_fd(), id)?;
+        }
+        Ok(space)
+    }
+
+    /// Takes the address space of a child just forked from the held one, before it runs: shares the slots of
+    /// `ranges`, registers them, and protects again what is clean.
+    ///
+    /// # Errors
+    /// As [`Pager::adopt`] and [`Space::manage`].
+    pub fn fork(&self, parent: &Hold, child: Adopt, ranges: &[Range<u64>]) -> io::Result<Arc<Space>> {
+        let space = self.adopt(child)?;
+        for range in ranges {
+            parent.space.fork_range(&space, range)?;
+        }
+        Ok(space)
+    }
+
+    /// Lets an address space go, after exec or exit: everything of it is freed.
+    pub fn release(&self, space: &Arc<Space>) {
+        if space.dead.swap(true, SeqCst) {
+            return;
+        }
+        for poll in &self.shared.polls {
+            let _ = poll.remove(space.uffd.as_fd());
+        }
+        self.shared.spaces.write().remove(&space.id);
+        let _gate = space.gate.write();
+        let blocks = std::mem::take(&mut *space.blocks.write());
+        for block in blocks.into_values() {
+            self.shared.dispose(space, &block);
+        }
+        self.shared.budget.set_pool(self.shared.engine.pool_bytes());
+        self.shared.room_came();
+    }
+
+    /// Sets the tree's memory that is not managed, as sampled.
+    pub fn set_unmanaged(&self, bytes: ByteCount) {
+        self.shared.budget.set_others(bytes);
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.shared.engine
+    }
+
+    /// Everything in numbers.
+    pub fn stats(&self) -> PagerStats {
+        let (budget, counters) = (&self.shared.budget, &self.shared.counters);
+        PagerStats {
+            limit: budget.limit() * 4096,
+            used: budget.used() * 4096,
+            peak: budget.peak() * 4096,
+            resident: budget.charged() * 4096,
+            faults: counters.fault_stats(),
+            evicted: counters.evicted.load(Relaxed),
+            evicted_clean: counters.evicted_clean.load(Relaxed),
+            read_ahead: counters.read_ahead.load(Relaxed),
+            zero_ahead: counters.zero_ahead.load(Relaxed),
+            stuck: counters.stuck.load(Relaxed),
+            waited: counters.waited.load(Relaxed),
+            poisoned: counters.poisoned.load(Relaxed),
+            grown: self.shared.told_full.load(Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    /// Lets go of all that a block holds, once whoever is loading or storing one of its pages is done.
+    fn dispose(&self, space: &Space, block: &Block) {
+        loop {
+            let mut state = block.state.lock();
+            if state.busy.is_empty() && state.storing.is_empty() {
+                let charged = state.charged();
+                state.mapped = vswap_core::Bitmap512::EMPTY;
+                state.resident = vswap_core::Bitmap512::EMPTY;
+                state.staged = vswap_core::Bitmap512::EMPTY;
+                state.flight = vswap_core::Bitmap512::EMPTY;
+                state.backed = vswap_core::Bitmap512::EMPTY;
+                if let Some(owner) = state.owner.take() {
+                    owner.dispose(&self.engine);
+                }
+                drop(state);
+                space.uncharge(charged);
+                return;
+            }
+            drop(state);
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Pager {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, SeqCst);
+        self.shared.stop.set();
+        self.shared.budget.call_eviction();
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+        for space in self.shared.all_spaces() {
+            self.release(&space);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! An address space under management: its blocks, its staging windows, and what the program's own calls do to them.
+//!
+//! # The gate
+//! Events (unmap, discard, remap) are read *and applied* under the gate's write lock; pages are installed under its read
+//! lock. So no install straddles an event: the kernel lets the program's discard go on only after the event was read,
+//! and an install is either before that (and its page is discarded with the rest) or sees the event applied.
+//! Lock order: gate, then the map of blocks, then a block, then `windows`.
+
+use crate::block::{BLOCK_BYTES, Block, PAGE_BYTES};
+use crate::link::Mover;
+use crate::pager::Shared;
+use crate::window::Windows;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use vswap_core::{Bitmap512, PAGES_PER_CLUSTER, PageIndex};
+use vswap_sys::pagemap::Pagemap;
+use vswap_sys::procvm;
+use vswap_sys::uffd::{Message, READ_BATCH, Uffd};
+
+/// Where pages are staged in an address space.
+#[derive(Clone, Copy, Debug)]
+pub struct StagingArea {
+    /// Address of the first window, a multiple of 2 MiB.
+    pub base: u64,
+    /// Number of windows of 2 MiB.
+    pub windows: u32,
+}
+
+/// What a managed address space consists of.
+#[derive(Debug)]
+pub struct Adopt {
+    /// Process whose address space it is.
+    pub pid: i32,
+    /// The main userfaultfd.
+    pub uffd: Uffd,
+    /// Who moves pages out.
+    pub mover: Mover,
+    /// Where to.
+    pub staging: StagingArea,
+    /// Its page map.
+    pub pagemap: Pagemap,
+}
+
+/// An address space under management.
+#[derive(Debug)]
+pub struct Space {
+    pub(crate) id: u64,
+    pub(crate) pid: i32,
+    pub(crate) uffd: Uffd,
+    pub(crate) gate: RwLock<()>,
+    pub(crate) blocks: RwLock<BTreeMap<u64, Arc<Block>>>,
+    pub(crate) mover: Mover,
+    pub(crate) pagemap: Pagemap,
+    pub(crate) windows: Mutex<Windows>,
+    /// Holders that want no eviction here.
+    pub(crate) holds: AtomicU32,
+    /// Program gone or replaced.
+    pub(crate) dead: AtomicBool,
+    /// Managed pages that are resident or staged.
+    pub(crate) present: AtomicU64,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Space {
+    pub(crate) fn new(id: u64, adopt: Adopt, shared: Arc<Shared>) -> Space {
+        Space {
+            id,
+            pid: adopt.pid,
+            uffd: adopt.uffd,
+            gate: RwLock::new(()),
+            blocks: RwLock::default(),
+            mover: adopt.mover,
+            pagemap: adopt.pagemap,
+            windows: Mutex::new(Windows::new(adopt.staging)),
+            holds: AtomicU32::new(0),
+            dead: AtomicBool::new(false),
+            present: AtomicU64::new(0),
+            shared,
+        }
+    }
+
+    /// The stub's link; `None` for memory of our own.
+    pub fn link(&self) -> Option<&crate::link::StubLink> {
+        self.mover.link()
+    }
+
+    /// Process whose address space it is.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Managed pages that are resident or staged now.
+    pub fn present_pages(&self) -> u64 {
+        self.present.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn block(&self, address: u64) -> Option<Arc<Block>> {
+        self.blocks.read().get(&(address / BLOCK_BYTES)).cloned()
+    }
+
+    pub(crate) fn charge(&self, pages: usize) -> bool {
+        let charged = self.shared.budget.charge(pages);
+        if charged {
+            self.present.fetch_add(pages as u64, Ordering::Relaxed);
+        }
+        charged
+    }
+
+    pub(crate) fn charge_forced(&self, pages: usize) {
+        self.shared.budget.force(pages);
+        self.present.fetch_add(pages as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn uncharge(&self, pages: usize) {
+        self.shared.budget.uncharge(pages);
+        self.present.fetch_sub(pages as u64, Ordering::Relaxed);
+    }
+
+    /// Puts `range` under management: registers it, learns which of its pages are there, and answers its faults
+    /// from now on. For a new mapping (before the program knows of it) and for old ones; repeating it does no harm.
+    ///
+    /// # Errors
+    /// What registering says (`EINVAL`: not anonymous private memory; `ENOMEM`, `ESRCH`: the program is gone).
+    ///
+    /// # Panics
+    /// If the range is not of whole pages.
+    pub fn manage(&self, range: Range<u64>) -> io::Result<()> {
+        assert!(range.start.is_multiple_of(PAGE_BYTES) && range.end.is_multiple_of(PAGE_BYTES));
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.make_blocks(&range)?;
+        self.uffd.register(range.start, range.end - range.start, true)?;
+        self.settle(range.start)?;
+        let mut present = Vec::new();
+        self.pagemap.present(range.clone(), |run| present.push(run))?;
+        let _gate = self.gate.read();
+        for run in present {
+            self.for_blocks(&run, |block, pages| {
+                let mut state = block.state.lock();
+                let fresh = pages.and_not(&(state.resident | state.staged | state.busy | state.mapped));
+                state.resident |= fresh;
+                state.young |= fresh;
+                self.charge_forced(fresh.count());
+            });
+        }
+        // Only now do handlers answer for these pages; until then their faults are woken and come again.
+        self.for_blocks(&range, |block, pages| block.state.lock().mapped |= pages);
+        Ok(())
+    }
+
+    pub(crate) fn make_blocks(&self, range: &Range<u64>) -> io::Result<()> {
+        let mut fresh = Vec::new();
+        let mut blocks = self.blocks.write();
+        for number in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
+            if let std::collections::btree_map::Entry::Vacant(vacant) = blocks.entry(number) {
+                let owner = self.shared.owner_block().map_err(io::Error::other)?;
+                let block = Arc::new(Block::new(number * BLOCK_BYTES, owner));
+                fresh.push(Arc::clone(&block));
+                vacant.insert(block);
+            }
+        }
+        drop(blocks);
+        self.shared.clock.add(self.id, &fresh);
+        Ok(())
+    }
+
+    /// Calls `visit` with each existing block of `range` and the pages of the range in it.
+    pub(crate) fn for_blocks(&self, range: &Range<u64>, mut visit: impl FnMut(&Arc<Block>, Bitmap512)) {
+        let (first, last) = (range.start / BLOCK_BYTES, range.end.div_ceil(BLOCK_BYTES));
+        for (_, block) in self.blocks.read().range(first..last) {
+            let start = range.start.max(block.base);
+            let end = range.end.min(block.base + BLOCK_BYTES);
+            let count = ((end - start) / PAGE_BYTES) as usize;
+            visit(block, Bitmap512::from_range(PageIndex::of_addr(start), count));
+        }
+    }
+
+    /// Reads and applies events until the kernel says that none is pending anywhere in this address space.
+    ///
+    /// An unmap of the same addresses may have happened in the kernel and its event not be queued yet; the kernel counts
+    /// such calls (`mmap_changing`) and refuses write-protection meanwhile, which is what is asked here at `probe`.
+    fn settle(&self, probe: u64) -> io::Result<()> {
+        for _ in 0..100_000 {
+            self.drain();
+            match self.uffd.protect(probe, PAGE_BYTES, false) {
+                Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) => std::thread::yield_now(),
+                Err(error) if error.raw_os_error() == Some(libc_errno::ESRCH) => return Err(error),
+                _ => return Ok(()),
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Reads what the kernel has to say, applies the events, and hands the faults to the handlers' queue.
+    pub(crate) fn drain(&self) {
+        let mut messages = [Message::Other(0); READ_BATCH];
+        let count = self.read_events(&mut messages);
+        for message in &messages[..count] {
+            if let Message::Fault { address, .. } = *message {
+                // Whoever waits there asks again, and a handler will read it.
+                let _ = self.uffd.wake(address, PAGE_BYTES);
+            }
+        }
+    }
+
+    /// Reads messages and applies those that are events; the faults among them are left to the caller.
+    pub(crate) fn read_events(&self, messages: &mut [Message; READ_BATCH]) -> usize {
+        let _gate = self.gate.write();
+        let count = self.uffd.read(messages).unwrap_or(0);
+        for message in &messages[..count] {
+            match *message {
+                Message::Remove { start, end } => self.remove(start..end),
+                Message::Unmap { start, end } => self.unmap(start..end),
+                Message::Remap { from, to, len } => self.remap(from, to, len),
+                Message::Fault { .. } | Message::Other(_) => {}
+            }
+        }
+        count
+    }
+
+    fn remove(&self, range: Range<u64>) {
+        self.for_blocks(&range, |block, pages| {
+            let freed = block.state.lock().discard(&self.shared.engine, pages);
+            self.uncharge(freed);
+        });
+    }
+
+    fn unmap(&self, range: Range<u64>) {
+        self.for_blocks(&range, |block, pages| {
+            let mut state = block.state.lock();
+            let freed = state.discard(&self.shared.engine, pages);
+            state.mapped = state.mapped.and_not(&pages);
+            state.pinned = state.pinned.and_not(&pages);
+            self.uncharge(freed);
+        });
+    }
+
+    /// Pages moved from one address to another. Their page table entries went along; the bytes of those that are out
+    /// follow here. The caller of `mremap` holds the space, so nothing is in flight or staged.
+    fn remap(&self, from: u64, to: u64, len: u64) {
+        if self.make_blocks(&(to..to + len)).is_err() {
+            tracing::error!(from, to, len, "no memory to follow an mremap");
+        }
+        self.unmap(to..to + len);
+        let mut scratch = self.shared.engine.scratch();
+        for offset in (0..len).step_by(PAGE_BYTES as usize) {
+            let (Some(old), Some(new)) = (self.block(from + offset), self.block(to + offset)) else {
+                continue;
+            };
+            self.remap_page(&old, &new, from + offset, to + offset, &mut scratch);
+        }
+    }
+
+    /// Moves what is known of one page. A resident page becomes dirty: should it still be write-protected at its new place,
+    /// the fault of its next write finds no backing to drop and lifts that.
+    fn remap_page(&self, old: &Block, new: &Block, from: u64, to: u64, scratch: &mut vswap_engine::Scratch) {
+        let engine = &self.shared.engine;
+        let (i, j) = (PageIndex::of_addr(from), PageIndex::of_addr(to));
+        let mut state = old.state.lock();
+        if !state.mapped.get(i) {
+            return;
+        }
+        let (resident, pinned) = (state.resident.get(i), state.pinned.get(i));
+        let out = state.backed.get(i) && !resident;
+        let slot = state.owner.as_ref().and_then(|owner| owner.slot(i)).filter(|_| out);
+        state.resident.clear(i);
+        state.mapped.clear(i);
+        state.pinned.clear(i);
+        drop(state);
+        let mut bytes = [0u8; vswap_core::PAGE_SIZE];
+        let moved = slot.is_none_or(|slot| {
+            engine.load(slot, &mut bytes, scratch).is_ok() && self.store_at(new, j, &bytes, scratch)
+        });
+        old.state.lock().forget_backing(engine, i);
+        let mut state = new.state.lock();
+        state.mapped.set(j);
+        state.resident.assign(j, resident);
+        state.pinned.assign(j, pinned);
+        drop(state);
+        if !moved {
+            tracing::error!(address = to, "page lost in an mremap: its reader gets SIGBUS");
+            let _ = self.uffd.poison(to, PAGE_BYTES);
+        }
+    }
+
+    fn store_at(
+        &self,
+        block: &Block,
+        page: PageIndex,
+        bytes: &vswap_core::Page,
+        scratch: &mut vswap_engine::Scratch,
+    ) -> bool {
+        let engine = &self.shared.engine;
+        let mut state = block.state.lock();
+        let slot = state.owner.as_mut().and_then(|owner| owner.slot_for_store(engine, page).ok());
+        let stored = slot.is_some_and(|slot| engine.store(slot, bytes, scratch).is_ok());
+        state.backed.assign(page, stored);
+        stored
+    }
+
+    /// Keeps the pages of `address..address + len` resident from now on, bringing them in first.
+    pub fn pin(&self, address: u64, len: u64) {
+        let start = address & !(PAGE_BYTES - 1);
+        let end = (address + len.max(1)).next_multiple_of(PAGE_BYTES);
+        self.for_blocks(&(start..end), |block, pages| block.state.lock().pinned |= pages);
+        self.bring_in(start, end - start);
+    }
+
+    /// Makes the pages of `address..address + len` present, as far as they can be read.
+    pub fn bring_in(&self, address: u64, len: u64) {
+        let start = address & !(PAGE_BYTES - 1);
+        for page in (start..address + len.max(1)).step_by(PAGE_BYTES as usize) {
+            // A read from outside raises the fault that a handler resolves.
+            let _ = procvm::read(self.pid, page, &mut [0u8; 1]);
+        }
+    }
+
+    /// Makes the pages of `range` the first to be moved out.
+    pub fn cool(&self, range: Range<u64>) {
+        self.for_blocks(&range, |block, pages| {
+            let mut state = block.state.lock();
+            state.young = state.young.and_not(&pages);
+            state.heat[0] = state.heat[0].and_not(&pages);
+            state.heat[1] = state.heat[1].and_not(&pages);
+        });
+    }
+
+    /// Waits until no eviction is in flight whose pages the program has unmapped meanwhile, so that a new mapping at
+    /// these addresses cannot be mistaken for the old one. Call before a new mapping is let happen.
+    pub fn barrier_for_mapping(&self) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while self.windows.lock().flying() > 0 && !self.is_dead() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Stops eviction here until the hold is dropped, after writing down what is staged.
+    pub fn hold(self: &Arc<Self>) -> Hold {
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        let hold = Hold { space: Arc::clone(self) };
+        self.shared.finish_windows(self);
+        hold
+    }
+
+    /// Moves a window's bytes at page `page` into `bytes`, if the page is there.
+    pub(crate) fn read_staged(&self, window: u64, page: PageIndex, bytes: &mut [u8]) -> bool {
+        procvm::read(self.pid, window + page.byte_offset(), bytes).is_ok_and(|n| n == bytes.len())
+    }
+
+    /// Which pages of the 2 MiB at `base` are present in the program's page table.
+    pub(crate) fn present_at(&self, base: u64) -> Option<Bitmap512> {
+        let mut set = Bitmap512::EMPTY;
+        let range = base..base + BLOCK_BYTES;
+        let scanned = self.pagemap.present(range, |run| {
+            let count = ((run.end - run.start) / PAGE_BYTES) as usize;
+            set |= Bitmap512::from_range(PageIndex::of_addr(run.start), count.min(PAGES_PER_CLUSTER));
+        });
+        scanned.ok().map(|()| set)
+    }
+}
+
+/// Error numbers told apart here (`asm-generic/errno-base.h`).
+pub(crate) mod libc_errno {
+    pub const ENOENT: i32 = 2;
+    pub const ESRCH: i32 = 3;
+    pub const EAGAIN: i32 = 11;
+    pub const EEXIST: i32 = 17;
+}
+
+/// While it lives nothing of its space is in flight or staged.
+#[derive(Debug)]
+pub struct Hold {
+    pub(crate) space: Arc<Space>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.space.holds.fetch_sub(1, Ordering::SeqCst);
+        self.space.shared.budget.call_eviction();
+    }
+}

@@ -1,0 +1,112 @@
+//! Staging windows of an address space: 2 MiB each, one block's pages at a time.
+//!
+//! A window is free, in flight (pages may or may not have moved yet), staged (pages lie in it), or in the hands of a
+//! thread that writes it down. Staged windows leave in the order they came: what is not asked for until its turn is
+//! cold.
+
+use crate::block::{BLOCK_BYTES, Block};
+use crate::link::Eviction;
+use crate::space::StagingArea;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// An eviction whose outcome is not known yet.
+#[derive(Debug)]
+pub struct Flight {
+    /// The window.
+    pub window: usize,
+    /// The block whose pages fly.
+    pub block: Arc<Block>,
+    /// The command.
+    pub eviction: Eviction,
+}
+
+/// The windows of one address space.
+#[derive(Debug)]
+pub struct Windows {
+    base: u64,
+    free: Vec<usize>,
+    staged: VecDeque<(usize, Arc<Block>)>,
+    unanswered: VecDeque<Flight>,
+    flying: usize,
+    count: usize,
+}
+
+impl Windows {
+    /// All free.
+    pub fn new(area: StagingArea) -> Windows {
+        let count = area.windows as usize;
+        Windows {
+            base: area.base,
+            free: (0..count).rev().collect(),
+            staged: VecDeque::with_capacity(count),
+            unanswered: VecDeque::with_capacity(count),
+            flying: 0,
+            count,
+        }
+    }
+
+    /// Address of a window.
+    pub fn address(&self, window: usize) -> u64 {
+        self.base + window as u64 * BLOCK_BYTES
+    }
+
+    /// Takes a free window for an eviction.
+    pub fn take_free(&mut self) -> Option<usize> {
+        let window = self.free.pop()?;
+        self.flying += 1;
+        Some(window)
+    }
+
+    /// The eviction for which a window was taken moved nothing.
+    pub fn give_up(&mut self, window: usize) {
+        self.flying -= 1;
+        self.free.push(window);
+    }
+
+    /// Puts down an eviction that has not been answered yet.
+    pub fn put_flight(&mut self, flight: Flight) {
+        self.unanswered.push_back(flight);
+    }
+
+    /// Takes the oldest unanswered eviction.
+    pub fn take_flight(&mut self) -> Option<Flight> {
+        self.unanswered.pop_front()
+    }
+
+    /// An eviction has happened: its pages lie in the window.
+    pub fn put_staged(&mut self, window: usize, block: Arc<Block>) {
+        self.flying -= 1;
+        self.staged.push_back((window, block));
+    }
+
+    /// Takes the window that has been staged longest, to write it down.
+    pub fn take_staged(&mut self) -> Option<(usize, Arc<Block>)> {
+        self.staged.pop_front()
+    }
+
+    /// A window that was taken to be written down is free again.
+    pub fn recycle(&mut self, window: usize) {
+        self.free.push(window);
+    }
+
+    /// Evictions that may still move pages.
+    pub fn flying(&self) -> usize {
+        self.flying
+    }
+
+    /// Evictions that were not answered in time.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// Windows staged.
+    pub fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Whether every window is free.
+    pub fn all_free(&self) -> bool {
+        self.free.len() == self.count
+    }
+}

@@ -1,0 +1,216 @@
+//! Regions: memory larger than RAM in one's own program.
+
+use bytemuck::Pod;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vswap_core::ByteCount;
+use vswap_engine::{CodecChoice, DiskConfig, Engine, EngineConfig};
+use vswap_pager::{Adopt, Mover, Pager, PagerConfig, PagerStats, Space, StagingArea};
+use vswap_sys::pagemap::Pagemap;
+use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
+use vswap_sys::uffd::{Uffd, feature};
+
+const BLOCK: u64 = 2 << 20;
+/// The least limit: below it the pager's own needs leave no room to work in.
+const LEAST_LIMIT: u64 = 8 << 20;
+
+/// Why a region could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// A region of no bytes, or more than the address space holds.
+    #[error("a region of {0} bytes cannot be made: choose between 1 byte and 64 TiB")]
+    Length(u64),
+    /// The limit is too low to work in.
+    #[error("a limit of {0} bytes is too low: the least is {LEAST_LIMIT}")]
+    Limit(u64),
+    /// The engine refused, mostly because of the disk.
+    #[error("the region's engine cannot start: {0}")]
+    Engine(#[from] vswap_engine::EngineError),
+    /// The kernel refused.
+    #[error("{what} failed: {source}; `vswap doctor` says what this machine lacks")]
+    Kernel {
+        /// The step.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+fn kernel(what: &'static str) -> impl Fn(std::io::Error) -> RegionError {
+    move |source| RegionError::Kernel { what, source }
+}
+
+/// How a region is to be; see [`Region::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    length: u64,
+    limit: u64,
+    codec: CodecChoice,
+    disk: Option<(PathBuf, u64)>,
+}
+
+impl Builder {
+    /// The most memory in bytes that the region may take, compressed pages included. The default is 256 MiB.
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Builder {
+        self.limit = bytes;
+        self
+    }
+
+    /// How pages are compressed.
+    #[must_use]
+    pub fn codec(mut self, codec: CodecChoice) -> Builder {
+        self.codec = codec;
+        self
+    }
+
+    /// Lets cold pages go to an unlinked file in `dir`, `capacity` bytes at most. Without it all stays in memory.
+    #[must_use]
+    pub fn disk(mut self, dir: impl AsRef<Path>, capacity: u64) -> Builder {
+        self.disk = Some((dir.as_ref().to_owned(), capacity));
+        self
+    }
+
+    /// Makes the region.
+    ///
+    /// # Errors
+    /// [`RegionError`], saying what is wrong or what this machine does not allow.
+    pub fn build(self) -> Result<Region, RegionError> {
+        if self.length == 0 || self.length > 64 << 40 {
+            return Err(RegionError::Length(self.length));
+        }
+        if self.limit < LEAST_LIMIT {
+            return Err(RegionError::Limit(self.limit));
+        }
+        let disk = self.disk.map(|(dir, capacity)| DiskConfig { dir, capacity: ByteCount::new(capacity) });
+        let engine = Engine::new(EngineConfig { codec: self.codec, disk, ..EngineConfig::default() })?;
+        let pager = Pager::new(PagerConfig::new(ByteCount::new(self.limit)), engine)
+            .map_err(kernel("starting the pager's threads"))?;
+        let (memory, bytes) = PagedMemory::new(self.length.div_ceil(BLOCK) as usize)
+            .map_err(kernel("reserving addresses for the region"))?;
+        let windows = (self.limit / (16 * BLOCK)).clamp(3, 16) as u32;
+        let staging =
+            LocalStaging::new(windows, Arc::clone(&memory)).map_err(kernel("making the staging area"))?;
+        let pid = std::process::id() as i32;
+        let adopt = Adopt {
+            pid,
+            uffd: Uffd::open(feature::MAIN_FEATURES).map_err(kernel("opening a userfaultfd"))?,
+            staging: StagingArea { base: staging.base(), windows },
+            mover: Mover::Local(staging),
+            pagemap: Pagemap::open(pid).map_err(kernel("opening the page map"))?,
+        };
+        let space = pager.adopt(adopt).map_err(kernel("watching the region's faults"))?;
+        space.manage(memory.address()..memory.address() + memory.len()).map_err(kernel("registering the region"))?;
+        Ok(Region { bytes, length: self.length as usize, address: memory.address(), space, pager })
+    }
+}
+
+/// Memory that may be larger than RAM. Zero at first; as fast as memory while what is used fits the limit.
+///
+/// Dropping it frees everything. A child made by `fork` does not have it (its addresses are not mapped there).
+/// System calls may be given its bytes like any others.
+#[derive(Debug)]
+pub struct Region {
+    // Dropped in this order: nobody can use the bytes any more, then the pager stops, then the space goes and
+    // with it the descriptor. The memory is unmapped last, with the last of its owners.
+    bytes: PagedBytes,
+    length: usize,
+    address: u64,
+    space: Arc<Space>,
+    pager: Pager,
+}
+
+/// A region in numbers.
+pub type RegionStats = PagerStats;
+
+impl Region {
+    /// Begins a region of `length` bytes.
+    pub fn builder(length: u64) -> Builder {
+        Builder { length, limit: 256 << 20, codec: CodecChoice::default(), disk: None }
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Never true.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes.as_slice()[..self.length]
+    }
+
+    /// The bytes, to write.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes.as_mut_slice()[..self.length]
+    }
+
+    /// As many whole `T`s as fit.
+    pub fn as_slice_of<T: Pod>(&self) -> &[T] {
+        let whole = self.length - self.length % size_of::<T>().max(1);
+        bytemuck::cast_slice(&self.as_slice()[..whole])
+    }
+
+    /// As many whole `T`s as fit, to write.
+    pub fn as_mut_slice_of<T: Pod>(&mut self) -> &mut [T] {
+        let whole = self.length - self.length % size_of::<T>().max(1);
+        bytemuck::cast_slice_mut(&mut self.as_mut_slice()[..whole])
+    }
+
+    /// Brings a range of bytes in now.
+    ///
+    /// # Panics
+    /// If the range is not inside the region.
+    pub fn will_need(&self, range: Range<usize>) {
+        let range = self.check(range);
+        self.space.bring_in(range.start, range.end - range.start);
+    }
+
+    /// Forgets the whole pages inside a range of bytes: they read as zero from now on, and take no room.
+    ///
+    /// # Panics
+    /// If the range is not inside the region.
+    pub fn dont_need(&mut self, range: Range<usize>) {
+        let start = range.start.next_multiple_of(4096);
+        let end = range.end / 4096 * 4096;
+        self.check(range);
+        if start < end {
+            self.bytes.discard(start, end - start);
+        }
+    }
+
+    /// Tells that a range of bytes will not be used for a while: its pages are the next to be moved out.
+    ///
+    /// # Panics
+    /// If the range is not inside the region.
+    pub fn cold(&self, range: Range<usize>) {
+        let range = self.check(range);
+        self.space.cool(range);
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> RegionStats {
+        self.pager.stats()
+    }
+
+    fn check(&self, range: Range<usize>) -> Range<u64> {
+        assert!(
+            range.start <= range.end && range.end <= self.length,
+            "range {range:?} is not inside a region of {} bytes",
+            self.length
+        );
+        self.address + range.start as u64..self.address + range.end as u64
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.pager.release(&self.space);
+    }
+}
