@@ -1,0 +1,83 @@
+//! What this process was started with and Rust's runtime changes before `main`: whether `SIGPIPE` was ignored, and
+//! which of the standard descriptors were closed. A program run on someone's behalf must get back what they gave.
+//!
+//! The runtime sets `SIGPIPE` to be ignored and opens `/dev/null` for closed standard descriptors without a record
+//! of either, so a function that the loader calls before it takes the record.
+//!
+//! # Safety
+//! The recording function runs once, before `main` and before any other thread, and makes calls that need no runtime.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Bits 0 to 2: that descriptor was closed; bit 3: `SIGPIPE` was ignored.
+static RECORD: AtomicU8 = AtomicU8::new(0);
+const SIGPIPE_IGNORED: u8 = 1 << 3;
+
+// SAFETY: `.init_array` holds pointers to functions of this signature, called once each by the C library's start code
+// (glibc passes arguments, which a C function of no parameters may be given on x86-64).
+#[used]
+#[unsafe(link_section = ".init_array")]
+static RECORDER: extern "C" fn() = record;
+
+extern "C" fn record() {
+    let mut seen = 0;
+    // SAFETY: calls without pointers, or with one live zeroed structure.
+    unsafe {
+        for fd in 0..3 {
+            if libc::fcntl(fd, libc::F_GETFD) < 0 {
+                seen |= 1 << fd;
+            }
+        }
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+        {
+            seen |= SIGPIPE_IGNORED;
+        }
+    }
+    // Relaxed: one thread so far; later ones are started after this.
+    RECORD.store(seen, Ordering::Relaxed);
+}
+
+/// Whether `SIGPIPE` was ignored when this process started (as under `nohup`-like wrappers).
+pub fn sigpipe_ignored() -> bool {
+    RECORD.load(Ordering::Relaxed) & SIGPIPE_IGNORED != 0
+}
+
+/// Whether standard descriptor `fd` (0, 1 or 2) was closed when this process started.
+pub fn was_closed(fd: i32) -> bool {
+    (0..3).contains(&fd) && RECORD.load(Ordering::Relaxed) & (1 << fd) != 0
+}
+
+/// Gives a child, between `fork` and `exec`, what this process was started with.
+///
+/// Undoes the runtime's changes only: `SIGPIPE`, and standard descriptors that stand for closed ones.
+pub fn restore_for_exec() {
+    let action = if sigpipe_ignored() { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: the disposition is one of the two that need no handler; the descriptors closed are the runtime's own
+    // `/dev/null`, which nothing refers to in a child that is about to execute a program.
+    unsafe {
+        libc::signal(libc::SIGPIPE, action);
+        for fd in (0..3).filter(|&fd| was_closed(fd)) {
+            libc::close(fd);
+        }
+    }
+}
+
+/// Ends this process by `signal`, as the program that it stands for was ended; without a core dump of its own.
+pub fn end_by_signal(signal: i32) -> ! {
+    // SAFETY: plain calls and one live, initialised structure and signal set; `raise` of an unblocked signal with its
+    // default action does not return for those that end a process, and `_exit` is there for the others.
+    unsafe {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::signal(signal, libc::SIG_DFL);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::raise(signal);
+        libc::_exit(128 + signal)
+    }
+}
