@@ -11,7 +11,9 @@
 //! # Ok::<(), vswap::RegionError>(())
 //! ```
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-compile_error!("vswap needs Linux on x86-64: it stands on userfaultfd with UFFDIO_MOVE and on ptrace of that machine");
+compile_error!(
+    "vswap needs Linux on x86-64: it stands on userfaultfd with UFFDIO_MOVE and on ptrace of that machine"
+);
 
 mod region;
 

@@ -102,7 +102,9 @@ impl Builder {
             pagemap: Pagemap::open(pid).map_err(kernel("opening the page map"))?,
         };
         let space = pager.adopt(adopt).map_err(kernel("watching the region's faults"))?;
-        space.manage(memory.address()..memory.address() + memory.len()).map_err(kernel("registering the region"))?;
+        space
+            .manage(memory.address()..memory.address() + memory.len())
+            .map_err(kernel("registering the region"))?;
         Ok(Region { bytes, length: self.length as usize, address: memory.address(), space, pager })
     }
 }

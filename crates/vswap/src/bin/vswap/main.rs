@@ -15,6 +15,7 @@ mod args;
 mod doctor;
 mod man;
 mod say;
+mod setup;
 mod size;
 
 use std::process::ExitCode;
@@ -34,6 +35,10 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Doctor(args) => doctor::doctor(args),
         Command::Man { directory } => man::man(&directory),
-        Command::Run(_) | Command::Setup(_) => ExitCode::from(EXIT_OWN_ERROR),
+        Command::Setup(args) => setup::setup(args),
+        Command::Run(_) => {
+            say::say("run is not built in yet");
+            ExitCode::from(EXIT_OWN_ERROR)
+        }
     }
 }

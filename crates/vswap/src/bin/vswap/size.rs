@@ -137,7 +137,7 @@ fn unit_factor(unit: &str) -> Option<u64> {
 pub fn show(bytes: u64) -> String {
     for (shift, unit) in [(40, "T"), (30, "G"), (20, "M"), (10, "K")] {
         let one = 1u64 << shift;
-        if bytes >= one && bytes % (one / 2).max(1) == 0 {
+        if bytes >= one && bytes.is_multiple_of(one / 2) {
             return match bytes % one {
                 0 => format!("{}{unit}", bytes >> shift),
                 _ => format!("{}.5{unit}", bytes >> shift),

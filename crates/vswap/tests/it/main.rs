@@ -1,0 +1,7 @@
+//! The command as its users call it: the built binary, its words and its exit codes.
+
+mod bad_usage;
+mod doctor;
+mod help;
+mod setup;
+mod vswap;
