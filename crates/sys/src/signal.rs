@@ -113,9 +113,9 @@ pub fn default(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// Undoes what the Rust runtime does to `SIGPIPE`, before another program is executed.
+/// Undoes what the Rust runtime did to `SIGPIPE` and closed standard descriptors, before another program is executed.
 pub fn restore_pipe() {
-    default(libc::SIGPIPE);
+    crate::inherited::restore_for_exec();
 }
 
 /// Ends this process by `signal`, without a core file.
