@@ -150,6 +150,18 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Where in the tier's file, if it got that far.
+    #[must_use]
+    pub fn file_offset(&self) -> Option<u64> {
+        match self {
+            Self::Io { offset, .. } => Some(*offset),
+            Self::Damaged { at, fault, .. } => Some(at + fault.offset() as u64),
+            Self::NotThere { .. } | Self::Buffer { .. } => None,
+        }
+    }
+}
+
 /// Every extent is in use: release entries, clean segments, or grow the tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the disk tier is full: {segments} segments in use of {capacity}")]

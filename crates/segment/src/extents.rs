@@ -5,6 +5,7 @@
 //! use, `warm` (free, blocks kept), `cold` (free, punched) or being punched, and in one of them only.
 
 use crate::SEGMENT_BYTES;
+use std::collections::VecDeque;
 use std::fmt;
 
 /// Free extents whose blocks are kept for the next write: 32 MiB.
@@ -37,7 +38,7 @@ impl Extent {
 pub(crate) struct Extents {
     capacity: u32,
     high_water: u32,
-    warm: Vec<Extent>,
+    warm: VecDeque<Extent>,
     cold: Vec<Extent>,
     in_use: u32,
 }
@@ -45,7 +46,7 @@ pub(crate) struct Extents {
 impl Extents {
     pub(crate) fn new(capacity_bytes: u64) -> Self {
         let capacity = u32::try_from(capacity_bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
-        Self { capacity, high_water: 0, warm: Vec::new(), cold: Vec::new(), in_use: 0 }
+        Self { capacity, high_water: 0, warm: VecDeque::new(), cold: Vec::new(), in_use: 0 }
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -61,7 +62,7 @@ impl Extents {
         if self.capacity - self.in_use <= keep {
             return None;
         }
-        let extent = match self.warm.pop().or_else(|| self.cold.pop()) {
+        let extent = match self.warm.pop_back().or_else(|| self.cold.pop()) {
             Some(extent) => extent,
             None if self.high_water < self.capacity => {
                 self.high_water += 1;
@@ -75,17 +76,17 @@ impl Extents {
     }
 
     pub(crate) fn give_back(&mut self, extent: Extent) {
-        debug_assert!(extent.0 < self.high_water && !self.warm.contains(&extent));
+        debug_assert!(extent.0 < self.high_water && self.in_use > 0);
         self.in_use -= 1;
-        self.warm.push(extent);
+        self.warm.push_back(extent);
     }
 
     /// An extent whose blocks should go back to the file system. It belongs to the caller until
     /// [`punched`](Self::punched).
     pub(crate) fn take_to_punch(&mut self, keep_warm: bool) -> Option<Extent> {
         let keep = if keep_warm { KEEP_WARM } else { 0 };
-        // The oldest first: the newest is the next to be used. The list is short.
-        (self.warm.len() > keep).then(|| self.warm.remove(0))
+        // The oldest first: the newest is the next to be used.
+        if self.warm.len() > keep { self.warm.pop_front() } else { None }
     }
 
     pub(crate) fn punched(&mut self, extent: Extent) {

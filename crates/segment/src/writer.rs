@@ -41,6 +41,12 @@ impl Written {
 }
 
 #[derive(Debug)]
+struct Finished {
+    sent: InFlight,
+    done: WriteDone,
+}
+
+#[derive(Debug)]
 struct InFlight {
     tag: u64,
     reservation: Reservation,
@@ -49,13 +55,15 @@ struct InFlight {
     entries: Vec<SummaryEntry>,
 }
 
-/// Writes sealed segments, a few at once. Belongs to one thread at a time.
+/// Writes sealed segments, a few at once. Belongs to one thread at a time. What was not taken by
+/// [`wait`](Self::wait) when it is dropped is given up.
 pub struct SegmentWriter {
     store: Arc<SegmentStore>,
-    /// One for each tier.
+    // One for each tier. Before the reservations: a queue waits for its writes when it is dropped, and
+    // only then may their extents be free.
     queues: Vec<Box<dyn WriteQueue>>,
     in_flight: Vec<InFlight>,
-    done: VecDeque<Written>,
+    done: VecDeque<Finished>,
     next_tag: u64,
 }
 
@@ -104,7 +112,7 @@ impl SegmentWriter {
                 None => break,
             }
         }
-        Ok(self.done.pop_front())
+        Ok(self.done.pop_front().map(|finished| self.commit(finished)))
     }
 
     /// Segments submitted and not yet taken by [`wait`](Self::wait).
@@ -114,15 +122,21 @@ impl SegmentWriter {
     }
 
     fn finish(&mut self, done: WriteDone) {
-        let Some(at) = self.in_flight.iter().position(|sent| sent.tag == done.tag) else { return };
-        let InFlight { reservation, len, entries_end, entries, .. } = self.in_flight.remove(at);
-        let segment = reservation.place().segment;
-        self.store.count_write(done.result.is_ok(), len);
-        match &done.result {
-            Ok(()) => reservation.commit(entries_end, entries.len() as u32, self.store.now()),
-            Err(_) => drop(reservation),
+        if let Some(at) = self.in_flight.iter().position(|sent| sent.tag == done.tag) {
+            let sent = self.in_flight.remove(at);
+            self.done.push_back(Finished { sent, done });
         }
-        self.done.push_back(Written { segment, result: done.result, bytes: len, buf: done.buf, entries });
+    }
+
+    fn commit(&self, finished: Finished) -> Written {
+        let Finished { sent, done } = finished;
+        let segment = sent.reservation.place().segment;
+        self.store.count_write(done.result.is_ok(), sent.len);
+        match &done.result {
+            Ok(()) => sent.reservation.commit(sent.entries_end, sent.entries.len() as u32, self.store.now()),
+            Err(_) => drop(sent.reservation),
+        }
+        Written { segment, result: done.result, bytes: sent.len, buf: done.buf, entries: sent.entries }
     }
 }
 

@@ -86,6 +86,23 @@ fn the_fallback_without_io_uring_writes_the_same() {
 }
 
 #[test]
+fn the_page_cache_fallback_keeps_bytes_and_gives_room_back() {
+    let file = Arc::new(DirectFile::create_buffered(&disk_dir()).unwrap());
+    assert!(!file.is_direct());
+    let mut writer = DirectWriter::new(file.clone(), 2);
+    assert!(!writer.uses_io_uring());
+    let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
+    buf.fill(9);
+    writer.submit(0, buf, SEGMENT_BYTES, 0).unwrap();
+    let mut buf = writer.wait().unwrap().unwrap().buf;
+    buf.fill(0);
+    assert_eq!(file.read_at(0, &mut buf).unwrap(), SEGMENT_BYTES);
+    assert!(buf.iter().all(|byte| *byte == 9));
+    file.punch(0, SEGMENT_BYTES as u64).unwrap();
+    assert_eq!(file.allocated().unwrap(), 0, "a file that has been punched takes no room");
+}
+
+#[test]
 fn unaligned_requests_are_refused_before_the_kernel_sees_them() {
     let file = Arc::new(DirectFile::create(&disk_dir()).unwrap());
     let mut buf = AlignedBuf::zeroed(2 * BLOCK);

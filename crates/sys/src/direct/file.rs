@@ -31,27 +31,30 @@ impl DirectFile {
     /// [`PlaceError::Memory`] on tmpfs, ramfs and hugetlbfs; [`PlaceError::Io`] if no file can be made.
     pub fn create(dir: &Path) -> Result<Self, PlaceError> {
         place::check(dir)?;
-        let io = |act, e| PlaceError::io(dir, act, e);
-        for direct in [true, false] {
-            match open_unlinked(dir, direct) {
-                Ok(fd) => {
-                    let file = Self { fd, direct };
-                    // Some file systems take the flag and refuse the transfer: believe only a write.
-                    match file.probe() {
-                        Ok(()) => {}
-                        Err(_) if direct => continue,
-                        Err(e) => return Err(io("write to a file in", e)),
-                    }
-                    if !direct {
-                        file.advise(libc::POSIX_FADV_RANDOM, 0, 0);
-                    }
-                    return Ok(file);
-                }
-                Err(e) if direct && e.raw_os_error() == Some(libc::EINVAL) => {}
-                Err(e) => return Err(io("make a file in", e)),
-            }
+        match Self::open(dir, true) {
+            Err(e) if refuses_direct(&e) => Self::create_buffered(dir),
+            result => result.map_err(|e| PlaceError::io(dir, "make and write a file in", e)),
         }
-        Err(io("make a file in", io::Error::from_raw_os_error(libc::EINVAL)))
+    }
+
+    /// As [`create`](Self::create), through the page cache in any case: what is done where `O_DIRECT`
+    /// is refused.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_buffered(dir: &Path) -> Result<Self, PlaceError> {
+        place::check(dir)?;
+        let file = Self::open(dir, false).map_err(|e| PlaceError::io(dir, "make and write a file in", e))?;
+        // Reading ahead is the caller's affair, who knows what belongs together.
+        file.advise(libc::POSIX_FADV_RANDOM, 0, 0);
+        Ok(file)
+    }
+
+    fn open(dir: &Path, direct: bool) -> io::Result<Self> {
+        let file = Self { fd: open_unlinked(dir, direct)?, direct };
+        // Some file systems take the flag and refuse the transfer: believe only a write.
+        file.probe()?;
+        Ok(file)
     }
 
     /// Whether reads and writes bypass the page cache. Where not, each write is pushed out and both
@@ -259,6 +262,10 @@ fn open(path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
             return Err(e);
         }
     }
+}
+
+fn refuses_direct(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
 fn random_u64() -> u64 {

@@ -53,7 +53,7 @@ impl DirectWriter {
     pub fn new(file: Arc<DirectFile>, depth: usize) -> Self {
         let depth = depth.clamp(1, 64);
         // Buffered writes through io_uring only go to kernel workers: no gain, so not used there.
-        let ring = if file.is_direct() { IoUring::new(depth as u32).ok() } else { None };
+        let ring = if file.is_direct() { working_ring(depth as u32) } else { None };
         Self::with_ring(file, depth, ring)
     }
 
@@ -184,6 +184,25 @@ impl DirectWriter {
         self.file.written(offset, u64::from(len));
         self.done.push_back(WriteDone { tag, buf, result });
     }
+}
+
+/// A ring that has done something: a seccomp filter may allow the set-up and refuse the use.
+fn working_ring(depth: u32) -> Option<IoUring> {
+    let mut ring = IoUring::new(depth).ok()?;
+    let entry = opcode::Nop::new().build().user_data(u64::MAX);
+    // SAFETY: a no-op refers to no memory and no descriptor.
+    unsafe { ring.submission().push(&entry) }.ok()?;
+    loop {
+        match ring.submit_and_wait(1) {
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+            result => {
+                result.ok()?;
+                break;
+            }
+        }
+    }
+    let worked = ring.completion().next().is_some_and(|done| done.result() == 0);
+    worked.then_some(ring)
 }
 
 impl Drop for DirectWriter {
