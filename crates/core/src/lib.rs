@@ -6,6 +6,9 @@
 //! - [`units`]: distinct types for pages, bytes, slots, clusters, groups.
 //! - [`bitmap`]: 512 bits, one for each page of a 2 MiB block.
 //! - [`slot`]: the 8 bytes of a slot; [`fill`] and [`place`]: what its locator can say.
+//! - [`cluster`]: who shares 512 slots; [`group`]: whom they are charged to.
+//! - [`age`]: generations and the clock hand's judgement: which pages are cold.
+//! - [`sparse`]: where an item of the top-level array is.
 //! - [`sync`]: the atomics, which loom replaces.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -13,17 +16,25 @@
 #[cfg(loom)]
 extern crate std;
 
+pub mod age;
 pub mod bitmap;
+pub mod cluster;
 pub mod fill;
+pub mod group;
 pub mod place;
 pub mod slot;
+pub mod sparse;
 pub mod sync;
 pub mod units;
 
+pub use age::{Generations, Verdict};
 pub use bitmap::Bitmap512;
+pub use cluster::ClusterState;
 pub use fill::FillPattern;
+pub use group::{ChargeError, Group, Groups};
 pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
 pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
+pub use sparse::Sparse;
 pub use units::{
     ByteCount, ClusterId, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageCount, PageIndex, SlotId,
 };
