@@ -3,6 +3,7 @@
 //! **Architecture invariant:** nothing above this crate (but the freestanding stub) contains `unsafe`; nothing here
 //! knows of slots, pages' owners or limits.
 
+pub mod atomics;
 pub mod call;
 pub mod direct;
 pub mod futex;
