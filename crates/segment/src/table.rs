@@ -60,6 +60,9 @@ struct Row {
     born: u64,
 }
 
+// What 2 MiB on a tier costs in memory; `docs/segment-format.md` says so.
+const _: () = assert!(size_of::<Row>() == 40);
+
 /// A segment worth cleaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Candidate {

@@ -1,8 +1,8 @@
 //! [`AlignedBuf`]: zeroed page-aligned memory for direct I/O.
 //!
 //! # Safety
-//! One allocation made with `alloc_zeroed` and freed with the same layout; the pointer never leaves
-//! except as a slice that borrows the buffer.
+//! One allocation made with `alloc_zeroed` and freed with the same layout, or none and no bytes; the
+//! pointer never leaves except as a slice that borrows the buffer.
 #![allow(unsafe_code)]
 
 use super::BLOCK;
@@ -18,15 +18,24 @@ pub struct AlignedBuf {
 }
 
 impl AlignedBuf {
-    /// Allocates `len` zero bytes, rounded up to whole blocks (at least one).
+    /// A buffer of no bytes, which allocates nothing: a stand-in while another is lent out.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { start: NonNull::dangling(), len: 0 }
+    }
+
+    /// Allocates `len` zero bytes, rounded up to whole blocks; 0 is [`empty`](Self::empty).
     ///
     /// # Panics
     /// If `len` rounded up does not fit `isize`.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        let len = len.max(1).checked_next_multiple_of(BLOCK).expect("buffer length overflows");
+        let len = len.checked_next_multiple_of(BLOCK).expect("buffer length overflows");
+        if len == 0 {
+            return Self::empty();
+        }
         let layout = Self::layout(len);
-        // SAFETY: `alloc_zeroed` needs a layout of non-zero size: `len` is at least BLOCK.
+        // SAFETY: `alloc_zeroed` needs a layout of non-zero size: `len` is at least BLOCK here.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         Self { start, len }
@@ -42,7 +51,7 @@ impl Deref for AlignedBuf {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: (1) `start` is valid for `len` bytes, all initialised (allocated zeroed, only written
-        // through slices or by the kernel); (2) one allocation, `len` <= isize::MAX by its layout;
+        // through slices or by the kernel); for no bytes a dangling pointer of a byte will do; (2) one allocation, `len` <= isize::MAX by its layout;
         // (3) the shared borrow of self keeps it alive and unwritten.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
@@ -57,7 +66,10 @@ impl DerefMut for AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        // SAFETY: (1) allocated by `alloc_zeroed` of the same global allocator; (2) with this layout;
+        if self.len == 0 {
+            return;
+        }
+        // SAFETY: a buffer of some bytes was (1) allocated by `alloc_zeroed` of the same global allocator; (2) with this layout;
         // (3) freed once, since self is gone afterwards.
         unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) }
     }
