@@ -13,16 +13,16 @@ use crate::host::root;
 /// Each crate and its layer.
 const LAYERS: &[(&str, u8)] = &[
     ("vswap-core", 0),
-    ("vswap-sys", 0),
     ("vswap-stub", 0),
-    ("vswap-codec", 1),
-    ("vswap-pool", 1),
-    ("vswap-segment", 1),
-    ("vswap-engine", 2),
-    ("vswap-pager", 3),
-    ("vswap-run", 4),
-    ("vswap-doctor", 4),
-    ("vswap", 5),
+    ("vswap-sys", 1),
+    ("vswap-codec", 2),
+    ("vswap-pool", 2),
+    ("vswap-segment", 2),
+    ("vswap-engine", 3),
+    ("vswap-pager", 4),
+    ("vswap-run", 5),
+    ("vswap-doctor", 5),
+    ("vswap", 6),
 ];
 /// Runs programs from outside: may use the core's types and nothing else of ours.
 const OUTSIDE: &str = "xtask";

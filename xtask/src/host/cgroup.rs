@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Usage {
     /// Anonymous memory mapped by somebody, and shared memory: what people call resident.
     pub rss_shmem: u64,
-    /// Swapped-out pages that are still (or again) in memory.
-    pub swap_cached: u64,
+    /// The same and what of the swap cache nobody maps at the moment: all that is neither page cache nor the kernel's.
+    pub held: u64,
     /// Page cache without shared memory.
     pub cache: u64,
     /// Kernel memory charged.
@@ -85,16 +85,26 @@ impl Cgroup {
             line.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
         };
         let shmem = field("shmem");
-        let (anon, cache, kernel) = if self.v2 {
-            (field("anon"), field("file"), field("kernel"))
-        } else {
-            let kernel = fs::read_to_string(self.dir.join("memory.kmem.usage_in_bytes")).unwrap_or_default();
-            (field("rss"), field("cache"), kernel.trim().parse().unwrap_or(0))
+        let number = |file: &str| -> u64 {
+            let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+            text.trim().parse().unwrap_or(0)
         };
+        let (anon, file, kernel, all) = if self.v2 {
+            (field("anon"), field("file"), field("kernel"), number("memory.current"))
+        } else {
+            (
+                field("rss"),
+                field("cache"),
+                number("memory.kmem.usage_in_bytes"),
+                number("memory.usage_in_bytes"),
+            )
+        };
+        // The kernel counts shared memory and the swap cache as "file", and mapped pages of the swap cache as anonymous too.
+        let cache = file.saturating_sub(shmem + field("swapcached"));
         Usage {
             rss_shmem: anon + shmem,
-            swap_cached: field("swapcached"),
-            cache: cache.saturating_sub(shmem),
+            held: all.saturating_sub(cache + kernel).max(anon + shmem),
+            cache,
             kernel,
             major_faults: field("pgmajfault"),
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub struct Job<'a> {
 pub struct Peaks {
     /// rss + shmem.
     pub resident: u64,
-    /// rss + shmem + swap cache + pool at the same moment.
+    /// rss + shmem + what of the swap cache is unmapped + pool, at the same moment.
     pub total: u64,
     /// The pool alone.
     pub pool: u64,
@@ -60,9 +60,11 @@ pub struct Ran {
     /// Kills by the kernel for want of memory.
     pub oom_kills: u64,
     /// Its standard output, complete.
-    pub stdout: PathBuf,
+    pub stdout: Vec<u8>,
     /// Its standard error, complete.
-    pub stderr: PathBuf,
+    pub stderr: Vec<u8>,
+    /// What `vswap run --stats-json` wrote, where the caller asked for it.
+    pub stats: Option<String>,
 }
 
 impl Ran {
@@ -78,12 +80,12 @@ impl Ran {
 
     /// Its standard output as text.
     pub fn said(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
     /// The last lines of its standard error.
     pub fn complained(&self) -> String {
-        let text = String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).into_owned();
+        let text = String::from_utf8_lossy(&self.stderr).into_owned();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(8)..].join("\n")
     }
@@ -125,8 +127,9 @@ impl Job<'_> {
             timed_out,
             major_faults: self.cgroup.usage().major_faults,
             oom_kills: self.cgroup.oom_kills(),
-            stdout: self.dir.join("stdout"),
-            stderr: self.dir.join("stderr"),
+            stdout: fs::read(self.dir.join("stdout"))?,
+            stderr: fs::read(self.dir.join("stderr"))?,
+            stats: None,
         })
     }
 
@@ -151,7 +154,7 @@ impl Job<'_> {
 impl Peaks {
     fn note(&mut self, usage: &Usage, pool: u64) {
         self.resident = self.resident.max(usage.rss_shmem);
-        self.total = self.total.max(usage.rss_shmem + usage.swap_cached + pool);
+        self.total = self.total.max(usage.held + pool);
         self.pool = self.pool.max(pool);
         self.cache = self.cache.max(usage.cache);
         self.kernel = self.kernel.max(usage.kernel);
