@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use crate::check::Report;
 
 /// The least kernel in which every feature was present from the start.
-pub const LEAST_KERNEL: &str = "Linux 6.8 on x86-64";
+pub const LEAST_KERNEL: &str = "Linux 6.9 on x86-64";
 
 /// What to look at besides the machine itself.
 #[derive(Clone, Debug, Default)]

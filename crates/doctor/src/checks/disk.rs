@@ -19,7 +19,7 @@ pub(super) fn check(checks: &mut Vec<Check>, wanted: Option<&Path>) {
     let made = dir.and_then(|dir| DirectFile::create(&dir).map(|file| (dir, file)));
     let (dir, file) = match made {
         Ok(made) => made,
-        Err(error) => return checks.push(no_place(&error)),
+        Err(error) => return checks.push(no_place(&error, wanted.is_some())),
     };
     checks.push(room(&dir));
     let file = Arc::new(file);
@@ -35,14 +35,22 @@ pub(super) fn check(checks: &mut Vec<Check>, wanted: Option<&Path>) {
     });
 }
 
-fn no_place(error: &PlaceError) -> Check {
-    Check::fails(
-        "disk",
-        error.to_string(),
-        "The coldest pages go to an unlinked file; a memory file system would save nothing.",
-        "vswap run --disk-path DIR ..      with a directory of yours on a disk, or\n\
-         vswap run --disk none ..          to keep everything compressed in memory",
-    )
+/// A directory that was asked for must do; without one, a run goes on with memory alone.
+fn no_place(error: &PlaceError, asked_for: bool) -> Check {
+    let found = error.to_string();
+    let remedy = "vswap run --disk-path DIR ..      with a directory of yours on a disk";
+    if asked_for {
+        return Check::fails(
+            "disk",
+            found,
+            "The coldest pages go to an unlinked file there; a memory file system would save nothing.",
+            format!(
+                "{remedy}, or\nvswap run --disk none ..          to keep everything compressed in memory"
+            ),
+        );
+    }
+    Check::warns("disk", found, "Nothing can be written out: all that is evicted stays compressed in memory.")
+        .remedy(remedy)
 }
 
 fn room(dir: &Path) -> Check {

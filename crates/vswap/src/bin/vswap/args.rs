@@ -194,7 +194,7 @@ Exit status:
   125  bad usage
 
 Least kernel:
-  Linux 6.8 on x86-64 (UFFDIO_MOVE), unless the features were brought to an older one.";
+  Linux 6.9 on x86-64 (PIDFD_THREAD; UFFDIO_MOVE is of 6.8), unless the features were brought to an older one.";
 
 /// `vswap doctor`.
 #[derive(Debug, Args)]
