@@ -141,17 +141,25 @@ impl StubLink {
     /// # Errors
     /// The call's own error, or `TimedOut` if the stub does not answer (the call may still happen later).
     pub fn syscall_within(&self, limit: Duration, nr: i64, args: [u64; 6]) -> io::Result<i64> {
-        let ticket = self.post_waiting(limit, |command| {
+        let ticket = self.post_syscall(limit, nr, args)?;
+        if !self.wait(ticket, limit) {
+            self.ignore(ticket);
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.take_result(ticket)
+    }
+
+    fn post_syscall(&self, limit: Duration, nr: i64, args: [u64; 6]) -> io::Result<Ticket> {
+        self.post_waiting(limit, |command| {
             command.op.store(op::SYSCALL, Relaxed);
             command.nr.store(nr as u32, Relaxed);
             for (cell, value) in command.args.iter().zip(args) {
                 cell.store(value, Relaxed);
             }
-        })?;
-        if !self.wait(ticket, limit) {
-            self.ignore(ticket);
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        })
+    }
+
+    fn take_result(&self, ticket: Ticket) -> io::Result<i64> {
         let result = self.ring().commands[(ticket.0 % RING_LEN) as usize].result.load(Relaxed);
         self.collect(ticket);
         if (-4095..0).contains(&result) {
@@ -159,6 +167,31 @@ impl StubLink {
         } else {
             Ok(result)
         }
+    }
+
+    /// Has the stub make a system call and waits for it for as long as `alive` says that the stub lives, however long its
+    /// program is stopped. `None` if it does not live.
+    pub fn syscall_while(
+        &self,
+        nr: i64,
+        args: [u64; 6],
+        mut alive: impl FnMut() -> bool,
+    ) -> Option<io::Result<i64>> {
+        const LOOK_EVERY: Duration = Duration::from_millis(100);
+        let ticket = loop {
+            match self.post_syscall(LOOK_EVERY, nr, args) {
+                Ok(ticket) => break ticket,
+                Err(_) if alive() => {}
+                Err(_) => return None,
+            }
+        };
+        while !self.wait(ticket, LOOK_EVERY) {
+            if !alive() {
+                self.ignore(ticket);
+                return None;
+            }
+        }
+        Some(self.take_result(ticket))
     }
 
     /// [`StubLink::syscall_within`] ten seconds.
