@@ -81,8 +81,6 @@ pub struct Gifts<'a> {
 /// A stub that is ready.
 #[derive(Debug)]
 pub struct Stub {
-    /// The main userfaultfd of the address space.
-    pub uffd: Uffd,
     /// Address of the staging area.
     pub staging: u64,
     /// Our end of its socket: closing it ends the program.
@@ -102,11 +100,12 @@ impl Stub {
     }
 }
 
-/// Starts a stub in process `pid`, one thread of which stands still as `tracee`.
+/// Starts a stub in process `pid`, one thread of which stands still as `tracee`. Returns it with the main userfaultfd of
+/// the address space.
 ///
 /// # Errors
 /// The step that failed; the program has then lost nothing and gained nothing.
-pub fn inject(tracee: &mut Tracee, pid: i32, gifts: Gifts) -> Result<Stub, InjectError> {
+pub fn inject(tracee: &mut Tracee, pid: i32, gifts: Gifts) -> Result<(Stub, Uffd), InjectError> {
     let gate = find_gate(tracee, pid)?;
     let failed = |step| move |source| InjectError::Step { pid, step, source };
     let calls = RemoteCalls::begin(tracee, gate).map_err(failed("stopping"))?;
@@ -122,7 +121,7 @@ pub fn inject(tracee: &mut Tracee, pid: i32, gifts: Gifts) -> Result<Stub, Injec
     host.calls.finish().map_err(failed("restoring its registers"))?;
     let thread = PidFd::open_thread(tid).map_err(failed("opening the stub's thread"))?;
     let (uffd, staging) = hear_hello(pid, socket.as_fd())?;
-    Ok(Stub { uffd, staging, socket, thread, tid, own })
+    Ok((Stub { staging, socket, thread, tid, own }, uffd))
 }
 
 fn image_bytes() -> u64 {

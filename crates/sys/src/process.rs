@@ -207,6 +207,24 @@ pub fn proportional(pid: i32) -> io::Result<u64> {
         * 1024)
 }
 
+/// Ranges of a process that a child of it finds empty (`MADV_WIPEONFORK`; flag `wf` in `smaps`). Slow.
+///
+/// # Errors
+/// `NotFound`, `PermissionDenied`.
+pub fn wiped_on_fork(pid: i32) -> io::Result<Vec<Range<u64>>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let mut current = None;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some(flags) = line.strip_prefix("VmFlags:") {
+            found.extend(current.take().filter(|_| flags.split(' ').any(|flag| flag == "wf")));
+        } else if let Some(map) = parse_map(line) {
+            current = Some(map.range);
+        }
+    }
+    Ok(found)
+}
+
 /// Threads of a process.
 ///
 /// # Errors

@@ -106,26 +106,3 @@ pub fn ignore(signal: i32) {
     // SAFETY: `SIG_IGN` is no function to be called.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
-
-/// Does with a signal what the kernel does by default.
-pub fn default(signal: i32) {
-    // SAFETY: `SIG_DFL` is no function to be called.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
-}
-
-/// Undoes what the Rust runtime did to `SIGPIPE` and closed standard descriptors, before another program is executed.
-pub fn restore_pipe() {
-    crate::inherited::restore_for_exec();
-}
-
-/// Ends this process by `signal`, without a core file.
-pub fn end_by(signal: i32) {
-    crate::process::no_core();
-    default(signal);
-    let set = set_of(&[signal]);
-    // SAFETY: `set` is initialised and live.
-    unsafe {
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
-        libc::raise(signal);
-    }
-}

@@ -1,0 +1,26 @@
+//! Runs a program within a limit, without a command line to speak of: `supervise MIB [stats] -- PROGRAM ARGS`.
+
+use vswap_core::ByteCount;
+use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, RunConfig, run};
+
+fn main() {
+    let mut words = std::env::args_os().skip(1);
+    let mib: u64 = words.next().and_then(|word| word.to_str()?.parse().ok()).expect("a number of MiB");
+    let options: Vec<_> = words.by_ref().take_while(|word| word != "--").collect();
+    let has = |name: &str| options.iter().any(|option| option == name);
+    let outcome = run(&RunConfig {
+        memory: ByteCount::new(mib << 20),
+        disk: if has("disk") { DiskRoom::Spare } else { DiskRoom::Nothing },
+        disk_path: None,
+        codec: Codec::Auto,
+        full: if has("kill") { Full::Kill } else { Full::Grow },
+        stats: has("stats"),
+        stats_json: None,
+        wait_all: has("wait-all"),
+        program: words.collect(),
+    });
+    match outcome {
+        ExitOutcome::Code(code) => std::process::exit(i32::from(code)),
+        ExitOutcome::Signal(signal) => vswap_sys::inherited::end_by_signal(signal),
+    }
+}

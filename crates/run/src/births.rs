@@ -1,0 +1,214 @@
+//! `fork`, `vfork`, `clone`: threads, processes that borrow the memory, and copies of a managed one.
+//!
+//! A copy gets a stub of its own before its first instruction. The parent's space is held from before the kernel copies
+//! its page tables until the child's half is set up, so that each page is either resident in both or out in both.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use vswap_sys::ptrace::{Stop, Tracee, option};
+use vswap_sys::{call, process, procvm};
+
+use crate::adopt::AdoptError;
+use crate::grow::manageable_ranges;
+use crate::supervisor::Call;
+use crate::tree::{Managed, Memory};
+
+/// A fork that has made no child after so long has failed, or is about to tell.
+const FORK_SOON: Duration = Duration::from_millis(20);
+/// How long pages are kept in for a fork that cannot be followed.
+const FORK_UNSEEN: Duration = Duration::from_millis(500);
+
+/// What a new thread or process is to share, and the words that the kernel writes for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Birth {
+    flags: u64,
+    parent_tid: u64,
+    child_tid: u64,
+}
+
+impl Birth {
+    fn has(&self, flag: u64) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+impl Call<'_> {
+    fn asked_birth(&self) -> Birth {
+        match i64::from(self.notification.nr) {
+            call::FORK => Birth { flags: call::SIGCHLD, ..Birth::default() },
+            call::VFORK => Birth { flags: call::SIGCHLD | call::CLONE_VM, ..Birth::default() },
+            call::CLONE => Birth { flags: self.arg(0), parent_tid: self.arg(2), child_tid: self.arg(3) },
+            _ => {
+                // `struct clone_args`: flags, pidfd, child_tid, parent_tid.
+                let mut bytes = [0; 32];
+                let _ = procvm::read(self.tid(), self.arg(0), &mut bytes);
+                let word = |i: usize| u64::from_le_bytes(bytes[i * 8..][..8].try_into().unwrap_or_default());
+                Birth { flags: word(0), parent_tid: word(3), child_tid: word(2) }
+            }
+        }
+    }
+
+    /// `fork`, `vfork`, `clone`, `clone3`.
+    pub(crate) fn birth(&self) {
+        let birth = self.asked_birth();
+        if birth.has(call::CLONE_VM) {
+            if birth.has(call::CLONE_CHILD_CLEARTID) {
+                self.memory.pin(birth.child_tid, 4);
+            }
+            if !birth.has(call::CLONE_THREAD) {
+                self.memory.shared.store(true, Relaxed);
+            }
+            return self.proceed();
+        }
+        let Some(managed) = self.memory.managed() else {
+            *self.memory.forked.lock() = Some(Instant::now());
+            return self.proceed();
+        };
+        self.supervisor.let_another_read();
+        let _work = self.memory.work.lock();
+        if birth.has(call::CLONE_CHILD_SETTID | call::CLONE_CHILD_CLEARTID) {
+            self.memory.pin(birth.child_tid, 4);
+        }
+        managed.space.bring_in(birth.parent_tid, 4);
+        let _ = managed.look(&self.memory);
+        let traced = if birth.has(call::CLONE_UNTRACED) {
+            Err(std::io::ErrorKind::Unsupported.into())
+        } else {
+            Tracee::seize(self.tid(), option::CHILDREN)
+        };
+        match traced {
+            Ok(tracee) => self.follow(&managed, tracee),
+            Err(source) => self.fork_unseen(&managed, source),
+        }
+    }
+
+    /// Lets the fork happen and takes the child in before it runs.
+    fn follow(&self, managed: &Arc<Managed>, mut parent: Tracee) {
+        let hold = managed.space.hold();
+        self.proceed();
+        let (child_pid, signal) = match wait_for_child(&mut parent) {
+            Outcome::Child(pid) => (pid, 0),
+            Outcome::None(signal) => {
+                drop(hold);
+                let _ = parent.detach(signal);
+                return;
+            }
+            Outcome::Gone => return,
+        };
+        let mut child = Tracee::child(child_pid);
+        let stopped = child.wait();
+        let taken = match stopped {
+            Ok(Stop::Gone) | Err(_) => Ok(()),
+            // Our options would have its stub traced too.
+            Ok(_) => child
+                .set_options(0)
+                .map_err(|source| AdoptError::System { pid: child_pid, source })
+                .and_then(|()| self.take_child(managed, &hold, &mut child)),
+        };
+        if let Err(error) = taken {
+            // It lacks the pages that are out: better no child than one that reads zeroes.
+            tracing::error!(%error, "a forked child could not be managed");
+            self.supervisor.say(format!("{error}; the forked process was ended"));
+            let _ = process::kill(child_pid, vswap_sys::signal::SIGKILL);
+        }
+        drop(hold);
+        let _ = child.detach(0);
+        let _ = parent.detach(signal);
+    }
+
+    fn take_child(
+        &self,
+        parent: &Managed,
+        hold: &vswap_pager::Hold,
+        child: &mut Tracee,
+    ) -> Result<(), AdoptError> {
+        let supervisor = self.supervisor;
+        let pid = child.tid();
+        let failed = |source| AdoptError::System { pid, source };
+        let process = supervisor.tree.enter(pid).map_err(failed)?;
+        supervisor.welcome(&process);
+        let memory = process.memory();
+        memory.pins.lock().extend(self.memory.pins.lock().iter());
+        memory.wipes.store(self.memory.wipes.load(Relaxed), Relaxed);
+        let newborn = supervisor.start_stub(child, pid)?;
+        let own = [newborn.stub.own.clone(), newborn.stub.staging_range()];
+        let ranges = self.inherited_ranges(pid, &own, parent, &memory).map_err(failed)?;
+        let space = supervisor.pager.fork(hold, newborn.adopt, &ranges).map_err(failed)?;
+        for range in &ranges {
+            // What the parent had not registered, if anything, is whole in the child.
+            let _ = space.manage(range.clone());
+        }
+        supervisor.install(&process, &memory, (newborn.stub, newborn.probe, space));
+        Ok(())
+    }
+
+    /// What the child has of its parent's memory.
+    fn inherited_ranges(
+        &self,
+        pid: i32,
+        own: &[Range<u64>],
+        _parent: &Managed,
+        memory: &Memory,
+    ) -> std::io::Result<Vec<Range<u64>>> {
+        let mut ranges = manageable_ranges(pid, own)?;
+        if memory.wipes.load(Relaxed) {
+            let wiped = process::wiped_on_fork(pid)?;
+            ranges.retain(|range| !wiped.iter().any(|w| w.start < range.end && range.start < w.end));
+        }
+        Ok(ranges)
+    }
+
+    /// A fork that cannot be followed: everything is brought in first, so that the kernel copies all of it; the child
+    /// is left alone and counted.
+    fn fork_unseen(&self, managed: &Managed, source: std::io::Error) {
+        let error = AdoptError::Refused { pid: self.process.pid, source };
+        self.supervisor.say_once(&self.supervisor.warned.refused, || {
+            format!(
+                "{error}; what it forks runs without being managed, and its memory counts against the limit"
+            )
+        });
+        let hold = managed.space.hold();
+        for range in manageable_ranges(self.process.pid, &managed.own()).unwrap_or_default() {
+            managed.space.bring_in(range.start, range.end - range.start);
+        }
+        let children = || process::children(self.process.pid).unwrap_or_default();
+        let before = children();
+        self.proceed();
+        let since = Instant::now();
+        while since.elapsed() < FORK_UNSEEN && children().iter().all(|child| before.contains(child)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(hold);
+    }
+}
+
+enum Outcome {
+    Child(i32),
+    /// No child: the call failed or starts again after this signal.
+    None(i32),
+    Gone,
+}
+
+/// Waits for the news of a child. A fork that fails makes none: then the thread is interrupted to learn that.
+fn wait_for_child(parent: &mut Tracee) -> Outcome {
+    let since = Instant::now();
+    let mut interrupted = false;
+    loop {
+        let stop = if interrupted { parent.wait().map(Some) } else { parent.poll() };
+        match stop {
+            Ok(Some(Stop::Child)) => {
+                return parent.event_message().map_or(Outcome::Gone, |pid| Outcome::Child(pid as i32));
+            }
+            Ok(Some(Stop::Signal(signal))) => return Outcome::None(signal),
+            Ok(Some(Stop::Gone)) | Err(_) => return Outcome::Gone,
+            Ok(Some(_)) => return Outcome::None(0),
+            Ok(None) if since.elapsed() > FORK_SOON => interrupted = parent.interrupt().is_ok(),
+            // The tracee wants this CPU more than we do.
+            Ok(None) if since.elapsed() < Duration::from_millis(1) => std::thread::yield_now(),
+            Ok(None) => std::thread::sleep(Duration::from_micros(50)),
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The engine's process: where pages are kept, and the supervisor. Its main thread waits for ends: of processes, of
+//! stubs, of the keeper, of the front, and of the last process that lives under the filter.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use vswap_engine::{CodecChoice, Engine, EngineConfig};
+use vswap_pager::{FullPolicy, Pager, PagerConfig};
+use vswap_sys::poll::{EVENTS, Epoll};
+use vswap_sys::process::{self, Arguments, Change};
+use vswap_sys::seccomp::Listener;
+use vswap_sys::signal;
+
+use crate::census::Census;
+use crate::config::{Codec, Full, RunConfig};
+use crate::keeper::{self, Errand};
+use crate::message::Message;
+use crate::report::Report;
+use crate::rules;
+use crate::sample::Sampler;
+use crate::supervisor::{STUB_TOKEN, Supervisor, Warned};
+use crate::tree::Tree;
+
+const KEEPER: u64 = 1 << 41;
+const FRONT: u64 = 1 << 42;
+const LISTENER: u64 = 1 << 43;
+const PROGRAM: u64 = 1 << 44;
+
+/// Below this much private memory a process is left alone, whatever the limit.
+const LEFT_ALONE: u64 = 16 << 20;
+/// A stub that has ended while its program lives on, without an exec, for so long has crashed.
+const CRASHED_AFTER: Duration = Duration::from_secs(5);
+
+/// A failure of vswap before the program runs: a sentence for the user.
+type Failure = String;
+
+/// Becomes the engine. `front` is the engine's end of the socket to the front.
+pub(crate) fn run(config: &RunConfig, front: OwnedFd, census: Census, group: i32) -> ! {
+    let copy = front.try_clone();
+    match prepare(config, front, census, group) {
+        Ok(mut main) => main.watch(),
+        Err(failure) => {
+            if let Ok(front) = copy {
+                let _ = Message::Say(failure).send(front.as_fd());
+                let _ = Message::Failed.send(front.as_fd());
+            }
+            process::leave(1)
+        }
+    }
+}
+
+struct Main {
+    supervisor: Arc<Supervisor>,
+    keeper: OwnedFd,
+    program: OwnedFd,
+    report: Report,
+    wait_all: bool,
+    wants_report: bool,
+    /// The program has ended and the front knows.
+    over: bool,
+    /// Processes whose stub has ended, since when.
+    stubless: HashMap<i32, Instant>,
+}
+
+fn prepare(config: &RunConfig, front: OwnedFd, census: Census, group: i32) -> Result<Main, Failure> {
+    let started = Instant::now();
+    let text = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    process::set_group(0, 0).map_err(text("making a process group"))?;
+    process::adopt_orphans();
+    let mark = process::random().map_err(text("getrandom"))?;
+    let filter = rules::filter(mark);
+    let arguments = Arguments::new(&config.program).map_err(text("the program's arguments"))?;
+    let filters = process::status(process::own_pid()).map_err(text("/proc"))?.filters + 1;
+    let disk = crate::disk::choose(config)?;
+    let errand = Errand { program: &arguments, filter: &filter, group, census: &census };
+    let (keeper, program) = keeper::fork(&errand).map_err(text("starting a process"))?;
+    for tty in signal::OF_TERMINALS {
+        signal::ignore(tty);
+    }
+    process::keep_only(&[front.as_fd(), keeper.as_fd(), program.as_fd()]).map_err(text("/dev/null"))?;
+    let _ = std::env::set_current_dir("/");
+    process::raise_descriptor_limit();
+    report_panics(&front);
+    let device = open_device();
+    let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None })
+        .map_err(|error| error.to_string())?;
+    let pager = start_pager(config, engine, &front)?;
+    let listener = receive_listener(&program)?;
+    let poll = Epoll::new().map_err(text("epoll"))?;
+    let supervisor = Arc::new(Supervisor {
+        listener,
+        mark,
+        pager,
+        threshold: LEFT_ALONE.min(config.memory.get() / 4),
+        device,
+        filters,
+        tree: Tree::default(),
+        census,
+        poll,
+        front,
+        readers: AtomicUsize::new(0),
+        idle: AtomicUsize::new(0),
+        warned: Warned::default(),
+    });
+    let report = Report::new(config, started);
+    Sampler::start(Arc::clone(&supervisor), report.peak()).map_err(text("starting a thread"))?;
+    let main = Main {
+        supervisor,
+        keeper,
+        program,
+        report,
+        wait_all: config.wait_all,
+        wants_report: config.stats || config.stats_json.is_some(),
+        over: false,
+        stubless: HashMap::new(),
+    };
+    main.begin().map_err(text("starting the program"))?;
+    Ok(main)
+}
+
+fn codec(codec: Codec) -> CodecChoice {
+    match codec {
+        Codec::Auto => CodecChoice::Auto,
+        Codec::Lz4 => CodecChoice::Lz4,
+        Codec::Zstd => CodecChoice::Zstd,
+    }
+}
+
+fn start_pager(config: &RunConfig, engine: Arc<Engine>, front: &OwnedFd) -> Result<Pager, Failure> {
+    let text = |error: std::io::Error| format!("starting the pager: {error}");
+    let teller = front.try_clone().map_err(text)?;
+    let mut pager = PagerConfig::new(config.memory);
+    pager.count_own_memory = true;
+    pager.full = match config.full {
+        Full::Grow => FullPolicy::Grow,
+        Full::Kill => FullPolicy::Kill,
+    };
+    let kill = config.full == Full::Kill;
+    pager.on_full = Some(Box::new(move |full| {
+        let _ = Message::Say(crate::report::full(&full, kill)).send(teller.as_fd());
+        if kill {
+            let _ = Message::KillAll.send(teller.as_fd());
+        }
+    }));
+    Pager::new(pager, engine).map_err(text)
+}
+
+/// `/dev/userfaultfd`, for programs that may not call `userfaultfd` (or will not after a change of user).
+fn open_device() -> Option<OwnedFd> {
+    std::fs::File::options().read(true).write(true).open("/dev/userfaultfd").ok().map(OwnedFd::from)
+}
+
+fn receive_listener(program: &OwnedFd) -> Result<Listener, Failure> {
+    const EBUSY: i32 = 16;
+    match Message::receive(program.as_fd()) {
+        Ok(Some((Message::Installed(_), Some(fd)))) => {
+            let listener = Listener::from_fd(fd);
+            // Older kernels wake asynchronously: slower, not wrong.
+            let _ = listener.wake_synchronously();
+            Ok(listener)
+        }
+        Ok(Some((Message::NotInstalled(EBUSY), _))) => Err(
+            "a seccomp supervisor watches this process already (another vswap run, or a container's): they cannot be \
+             nested; start vswap outside of it"
+                .to_owned(),
+        ),
+        Ok(Some((Message::NotInstalled(errno), _))) => Err(format!(
+            "the seccomp filter could not be installed: {}; vswap doctor says more",
+            std::io::Error::from_raw_os_error(errno)
+        )),
+        _ => Err("the program's process ended before it could be prepared".to_owned()),
+    }
+}
+
+/// Standard error is not ours: a panic is told to the front.
+fn report_panics(front: &OwnedFd) {
+    if let Ok(front) = front.try_clone() {
+        std::panic::set_hook(Box::new(move |info| {
+            let _ = Message::Say(format!("internal error: {info}")).send(front.as_fd());
+            // Half a supervisor is worse than none: stubs and front end the programs.
+            process::leave(101);
+        }));
+    }
+}
+
+impl Main {
+    /// Lets the program be executed.
+    fn begin(&self) -> std::io::Result<()> {
+        let supervisor = &self.supervisor;
+        supervisor.poll.add(self.keeper.as_fd(), KEEPER)?;
+        supervisor.poll.add(supervisor.front.as_fd(), FRONT)?;
+        supervisor.poll.add(self.program.as_fd(), PROGRAM)?;
+        supervisor.poll.add_hangup(supervisor.listener.as_fd(), LISTENER)?;
+        for _ in 0..2 {
+            supervisor.start_reader()?;
+        }
+        Message::Go.send(self.program.as_fd())
+    }
+
+    fn watch(&mut self) -> ! {
+        loop {
+            let mut tokens = [0; EVENTS];
+            let patience = if self.stubless.is_empty() { -1 } else { 2 };
+            let n = self.supervisor.poll.wait(&mut tokens, patience).unwrap_or(0);
+            for &token in &tokens[..n] {
+                match token {
+                    KEEPER => self.hear_keeper(),
+                    PROGRAM => self.hear_program(),
+                    FRONT => self.front_gone(),
+                    LISTENER => self.end(),
+                    token if token & STUB_TOKEN != 0 => self.stub_ended((token & !STUB_TOKEN) as i32),
+                    token => self.process_ended(token as i32),
+                }
+            }
+            self.look_at_stubless();
+        }
+    }
+
+    fn hear_program(&mut self) {
+        match Message::receive(self.program.as_fd()) {
+            Ok(Some((message @ Message::NotExecuted(_), _))) => {
+                self.over = true;
+                let _ = message.send(self.supervisor.front.as_fd());
+            }
+            Ok(Some(_)) => {}
+            // It has been executed.
+            Ok(None) | Err(_) => {
+                let _ = self.supervisor.poll.remove(self.program.as_fd());
+            }
+        }
+    }
+
+    fn hear_keeper(&mut self) {
+        match Message::receive(self.keeper.as_fd()) {
+            Ok(Some((message @ Message::Changed(Change::Exited(_) | Change::Killed(_)), _))) => {
+                if !self.over && !self.wait_all {
+                    self.send_report();
+                }
+                self.over = true;
+                let _ = message.send(self.supervisor.front.as_fd());
+            }
+            Ok(Some((message, _))) => {
+                let _ = message.send(self.supervisor.front.as_fd());
+            }
+            Ok(None) | Err(_) => {
+                let _ = self.supervisor.poll.remove(self.keeper.as_fd());
+                if !self.over {
+                    self.supervisor
+                        .say("the program's keeper was killed, so the program was ended too".into());
+                    self.supervisor.census.kill_all();
+                }
+            }
+        }
+    }
+
+    fn send_report(&self) {
+        if self.wants_report {
+            let (table, json) = self.report.make(&self.supervisor.pager);
+            let _ = Message::Stats(table, json).send(self.supervisor.front.as_fd());
+        }
+    }
+
+    /// The front has ended: as it does after the program, or killed, and then nothing may outlive it.
+    fn front_gone(&mut self) {
+        let _ = self.supervisor.poll.remove(self.supervisor.front.as_fd());
+        if !self.over {
+            self.supervisor.census.kill_all();
+        }
+    }
+
+    /// Nobody lives under the filter any more.
+    fn end(&mut self) -> ! {
+        // The keeper may not have been heard yet.
+        let since = Instant::now();
+        while !self.over && since.elapsed() < Duration::from_secs(2) {
+            self.hear_keeper();
+        }
+        if self.wait_all {
+            self.send_report();
+        }
+        process::leave(0)
+    }
+
+    fn process_ended(&mut self, pid: i32) {
+        let Some(process) = self.supervisor.tree.remove(pid) else { return };
+        self.stubless.remove(&pid);
+        let _ = self.supervisor.poll.remove(process.handle.as_fd());
+        self.supervisor.census.strike(pid);
+        let memory = process.memory();
+        if process.lender().is_none()
+            && let Some(managed) = memory.managed()
+        {
+            self.supervisor.release(&process, &memory, &managed);
+        }
+        // An orphan that came to us.
+        process.handle.reap();
+    }
+
+    fn stub_ended(&mut self, pid: i32) {
+        if let Some(process) = self.supervisor.tree.get(pid)
+            && let Some(managed) = process.memory().managed()
+        {
+            let _ = self.supervisor.poll.remove(managed.stub.thread.as_fd());
+            self.stubless.entry(pid).or_insert_with(Instant::now);
+        }
+    }
+
+    /// A stub ends with its program, at an exec, when it is sent away, or by a crash, which the program must not survive.
+    fn look_at_stubless(&mut self) {
+        let supervisor = &self.supervisor;
+        self.stubless.retain(|&pid, since| {
+            let Some(process) = supervisor.tree.get(pid) else { return false };
+            let memory = process.memory();
+            let Some(managed) = memory.managed().filter(|managed| managed.stub.thread.has_ended()) else {
+                return false;
+            };
+            if managed.memory_gone() {
+                supervisor.release(&process, &memory, &managed);
+                return false;
+            }
+            if process.handle.has_ended() || managed.leaving.load(std::sync::atomic::Ordering::SeqCst) {
+                return false;
+            }
+            if since.elapsed() > CRASHED_AFTER {
+                supervisor
+                    .say(format!("the stub in process {pid} ended unexpectedly, so the process was ended"));
+                let _ = process.handle.signal(signal::SIGKILL);
+                return false;
+            }
+            true
+        });
+    }
+}

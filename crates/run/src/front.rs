@@ -1,0 +1,137 @@
+//! The process that the user started: it looks like the program to whoever waits for it.
+//!
+//! It stops when the program stops, passes on signals that were sent to it (what a terminal sends reaches the program
+//! by itself, being in the same group), ends as the program ends, and ends the tree if the engine dies.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use vswap_sys::poll::{EVENTS, Epoll};
+use vswap_sys::process::{self, Change};
+use vswap_sys::signal::{self, Signals};
+
+use crate::census::Census;
+use crate::config::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_VSWAP, ExitOutcome, RunConfig};
+use crate::message::Message;
+
+/// Prints a line of vswap's own.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(out, "vswap: {line}");
+    }
+}
+
+struct Front<'a> {
+    census: &'a Census,
+    config: &'a RunConfig,
+    stats_json: Option<PathBuf>,
+    program: Option<i32>,
+    outcome: Option<ExitOutcome>,
+}
+
+/// Mirrors the program until it ends.
+pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, census: &Census) -> ExitOutcome {
+    let ready = Signals::take(&signal::FOR_PROGRAMS).and_then(|signals| {
+        let poll = Epoll::new()?;
+        poll.add(signals.as_fd(), 0)?;
+        poll.add(engine.as_fd(), 1)?;
+        Ok((signals, poll))
+    });
+    let (signals, poll) = match ready {
+        Ok(ready) => ready,
+        Err(error) => {
+            say(&format!("cannot watch signals: {error}"));
+            return ExitOutcome::Code(EXIT_VSWAP);
+        }
+    };
+    let mut front =
+        Front { census, config, stats_json: config.stats_json.clone(), program: None, outcome: None };
+    loop {
+        let mut tokens = [0; EVENTS];
+        let n = poll.wait(&mut tokens, -1).unwrap_or(0);
+        if tokens[..n].contains(&0) {
+            while let Some(arrived) = signals.next() {
+                front.pass_on(arrived);
+            }
+        }
+        if !tokens[..n].contains(&1) {
+            continue;
+        }
+        match Message::receive(engine.as_fd()) {
+            Ok(Some((message, _))) => front.hear(message),
+            Ok(None) | Err(_) => break,
+        }
+        if let Some(outcome) = front.outcome
+            && !config.wait_all
+        {
+            return outcome;
+        }
+    }
+    front.outcome.unwrap_or_else(|| {
+        census.kill_all();
+        say("the engine ended unexpectedly, so the program was ended too");
+        ExitOutcome::Code(EXIT_VSWAP)
+    })
+}
+
+impl Front<'_> {
+    fn pass_on(&self, arrived: signal::Arrived) {
+        if arrived.by_kernel || self.outcome.is_some() {
+            return;
+        }
+        if let Some(pid) = self.program {
+            let _ = process::kill(pid, arrived.signal);
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Program(pid) => self.program = Some(pid),
+            Message::Say(text) => say(&text),
+            Message::Stats(table, json) => self.show(&table, &json),
+            Message::KillAll => self.census.kill_all(),
+            Message::Failed => self.outcome = Some(ExitOutcome::Code(EXIT_VSWAP)),
+            Message::NotExecuted(errno) => self.outcome = Some(self.not_executed(errno)),
+            Message::Changed(Change::Exited(code)) => {
+                // After a failed exec only the first answer counts.
+                self.outcome.get_or_insert(ExitOutcome::Code(code));
+            }
+            Message::Changed(Change::Killed(signal)) => {
+                self.outcome.get_or_insert(ExitOutcome::Signal(signal));
+            }
+            Message::Changed(Change::Stopped(_)) => {
+                // The shell waits for us, not for the program. SIGCONT to the group wakes both.
+                let _ = process::kill(process::own_pid(), signal::SIGSTOP);
+            }
+            Message::Changed(Change::Continued) => {}
+            Message::Installed(_) | Message::NotInstalled(_) | Message::Go => {}
+        }
+    }
+
+    fn not_executed(&self, errno: i32) -> ExitOutcome {
+        let error = std::io::Error::from_raw_os_error(errno);
+        let program = self.config.program[0].to_string_lossy().into_owned();
+        say(&format!("cannot execute '{program}': {}", plain(&error)));
+        let not_found = error.kind() == std::io::ErrorKind::NotFound;
+        ExitOutcome::Code(if not_found { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE })
+    }
+
+    fn show(&self, table: &str, json: &str) {
+        if self.config.stats {
+            say(table);
+        }
+        if let Some(path) = &self.stats_json
+            && let Err(error) = std::fs::write(path, json)
+        {
+            say(&format!("cannot write {}: {}", path.display(), plain(&error)));
+        }
+    }
+}
+
+/// The system's words for an error, without the number.
+pub(crate) fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}

@@ -1,0 +1,192 @@
+//! Calls that make private memory: `mmap`, `brk`, `mremap`.
+//!
+//! A small process is left alone until it has [`Supervisor::threshold`] mapped; then it gets a stub and is managed. In
+//! a managed process the stub makes the mapping, so that it is registered before the program knows of it.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+
+use vswap_sys::{call, process};
+
+use crate::supervisor::{Call, Supervisor};
+use crate::tree::{Managed, Memory, Process, UNKNOWN};
+
+const PAGE: u64 = 4096;
+/// New mappings from this size on are made by the stub; smaller ones are found afterwards.
+const MADE_BY_STUB: u64 = 64 << 10;
+/// Small mappings may come to so much before they are looked for.
+const LOOK_AFTER: u64 = 1 << 20;
+
+fn pages(len: u64) -> u64 {
+    len.saturating_add(PAGE - 1) & !(PAGE - 1)
+}
+
+/// Tells whether a mapping of `/proc/PID/maps` can be managed.
+pub(crate) fn manageable(map: &process::MapEntry) -> bool {
+    let special = map.name.starts_with('[') && map.name != "[heap]" && !map.name.starts_with("[anon");
+    map.private && !map.file && !special
+}
+
+/// Parts of `range` that none of `holes` covers.
+fn without(range: Range<u64>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut parts = vec![range];
+    for hole in holes {
+        parts = parts
+            .into_iter()
+            .flat_map(|part| [part.start..part.end.min(hole.start), part.start.max(hole.end)..part.end])
+            .filter(|part| part.start < part.end)
+            .collect();
+    }
+    parts
+}
+
+/// What of a process can be managed; `own` is the stub's.
+pub(crate) fn manageable_ranges(pid: i32, own: &[Range<u64>]) -> io::Result<Vec<Range<u64>>> {
+    let maps = process::maps(pid)?;
+    Ok(maps.into_iter().filter(manageable).flat_map(|map| without(map.range, own)).collect())
+}
+
+impl Managed {
+    pub(crate) fn own(&self) -> [Range<u64>; 2] {
+        [self.stub.own.clone(), self.stub.staging_range()]
+    }
+
+    /// Manages what there is and is not managed yet.
+    pub(crate) fn look(&self, memory: &Memory) -> io::Result<()> {
+        memory.unseen.store(0, Relaxed);
+        for range in manageable_ranges(self.space.pid(), &self.own())? {
+            if let Err(error) = self.space.manage(range.clone()) {
+                // The program may have taken it away meanwhile, or serves its faults itself.
+                tracing::debug!(?range, %error, "not managed");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Supervisor {
+    /// Counts `more` bytes about to be mapped. Tells whether the process is too big to be left alone.
+    fn outgrows(&self, process: &Process, memory: &Memory, more: u64) -> bool {
+        let bound = memory.bound.fetch_add(more, Relaxed).saturating_add(more);
+        if bound <= self.threshold || memory.hopeless.load(Relaxed) {
+            return false;
+        }
+        let Ok(size) = process.statm.read() else { return false };
+        let known = size.private_mapped + memory.reserved.load(Relaxed);
+        memory.bound.store(known + more, Relaxed);
+        known + more > self.threshold
+    }
+}
+
+impl Call<'_> {
+    /// `mmap` of anonymous private memory.
+    pub(crate) fn map(&self) {
+        const PROT_NONE: u64 = 0;
+        let [address, len, rights, flags, _, offset] = self.notification.args;
+        let Some(managed) = self.memory.managed() else {
+            if rights == PROT_NONE {
+                self.memory.reserved.fetch_add(pages(len), Relaxed);
+            }
+            return self.grow_unmanaged(pages(len));
+        };
+        let work = self.memory.work.lock();
+        managed.space.barrier_for_mapping();
+        if flags & call::MAP_UNUSUAL != 0 {
+            return self.proceed();
+        }
+        if len < MADE_BY_STUB {
+            if self.memory.unseen.fetch_add(pages(len), Relaxed) > LOOK_AFTER {
+                let _ = managed.look(&self.memory);
+            }
+            return self.proceed();
+        }
+        let flags = flags & !call::MAP_POPULATE;
+        let made = self.through_stub(
+            &managed,
+            call::MMAP,
+            [address, len, rights, flags, self.supervisor.mark, offset],
+        );
+        if let Ok(at) = made {
+            self.take(&managed, at as u64..at as u64 + pages(len));
+        }
+        drop(work);
+        self.answer_with(made);
+    }
+
+    fn take(&self, managed: &Managed, range: Range<u64>) {
+        if let Err(error) = managed.space.manage(range.clone()) {
+            tracing::debug!(?range, %error, "a new mapping is not managed");
+        }
+    }
+
+    fn grow_unmanaged(&self, more: u64) {
+        if self.supervisor.outgrows(&self.process, &self.memory, more) {
+            self.proceed_and_manage();
+        } else {
+            self.proceed();
+        }
+    }
+
+    /// `brk`.
+    pub(crate) fn set_break(&self) {
+        let Some(managed) = self.memory.managed() else {
+            let before = self.memory.heap_end.swap(self.arg(0), Relaxed);
+            if before == 0 {
+                self.memory.bound.store(UNKNOWN, Relaxed);
+            }
+            let more = if before == 0 { 0 } else { self.arg(0).saturating_sub(before) };
+            return self.grow_unmanaged(pages(more));
+        };
+        let _work = self.memory.work.lock();
+        managed.space.barrier_for_mapping();
+        let mark = self.supervisor.mark;
+        let mut before = self.memory.heap_end.load(Relaxed);
+        if before == 0 {
+            before = self.through_stub(&managed, call::BRK, [0, 0, 0, 0, 0, mark]).unwrap_or(0) as u64;
+        }
+        let made = self.through_stub(&managed, call::BRK, [self.arg(0), 0, 0, 0, 0, mark]);
+        if let Ok(now) = made {
+            let now = now as u64;
+            self.memory.heap_end.store(now, Relaxed);
+            if before != 0 && pages(now) > pages(before) {
+                self.take(&managed, pages(before)..pages(now));
+            }
+        }
+        self.answer_with(made);
+    }
+
+    /// `mremap`.
+    pub(crate) fn remap(&self) {
+        let [old, old_len, new_len, flags, new, _] = self.notification.args;
+        let Some(managed) = self.memory.managed() else {
+            return self.grow_unmanaged(pages(new_len).saturating_sub(pages(old_len)));
+        };
+        let _work = self.memory.work.lock();
+        // Nothing may be in flight or staged while pages change their addresses.
+        let _hold = managed.space.hold();
+        managed.space.barrier_for_mapping();
+        let args = [old, old_len, new_len, flags, new, self.supervisor.mark];
+        let made = self.through_stub(&managed, call::MREMAP, args);
+        if let Ok(at) = made {
+            let whole = at as u64..at as u64 + pages(new_len);
+            let ranges = manageable_ranges(self.process.pid, &managed.own()).unwrap_or_default();
+            for range in ranges.into_iter().filter(|r| r.start < whole.end && whole.start < r.end) {
+                self.take(&managed, range.start.max(whole.start)..range.end.min(whole.end));
+            }
+        }
+        self.answer_with(made);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_cut_out_of_a_range() {
+        assert_eq!(without(0..10, &[3..5, 8..20]), [0..3, 5..8]);
+        assert_eq!(without(0..10, &[0..10]), []);
+        assert_eq!(without(0..10, &[20..30]), [0..10]);
+    }
+}

@@ -1,0 +1,141 @@
+//! What the processes of one run tell each other: the front (which the user started), the engine, the keeper (the
+//! program's parent) and the program before its exec.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use vswap_sys::process::Change;
+use vswap_sys::scm;
+
+/// The longest message.
+const LONGEST: usize = 64 << 10;
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// Program to engine, with the listener: my number.
+    Installed(i32),
+    /// Program to engine: the filter could not be installed (errno).
+    NotInstalled(i32),
+    /// Engine to program: execute now.
+    Go,
+    /// Program to engine, on to the front: it could not be executed (errno).
+    NotExecuted(i32),
+    /// Keeper to engine, on to the front: the program has changed.
+    Changed(Change),
+    /// Engine to front: the program's number.
+    Program(i32),
+    /// Engine to front: print this line.
+    Say(String),
+    /// Engine to front: print this table and write this JSON, as asked for.
+    Stats(String, String),
+    /// Engine to front: vswap itself failed; the message has been sent.
+    Failed,
+    /// Engine to front: end the tree.
+    KillAll,
+}
+
+impl Message {
+    fn encode(&self) -> Vec<u8> {
+        let (kind, value, texts): (u8, i32, &[&String]) = match self {
+            Message::Installed(pid) => (0, *pid, &[]),
+            Message::NotInstalled(errno) => (1, *errno, &[]),
+            Message::Go => (2, 0, &[]),
+            Message::NotExecuted(errno) => (3, *errno, &[]),
+            Message::Changed(Change::Exited(code)) => (4, i32::from(*code), &[]),
+            Message::Changed(Change::Killed(signal)) => (5, *signal, &[]),
+            Message::Changed(Change::Stopped(signal)) => (6, *signal, &[]),
+            Message::Changed(Change::Continued) => (7, 0, &[]),
+            Message::Program(pid) => (8, *pid, &[]),
+            Message::Say(text) => (9, 0, &[text]),
+            Message::Stats(table, json) => (10, table.len() as i32, &[table, json]),
+            Message::Failed => (11, 0, &[]),
+            Message::KillAll => (12, 0, &[]),
+        };
+        let mut bytes = vec![kind];
+        bytes.extend(value.to_le_bytes());
+        for text in texts {
+            bytes.extend(text.as_bytes());
+        }
+        bytes.truncate(LONGEST);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Message> {
+        let (kind, rest) = bytes.split_first()?;
+        let (value, text) = rest.split_first_chunk::<4>()?;
+        let value = i32::from_le_bytes(*value);
+        let string = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some(match kind {
+            0 => Message::Installed(value),
+            1 => Message::NotInstalled(value),
+            2 => Message::Go,
+            3 => Message::NotExecuted(value),
+            4 => Message::Changed(Change::Exited(value as u8)),
+            5 => Message::Changed(Change::Killed(value)),
+            6 => Message::Changed(Change::Stopped(value)),
+            7 => Message::Changed(Change::Continued),
+            8 => Message::Program(value),
+            9 => Message::Say(string(text)),
+            10 => {
+                let (table, json) = text.split_at_checked(value as usize)?;
+                Message::Stats(string(table), string(json))
+            }
+            11 => Message::Failed,
+            12 => Message::KillAll,
+            _ => return None,
+        })
+    }
+
+    /// Sends it.
+    pub(crate) fn send(&self, socket: BorrowedFd) -> io::Result<()> {
+        scm::send(socket, &self.encode(), &[])
+    }
+
+    /// Sends it with a descriptor.
+    pub(crate) fn send_with(&self, socket: BorrowedFd, fd: BorrowedFd) -> io::Result<()> {
+        scm::send(socket, &self.encode(), &[fd])
+    }
+
+    /// Receives one; `None` when the other end is closed.
+    pub(crate) fn receive(socket: BorrowedFd) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; LONGEST];
+        let (n, mut fds) = match scm::receive(socket, &mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            result => result?,
+        };
+        if n == 0 {
+            return Ok(None);
+        }
+        let message = Message::decode(&bytes[..n]).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Some((message, fds.pop())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_its_encoding() {
+        let all = [
+            Message::Installed(5),
+            Message::NotInstalled(16),
+            Message::Go,
+            Message::NotExecuted(2),
+            Message::Changed(Change::Exited(255)),
+            Message::Changed(Change::Killed(9)),
+            Message::Changed(Change::Stopped(20)),
+            Message::Changed(Change::Continued),
+            Message::Program(7),
+            Message::Say("a line".into()),
+            Message::Stats("table\n".into(), "{}".into()),
+            Message::Failed,
+            Message::KillAll,
+        ];
+        for message in all {
+            assert_eq!(Message::decode(&message.encode()), Some(message));
+        }
+        assert_eq!(Message::decode(&[200, 0, 0, 0, 0]), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! The supervisor: reads what the tree notifies and does what each call needs before the kernel executes it.
+//!
+//! Any number of threads read notifications. One that is about to wait for a program first sees to it that
+//! another reads on, so that a stopped program holds up nobody but itself.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use vswap_pager::Pager;
+use vswap_sys::poll::Epoll;
+use vswap_sys::seccomp::{Listener, Notification};
+use vswap_sys::{call, pidfd};
+
+use crate::census::Census;
+use crate::message::Message;
+use crate::tree::{Found, Managed, Memory, Process, Tree};
+
+/// Threads that read notifications at most.
+const READERS: usize = 256;
+/// Bit of an epoll token: the process's stub, not the process.
+pub(crate) const STUB_TOKEN: u64 = 1 << 40;
+
+/// What all threads of the engine's process share.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) listener: Listener,
+    pub(crate) mark: u64,
+    pub(crate) pager: Pager,
+    /// Private memory from which on a process is managed.
+    pub(crate) threshold: u64,
+    /// An open `/dev/userfaultfd` for programs that may not make a userfaultfd.
+    pub(crate) device: Option<OwnedFd>,
+    /// Seccomp filters on a program that installed none itself.
+    pub(crate) filters: u32,
+    pub(crate) tree: Tree,
+    pub(crate) census: Census,
+    pub(crate) poll: Epoll,
+    pub(crate) front: OwnedFd,
+    /// Readers, and those of them that wait for a notification.
+    pub(crate) readers: AtomicUsize,
+    pub(crate) idle: AtomicUsize,
+    pub(crate) warned: Warned,
+}
+
+/// What has been said once.
+#[derive(Debug, Default)]
+pub(crate) struct Warned {
+    pub(crate) refused: AtomicBool,
+    pub(crate) thirty_two_bit: AtomicBool,
+}
+
+/// One notified call and whose it is.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) supervisor: &'a Arc<Supervisor>,
+    pub(crate) notification: Notification,
+    pub(crate) process: Arc<Process>,
+    pub(crate) memory: Arc<Memory>,
+}
+
+impl Supervisor {
+    /// Prints a line through the front.
+    pub(crate) fn say(&self, text: String) {
+        let _ = Message::Say(text).send(self.front.as_fd());
+    }
+
+    /// Prints a line unless `said` tells that it was said.
+    pub(crate) fn say_once(&self, said: &AtomicBool, text: impl FnOnce() -> String) {
+        if !said.swap(true, Relaxed) {
+            self.say(text());
+        }
+    }
+
+    /// Starts one more reader of notifications.
+    ///
+    /// # Errors
+    /// What making a thread says.
+    pub(crate) fn start_reader(self: &Arc<Self>) -> io::Result<()> {
+        self.readers.fetch_add(1, SeqCst);
+        let supervisor = Arc::clone(self);
+        let builder = std::thread::Builder::new().name("notified".into()).stack_size(256 << 10);
+        builder.spawn(move || supervisor.read()).map(|_| ())
+    }
+
+    fn read(self: Arc<Self>) {
+        loop {
+            if self.idle.fetch_add(1, SeqCst) > 4 {
+                break;
+            }
+            let received = self.listener.receive();
+            self.idle.fetch_sub(1, SeqCst);
+            match received {
+                Ok(notification) => self.attend(notification),
+                // The caller was killed, or nobody is left: the engine's main thread sees the latter.
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            }
+        }
+        self.idle.fetch_sub(1, SeqCst);
+        self.readers.fetch_sub(1, SeqCst);
+    }
+
+    /// The calling reader is about to wait for a program: another one has to read meanwhile.
+    pub(crate) fn let_another_read(self: &Arc<Self>) {
+        if self.idle.load(SeqCst) == 0 && self.readers.load(SeqCst) < READERS {
+            let _ = self.start_reader();
+        }
+    }
+
+    fn attend(self: &Arc<Self>, notification: Notification) {
+        let Some(process) = self.process_of(notification.tid as i32) else {
+            let _ = self.listener.proceed(notification.id);
+            return;
+        };
+        self.notice_exec(&process);
+        let memory = process.memory();
+        let call = Call { supervisor: self, notification, process, memory };
+        match i64::from(notification.nr) {
+            call::MMAP => call.map(),
+            call::BRK => call.set_break(),
+            call::MREMAP => call.remap(),
+            call::FORK | call::VFORK | call::CLONE | call::CLONE3 => call.birth(),
+            call::EXECVE | call::EXECVEAT => {
+                call.process.will_execute();
+                call.proceed();
+            }
+            call::EXIT => call.thread_exit(),
+            call::SET_TID_ADDRESS => call.pin_and_proceed(0, 4),
+            call::SET_ROBUST_LIST => call.pin_and_proceed(0, 24),
+            call::RSEQ => call.pin_and_proceed(0, notification.args[1].clamp(32, 4096)),
+            call::MADVISE => {
+                call.memory.wipes.store(true, Relaxed);
+                call.proceed();
+            }
+            call::MLOCK | call::MLOCK2 => call.pin_and_proceed(0, notification.args[1]),
+            call::MLOCKALL => call.lock_all(),
+            call::UNSHARE | call::SETNS => call.change_namespaces(),
+            _ => call.change_user(),
+        }
+    }
+
+    /// The process of a thread, welcomed if it is new; `None` if it is gone or cannot be seen.
+    pub(crate) fn process_of(self: &Arc<Self>, tid: i32) -> Option<Arc<Process>> {
+        if tid == 0 {
+            return None;
+        }
+        match self.tree.process_of(tid).ok()? {
+            Found::Known(process) => Some(process),
+            Found::New(process) => {
+                self.welcome(&process);
+                Some(process)
+            }
+        }
+    }
+
+    /// A process has been entered into the tree.
+    pub(crate) fn welcome(&self, process: &Process) {
+        self.census.enter(process.pid);
+        let _ = self.poll.add(process.handle.as_fd(), process.pid as u64);
+    }
+
+    /// Finds out whether a process that was let execute something has done so: its call comes from the new image.
+    fn notice_exec(&self, process: &Arc<Process>) {
+        if !process.take_executed() {
+            return;
+        }
+        if let Some(lender) = process.lender() {
+            if !pidfd::same_memory(process.pid, lender).unwrap_or(false) {
+                process.replace_memory(Memory::new());
+            }
+            return;
+        }
+        let memory = process.memory();
+        if let Some(managed) = memory.managed()
+            && managed.memory_gone()
+        {
+            self.release(process, &memory, &managed);
+        }
+    }
+
+    /// The address space of a process is gone: frees what was kept for it.
+    pub(crate) fn release(&self, process: &Process, memory: &Arc<Memory>, managed: &Managed) {
+        let now = process.memory();
+        if Arc::ptr_eq(&now, memory) {
+            process.replace_memory(Memory::new());
+        }
+        if memory.managed.lock().take().is_some() {
+            let _ = self.poll.remove(managed.stub.thread.as_fd());
+            self.pager.release(&managed.space);
+        }
+    }
+}
+
+impl Call<'_> {
+    pub(crate) fn proceed(&self) {
+        let _ = self.supervisor.listener.proceed(self.notification.id);
+    }
+
+    pub(crate) fn answer(&self, result: i64) {
+        let _ = self.supervisor.listener.answer(self.notification.id, result);
+    }
+
+    pub(crate) fn answer_with(&self, result: io::Result<i64>) {
+        self.answer(result.unwrap_or_else(|error| -i64::from(error.raw_os_error().unwrap_or(5))));
+    }
+
+    pub(crate) fn arg(&self, index: usize) -> u64 {
+        self.notification.args[index]
+    }
+
+    pub(crate) fn tid(&self) -> i32 {
+        self.notification.tid as i32
+    }
+
+    /// Has the stub make a call, however long the program is stopped meanwhile.
+    pub(crate) fn through_stub(&self, managed: &Managed, nr: i64, args: [u64; 6]) -> io::Result<i64> {
+        const ESRCH: i32 = 3;
+        self.supervisor.let_another_read();
+        let gone = || io::Error::from_raw_os_error(ESRCH);
+        let link = managed.space.link().ok_or_else(gone)?;
+        link.syscall_while(nr, args, || !managed.stub.thread.has_ended()).ok_or_else(gone)?
+    }
+}
