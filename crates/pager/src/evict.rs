@@ -24,12 +24,12 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// An evictor's own tools.
 pub(crate) struct Tools {
     pub scratch: Scratch,
-    buffer: Box<[Page; PAGES_AT_ONCE]>,
+    buffer: Box<[Page]>,
 }
 
 impl Tools {
     pub fn new(shared: &Shared) -> Tools {
-        Tools { scratch: shared.engine.scratch(), buffer: Box::new([[0; PAGE_SIZE]; PAGES_AT_ONCE]) }
+        Tools { scratch: shared.engine.scratch(), buffer: vec![[0; PAGE_SIZE]; PAGES_AT_ONCE].into() }
     }
 }
 

@@ -44,12 +44,12 @@ pub(crate) enum Outcome {
 /// A handler's own tools, made before the first fault.
 pub(crate) struct Hands {
     pub scratch: Scratch,
-    pub pages: Box<[Page; READAHEAD_MAX]>,
+    pub pages: Box<[Page]>,
 }
 
 impl Hands {
     pub fn new(shared: &Shared) -> Hands {
-        Hands { scratch: shared.engine.scratch(), pages: Box::new([[0; PAGE_SIZE]; READAHEAD_MAX]) }
+        Hands { scratch: shared.engine.scratch(), pages: vec![[0; PAGE_SIZE]; READAHEAD_MAX].into() }
     }
 }
 

@@ -100,11 +100,6 @@ impl Windows {
         self.unanswered.len()
     }
 
-    /// Windows staged.
-    pub fn staged(&self) -> usize {
-        self.staged.len()
-    }
-
     /// Whether every window is free.
     pub fn all_free(&self) -> bool {
         self.free.len() == self.count
