@@ -87,7 +87,9 @@ impl Shared {
         }
         state.flight = victims;
         state.window = Some(window);
-        let avoid = (state.resident | state.busy | state.pinned).and_not(&victims);
+        // What is not managed is not ours to move: the stub's own stack may lie in the same 2 MiB.
+        let strange = Bitmap512::FULL.and_not(&state.mapped);
+        let avoid = (state.resident | state.busy | state.pinned | strange).and_not(&victims);
         let address = space.windows.lock().address(window);
         let Some(eviction) = space.mover.evict(block.base, address, &victims, &avoid) else {
             state.flight = Bitmap512::EMPTY;
