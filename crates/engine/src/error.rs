@@ -1,7 +1,8 @@
 //! What can go wrong, by family of operations.
 
-use std::path::PathBuf;
-use vswap_core::{ByteCount, SlotId};
+use vswap_core::{ByteCount, ChargeError, GroupId, PageCount, SlotId};
+use vswap_segment::ReadError;
+use vswap_sys::direct::PlaceError;
 
 /// An engine could not be made, or could not give another cluster.
 #[derive(Debug, thiserror::Error)]
@@ -22,36 +23,64 @@ pub enum EngineError {
         source: std::io::Error,
     },
     /// The segment file could not be made.
-    #[error("segment file in {dir}: {source}; choose another directory with --disk-path, or --disk none", dir = dir.display())]
+    #[error("segment file: {source}")]
     Disk {
-        /// The directory of the file.
-        dir: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What is wrong with the place, and what to do.
+        #[from]
+        source: PlaceError,
     },
+    /// The group may not have another 2 MiB of slots.
+    #[error("group {group} has {usage} of slots, its limit is {limit}", group = group.get())]
+    GroupFull {
+        /// Which.
+        group: GroupId,
+        /// What it has.
+        usage: PageCount,
+        /// What it may have.
+        limit: PageCount,
+    },
+    /// No such group.
+    #[error("there is no group {group}", group = group.get())]
+    NoGroup {
+        /// Which.
+        group: GroupId,
+    },
+}
+
+impl From<ChargeError> for EngineError {
+    fn from(error: ChargeError) -> Self {
+        match error {
+            ChargeError::OverLimit { group, usage, limit } => Self::GroupFull { group, usage, limit },
+            ChargeError::Unknown { group } => Self::NoGroup { group },
+            // The core may learn to refuse for other reasons; to us they are all refusals of the root.
+            _ => Self::NoGroup { group: GroupId::ROOT },
+        }
+    }
 }
 
 /// A page could not be read back. Its bytes are not to be trusted; the reader must not go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The bytes that came back are not those that were written.
-    #[error("{slot}: checksum mismatch at byte {file_offset} of the segment file: the page is lost")]
+    /// The bytes that came back are not those that were written: the page is lost.
+    #[error("{slot}: {source}")]
     Corrupt {
         /// The page.
         slot: SlotId,
-        /// Where in the segment file its entry is.
+        /// Where in the segment file its entry is (0 if even that is not known).
         file_offset: u64,
+        /// What is wrong.
+        source: ReadError,
     },
-    /// The device did not give the bytes.
-    #[error("{slot}: reading byte {file_offset} of the segment file: {source}")]
+    /// The device did not give the bytes. Another attempt may.
+    #[error("{slot}: {source}")]
     Io {
         /// The page.
         slot: SlotId,
         /// Where in the segment file its entry is.
         file_offset: u64,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the device said.
+        source: ReadError,
     },
     /// An earlier load found the bytes lost.
     #[error("{slot}: the page was found lost before")]
@@ -59,9 +88,16 @@ pub enum LoadError {
         /// The page.
         slot: SlotId,
     },
-    /// A pool entry did not decompress.
-    #[error("{slot}: its compressed bytes in memory are damaged: the page is lost")]
+    /// The entry's bytes are those that were written but do not decode, or the pool lost the entry: a fault of this
+    /// program or of the machine's memory. The page is lost.
+    #[error("{slot}: its compressed bytes are damaged: the page is lost")]
     Damaged {
+        /// The page.
+        slot: SlotId,
+    },
+    /// No such slot was ever handed out.
+    #[error("{slot} was never handed out")]
+    NoSlot {
         /// The page.
         slot: SlotId,
     },
@@ -81,6 +117,12 @@ pub enum StoreError {
         /// What the pool holds now.
         held: ByteCount,
     },
+    /// No such slot was ever handed out.
+    #[error("{slot} was never handed out")]
+    NoSlot {
+        /// The page.
+        slot: SlotId,
+    },
 }
 
 /// Pages could not be written to the disk; they stay in the pool.
@@ -91,11 +133,10 @@ pub enum WritebackError {
     #[error("writeback without a disk: this engine has none (--disk none)")]
     NoDisk,
     /// The write failed.
-    #[error("writing a segment at byte {file_offset}: {source}; the pages stay in memory")]
+    #[error("writing a segment: {source}; the pages stay in memory")]
     Io {
-        /// Where in the segment file.
-        file_offset: u64,
-        /// What the system said.
+        /// What the device said.
+        #[from]
         source: std::io::Error,
     },
 }

@@ -1,5 +1,6 @@
 //! What operations report and the engine counts.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_core::{ByteCount, PageCount};
 
 /// Where a slot's bytes are, seen from outside.
@@ -81,7 +82,9 @@ pub struct EngineStats {
     pub lost: u64,
     /// Pages written back.
     pub written_pages: PageCount,
-    /// Bytes written to the device.
+    /// Pages moved from sparse segments to others.
+    pub cleaned_pages: PageCount,
+    /// Bytes written to the device, cleaning included.
     pub written_bytes: ByteCount,
     /// Bytes read from the device.
     pub read_bytes: ByteCount,
@@ -99,4 +102,44 @@ pub struct EngineStats {
     pub metadata_bytes: ByteCount,
     /// Bytes of the segment file in use now.
     pub disk_bytes: ByteCount,
+}
+
+/// The counters behind [`EngineStats`]. Relaxed: they order nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) stored_fill: AtomicU64,
+    pub(crate) stored_compressed: AtomicU64,
+    pub(crate) stored_raw: AtomicU64,
+    pub(crate) stored_bytes: AtomicU64,
+    pub(crate) loaded_empty: AtomicU64,
+    pub(crate) loaded_fill: AtomicU64,
+    pub(crate) loaded_pool: AtomicU64,
+    pub(crate) loaded_segment: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) written_pages: AtomicU64,
+    pub(crate) cleaned_pages: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> EngineStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EngineStats {
+            stored_fill: of(&self.stored_fill),
+            stored_compressed: of(&self.stored_compressed),
+            stored_raw: of(&self.stored_raw),
+            stored_bytes: ByteCount::new(of(&self.stored_bytes)),
+            loaded_empty: of(&self.loaded_empty),
+            loaded_fill: of(&self.loaded_fill),
+            loaded_pool: of(&self.loaded_pool),
+            loaded_segment: of(&self.loaded_segment),
+            lost: of(&self.lost),
+            written_pages: PageCount::new(of(&self.written_pages)),
+            cleaned_pages: PageCount::new(of(&self.cleaned_pages)),
+            ..EngineStats::default()
+        }
+    }
 }

@@ -5,7 +5,7 @@ use crate::format::{
     CodecTag, EntryHeader, HEADER_BYTES, Header, RunKey, SUMMARY_ENTRY_BYTES, SummaryEntry, checksum, padded,
 };
 use crate::table::Reservation;
-use crate::{AlignedBuf, EntryAddr, MAX_ENTRY_BYTES, SEGMENT_BYTES};
+use crate::{AlignedBuf, EntryAddr, MAX_ENTRY_BYTES, SEGMENT_BYTES, SegmentId};
 use vswap_core::SlotId;
 
 /// What became of an entry offered to a builder.
@@ -68,6 +68,12 @@ impl SegmentBuilder {
         self.entries.push(summary);
         self.end = end;
         Appended::At(addr)
+    }
+
+    /// The segment that this will be.
+    #[must_use]
+    pub fn segment(&self) -> SegmentId {
+        self.reservation.place().segment
     }
 
     /// Entries so far.

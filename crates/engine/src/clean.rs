@@ -1,0 +1,97 @@
+//! Cleaning: what lives in sparse segments is packed together, so that a full disk has room again.
+//!
+//! Done by the one writer, when a new segment finds no room. A slot's word changes from the old address to the new one only if
+//! it still has the old one; a reader that holds the old address finds, in the worst case, that it is out of date, and looks
+//! at the word again. The old segments go when their last entry is released.
+
+use crate::disk::{Disk, Writing, locator};
+use crate::engine::Engine;
+use crate::error::WritebackError;
+use crate::stats::Counters;
+use vswap_core::{Backing, SegmentAddr, SlotId};
+use vswap_segment::{AlignedBuf, Appended, EntryAddr, Purpose, SEGMENT_BYTES, SegmentBuilder, SegmentId};
+
+/// Segments fuller than this are not worth the copying.
+const MOST_ALIVE: f64 = 0.85;
+/// The most segments that are read for one that is written.
+const MOST_READ: usize = 16;
+
+impl Engine {
+    /// Writes one segment from the live entries of several. Tells whether room was won. Nothing else may be under way.
+    pub(crate) fn clean(&self, disk: &Disk, writing: &mut Writing) -> Result<bool, WritebackError> {
+        let before = disk.store().stats().segments;
+        let Ok(mut builder) = disk.store().begin(Purpose::Cleaning, writing.buffer()) else {
+            return Ok(false);
+        };
+        let mut read = AlignedBuf::zeroed(SEGMENT_BYTES);
+        let mut victims: Vec<SegmentId> = Vec::new();
+        let mut moved: Vec<EntryAddr> = Vec::new();
+        while victims.len() < MOST_READ {
+            let Some(candidate) = disk.store().pick_to_clean(MOST_ALIVE) else { break };
+            victims.push(candidate.segment);
+            if !self.collect_live(disk, candidate.segment, &mut read, &mut builder, &mut moved) {
+                break;
+            }
+        }
+        let result = self.write_cleaned(writing, builder, &moved);
+        for segment in victims {
+            disk.store().stop_cleaning(segment);
+        }
+        result?;
+        Ok(disk.store().stats().segments < before)
+    }
+
+    /// Copies what lives in a segment. False when the builder is full. What cannot be read stays where it is: its reader will be told.
+    fn collect_live(
+        &self,
+        disk: &Disk,
+        segment: SegmentId,
+        read: &mut AlignedBuf,
+        builder: &mut SegmentBuilder,
+        moved: &mut Vec<EntryAddr>,
+    ) -> bool {
+        let Ok(view) = disk.store().read_segment(segment, read) else { return true };
+        for entry in view.entries().flatten() {
+            if !self.lives_at(entry.slot, locator(entry.addr)) {
+                continue;
+            }
+            match builder.append(entry.slot, entry.tag, entry.bytes) {
+                Appended::At(_) => moved.push(entry.addr),
+                Appended::NoRoom | Appended::TooLong => return false,
+            }
+        }
+        true
+    }
+
+    fn lives_at(&self, slot: SlotId, addr: SegmentAddr) -> bool {
+        self.word(slot).backing() == Backing::Segment(addr)
+    }
+
+    /// Writes the collected entries and flips their slots; `moved` has their former addresses in the same order.
+    fn write_cleaned(
+        &self,
+        writing: &mut Writing,
+        builder: SegmentBuilder,
+        moved: &[EntryAddr],
+    ) -> Result<(), WritebackError> {
+        if builder.is_empty() {
+            writing.give_buffer(builder.discard());
+            return Ok(());
+        }
+        writing.writer.submit(builder)?;
+        let Some(written) = writing.writer.wait()? else { return Ok(()) };
+        if written.result.is_ok() {
+            for ((slot, new), old) in written.entries().zip(moved) {
+                let (from, to) = (Backing::Segment(locator(*old)), Backing::Segment(locator(new)));
+                let flipped = self.space.slot(slot).is_some_and(|cell| {
+                    cell.update(|word| (word.backing() == from).then(|| word.moved_to(to))).is_ok()
+                });
+                // Of the two copies one is dead now: the old one, or (the slot changed meanwhile) the new one.
+                self.release_segment_entry(locator(if flipped { *old } else { new }));
+                Counters::add(&self.counters.cleaned_pages, u64::from(flipped));
+            }
+        }
+        writing.give_buffer(written.buf);
+        written.result.map_err(WritebackError::from)
+    }
+}

@@ -1,0 +1,128 @@
+//! [`Disk`]: the segment store of an engine with what its one writer at a time keeps.
+
+use crate::config::DiskConfig;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::movement::entry_addr;
+use crate::stats::EngineStats;
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use vswap_core::{ByteCount, ClusterId, MoveId, PageCount, PageIndex, SegmentAddr};
+use vswap_segment::{
+    AlignedBuf, EntryAddr, FileStorage, RunKey, SegmentId, SegmentStore, SegmentWriter, Storage,
+};
+
+/// Segments written at a time: the next is packed while one is under way.
+pub(crate) const DEPTH: usize = 2;
+
+/// Where the clock hand stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hand {
+    pub(crate) cluster: ClusterId,
+    pub(crate) page: PageIndex,
+}
+
+/// What the thread that writes back holds.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    pub(crate) writer: SegmentWriter,
+    pub(crate) hand: Hand,
+    /// Batches under way, by segment. Their numbers differ, since fewer than 32 are under way.
+    pub(crate) batches: VecDeque<(SegmentId, MoveId)>,
+    next_batch: u8,
+    spare: Vec<AlignedBuf>,
+}
+
+/// An engine's disk.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    store: Arc<SegmentStore>,
+    writing: Mutex<Writing>,
+    buffers: AtomicUsize,
+}
+
+impl Disk {
+    pub(crate) fn create(config: &DiskConfig) -> Result<Self, EngineError> {
+        let file = FileStorage::create(&config.dir, config.capacity.get())?;
+        Ok(Self::over(Arc::new(file)))
+    }
+
+    pub(crate) fn over(storage: Arc<dyn Storage>) -> Self {
+        let store = SegmentStore::new(storage, RunKey::random());
+        let writing = Writing {
+            writer: store.writer(DEPTH),
+            hand: Hand { cluster: ClusterId::new(0), page: PageIndex::default() },
+            batches: VecDeque::new(),
+            next_batch: 0,
+            spare: Vec::new(),
+        };
+        Self { store, writing: Mutex::new(writing), buffers: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn store(&self) -> &SegmentStore {
+        &self.store
+    }
+
+    /// Becomes the one writer, waiting for the present one to finish.
+    pub(crate) fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock()
+    }
+
+    pub(crate) fn metadata_bytes(&self) -> usize {
+        // Relaxed: for the books only.
+        self.store.metadata_bytes() + self.buffers.load(Ordering::Relaxed)
+    }
+
+    /// Lets go of all buffers but one, which the next writeback will want.
+    pub(crate) fn put_buffers_away(&self, writing: &mut Writing) {
+        writing.spare.truncate(1);
+        self.count_buffers(writing);
+    }
+
+    pub(crate) fn count_buffers(&self, writing: &Writing) {
+        let bytes = writing.spare.iter().map(|buf| buf.len()).sum();
+        self.buffers.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_stats(&self, stats: &mut EngineStats) {
+        let disk = self.store.stats();
+        stats.written_bytes = ByteCount::new(disk.bytes_written);
+        stats.read_bytes = ByteCount::new(disk.bytes_read);
+        stats.segment_pages = PageCount::new(disk.live_entries);
+        stats.disk_bytes = ByteCount::new(disk.segments * vswap_segment::SEGMENT_BYTES as u64);
+    }
+}
+
+impl Writing {
+    /// A number for a batch that is about to start.
+    pub(crate) fn new_batch(&mut self) -> MoveId {
+        self.next_batch = (self.next_batch + 1) % (1 << MoveId::BITS);
+        MoveId::new(self.next_batch).expect("below 32")
+    }
+
+    /// A buffer for a segment.
+    pub(crate) fn buffer(&mut self) -> AlignedBuf {
+        self.spare.pop().unwrap_or_else(|| AlignedBuf::zeroed(vswap_segment::SEGMENT_BYTES))
+    }
+
+    pub(crate) fn give_buffer(&mut self, buf: AlignedBuf) {
+        self.spare.push(buf);
+    }
+}
+
+/// The segment's address as a locator's bits.
+pub(crate) fn locator(addr: EntryAddr) -> SegmentAddr {
+    const { assert!(EntryAddr::BITS <= SegmentAddr::BITS) };
+    SegmentAddr::new(addr.to_bits()).expect("46 bits fit in 48")
+}
+
+impl Engine {
+    /// An entry that the caller alone took out of its slot is dead.
+    pub(crate) fn release_segment_entry(&self, addr: SegmentAddr) {
+        let (Some(disk), Some(addr)) = (&self.disk, entry_addr(addr)) else { return };
+        let released = disk.store.release(addr);
+        debug_assert!(released.is_ok(), "{addr}: released twice");
+    }
+}

@@ -1,0 +1,212 @@
+//! Store and load: the bytes of one page in or out of a slot.
+//!
+//! The caller guarantees by its own page state that nobody stores into or releases the slot meanwhile. What the engine itself
+//! does at any time (writeback, cleaning) changes where the bytes are, never what they are; a load that finds an entry gone looks at
+//! the word again and finds the new place.
+
+use crate::engine::Engine;
+use crate::error::{LoadError, StoreError};
+use crate::scratch::Scratch;
+use crate::stats::{Counters, LoadedFrom, StoredAs};
+use vswap_codec::{CodecTag, Decompressor, Dictionaries};
+use vswap_core::{
+    Backing, FillPattern, PAGE_SIZE, Page, PoolHandle, SegmentAddr, SlotCell, SlotId, SlotWord,
+};
+use vswap_pool::EntryTag;
+use vswap_segment::{self as segment, EntryAddr, ReadError};
+
+/// How often a load may find that the bytes moved under it. Each time a whole writeback or cleaning of the slot must
+/// have passed, so even a few are unlikely; past this many something is wrong.
+const PATIENCE: usize = 1000;
+
+pub(crate) fn entry_tag(tag: CodecTag) -> EntryTag {
+    EntryTag::new(tag.to_bits()).expect("codec tags have ten bits and are not zero")
+}
+
+pub(crate) fn codec_tag(tag: EntryTag) -> Option<CodecTag> {
+    CodecTag::from_bits(tag.get())
+}
+
+/// A pool entry's tag as a segment keeps it.
+pub(crate) fn segment_tag(tag: EntryTag) -> segment::CodecTag {
+    let bits = tag.get();
+    segment::CodecTag { codec: (bits >> 7) as u8, dictionary: u32::from(bits & 127) }
+}
+
+/// A segment's tag as the codec knows it.
+pub(crate) fn from_segment_tag(tag: segment::CodecTag) -> Option<CodecTag> {
+    let dictionary = u16::try_from(tag.dictionary).ok().filter(|id| *id < 128)?;
+    CodecTag::from_bits(u16::from(tag.codec) << 7 | dictionary)
+}
+
+/// The segment's address in a locator's bits.
+pub(crate) fn entry_addr(addr: SegmentAddr) -> Option<EntryAddr> {
+    EntryAddr::from_bits(addr.get())
+}
+
+/// What one attempt to load came to.
+enum Attempt {
+    Loaded,
+    /// The entry was gone: look at the word again.
+    Stale,
+    /// The entry is the slot's own but gives no page.
+    Undecodable,
+    Unreadable(ReadError),
+}
+
+fn decode(
+    decompressor: &mut Decompressor,
+    tag: Option<CodecTag>,
+    bytes: &[u8],
+    known: &Dictionaries,
+    page: &mut Page,
+) -> Attempt {
+    let done = tag.map(|tag| decompressor.decompress(tag, bytes, known, page));
+    if let Some(Ok(())) = done { Attempt::Loaded } else { Attempt::Undecodable }
+}
+
+impl Engine {
+    /// Stores a page into a slot that is exclusively the caller's, replacing what it held.
+    ///
+    /// # Errors
+    /// When there is no room for it in the pool; the slot then keeps what it held.
+    pub fn store(&self, slot: SlotId, page: &Page, scratch: &mut Scratch) -> Result<StoredAs, StoreError> {
+        let cell = self.space.slot(slot).ok_or(StoreError::NoSlot { slot })?;
+        if let Some(pattern) = FillPattern::of_page(page) {
+            self.replace(slot, cell, Backing::Fill(pattern));
+            Counters::add(&self.counters.stored_fill, 1);
+            return Ok(StoredAs::Fill);
+        }
+        if scratch.compressor.dictionary() != self.trainer.current() {
+            scratch.compressor = self.compressor();
+        }
+        self.trainer.offer(page);
+        let encoded = scratch.compressor.compress(page);
+        let length = encoded.bytes.len();
+        let inserted = self.pool.insert(slot, entry_tag(encoded.tag), encoded.bytes);
+        let handle = inserted.map_err(|_| StoreError::PoolFull { slot, length, held: self.pool.held() })?;
+        self.replace(slot, cell, Backing::Pool(handle));
+        let raw = length == PAGE_SIZE;
+        Counters::add(if raw { &self.counters.stored_raw } else { &self.counters.stored_compressed }, 1);
+        Counters::add(&self.counters.stored_bytes, length as u64);
+        Ok(StoredAs::Pool { length })
+    }
+
+    /// Puts another backing in the slot's word and frees the former one.
+    fn replace(&self, slot: SlotId, cell: SlotCell<'_>, backing: Backing) {
+        let age = self.generations.now();
+        if backing.pool_entry().is_some() {
+            self.generations.came(age);
+        }
+        let old = cell.update(|word| Some(word.with_backing(backing, age)));
+        self.free_backing(slot, old.unwrap_or_default());
+    }
+
+    /// Reads the page of a slot; what it reads from stays as it is. Allocates nothing; at most one read of the device.
+    ///
+    /// # Errors
+    /// When the bytes cannot be had. The reader must not go on: the page's content is lost (or, after
+    /// [`LoadError::Io`], perhaps only out of reach), and `page` holds nonsense.
+    pub fn load(
+        &self,
+        slot: SlotId,
+        page: &mut Page,
+        scratch: &mut Scratch,
+    ) -> Result<LoadedFrom, LoadError> {
+        let cell = self.space.slot(slot).ok_or(LoadError::NoSlot { slot })?;
+        for _ in 0..PATIENCE {
+            let word = cell.load();
+            let (from, attempt) = match word.backing() {
+                Backing::Empty => {
+                    page.fill(0);
+                    Counters::add(&self.counters.loaded_empty, 1);
+                    return Ok(LoadedFrom::Empty);
+                }
+                Backing::Fill(pattern) => {
+                    pattern.write(page);
+                    Counters::add(&self.counters.loaded_fill, 1);
+                    return Ok(LoadedFrom::Fill);
+                }
+                Backing::Poisoned => return Err(LoadError::Poisoned { slot }),
+                Backing::Pool(handle) => (LoadedFrom::Pool, self.load_entry(slot, handle, page, scratch)),
+                Backing::Moving(moving) => {
+                    (LoadedFrom::Pool, self.load_entry(slot, moving.source, page, scratch))
+                }
+                Backing::Segment(addr) => (LoadedFrom::Segment, self.load_segment(slot, addr, page, scratch)),
+            };
+            if let Attempt::Loaded = attempt {
+                cell.mark_accessed(word);
+                let pool = from == LoadedFrom::Pool;
+                Counters::add(
+                    if pool { &self.counters.loaded_pool } else { &self.counters.loaded_segment },
+                    1,
+                );
+                return Ok(from);
+            }
+            // Whatever went wrong is believed only if the bytes did not move meanwhile.
+            if cell.load().same_backing(word) {
+                match attempt {
+                    Attempt::Loaded | Attempt::Stale => {}
+                    Attempt::Undecodable => return Err(self.poison(slot, cell, word)),
+                    Attempt::Unreadable(error) => return Err(self.unreadable(slot, cell, word, error)),
+                }
+            }
+            std::hint::spin_loop();
+        }
+        Err(LoadError::Damaged { slot })
+    }
+
+    fn load_entry(
+        &self,
+        slot: SlotId,
+        handle: PoolHandle,
+        page: &mut Page,
+        scratch: &mut Scratch,
+    ) -> Attempt {
+        let decoded = self.pool.read(handle, slot, |tag, bytes| {
+            decode(&mut scratch.decompressor, codec_tag(tag), bytes, &self.dictionaries, page)
+        });
+        decoded.unwrap_or(Attempt::Stale)
+    }
+
+    fn load_segment(
+        &self,
+        slot: SlotId,
+        addr: SegmentAddr,
+        page: &mut Page,
+        scratch: &mut Scratch,
+    ) -> Attempt {
+        let (Some(disk), Some(addr)) = (&self.disk, entry_addr(addr)) else { return Attempt::Undecodable };
+        let Scratch { io, decompressor, .. } = scratch;
+        match disk.store().read_entry(addr, slot, io) {
+            Ok(entry) => {
+                decode(decompressor, from_segment_tag(entry.tag), entry.bytes, &self.dictionaries, page)
+            }
+            Err(error) => Attempt::Unreadable(error),
+        }
+    }
+
+    /// The page is lost: later loads say so at once, and the bytes of no use are freed.
+    fn poison(&self, slot: SlotId, cell: SlotCell<'_>, seen: SlotWord) -> LoadError {
+        Counters::add(&self.counters.lost, 1);
+        if cell.update(|word| word.same_backing(seen).then(|| word.moved_to(Backing::Poisoned))).is_ok() {
+            self.free_backing(slot, seen);
+        }
+        LoadError::Damaged { slot }
+    }
+
+    fn unreadable(&self, slot: SlotId, cell: SlotCell<'_>, seen: SlotWord, source: ReadError) -> LoadError {
+        match source {
+            ReadError::Io { offset: file_offset, .. } => LoadError::Io { slot, file_offset, source },
+            ReadError::Damaged { at, fault, .. } => {
+                let file_offset = at + fault.offset() as u64;
+                self.poison(slot, cell, seen);
+                LoadError::Corrupt { slot, file_offset, source }
+            }
+            source => {
+                self.poison(slot, cell, seen);
+                LoadError::Corrupt { slot, file_offset: 0, source }
+            }
+        }
+    }
+}

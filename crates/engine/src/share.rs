@@ -1,0 +1,197 @@
+//! Counting: who refers to a cluster and to its slots. Exact, under the cluster's lock.
+//!
+//! A slot's owners are the direct owners of its cluster plus its swap count. Whoever takes the last one away changes (backing,
+//! count 1) to (empty, 0) in *one* compare-and-swap and then alone frees the backing: so a slot that shows no count and no
+//! backing can be used again at once, and no backing is freed twice, whatever writeback does meanwhile.
+//!
+//! Lock order: cluster, then the table of large counts. Backings are freed outside of both.
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::space::LockedCluster;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use vswap_core::{
+    Age, Backing, ClusterId, ClusterState, GroupId, PAGES_PER_CLUSTER, PageCount, PageIndex, SlotCell,
+    SlotId, SlotWord, SwapCount,
+};
+
+/// Counts that do not fit their slot's word: 255 and up.
+#[derive(Debug, Default)]
+pub(crate) struct LargeCounts(Mutex<HashMap<SlotId, u64>>);
+
+impl LargeCounts {
+    pub(crate) fn get(&self, slot: SlotId, word: SlotWord) -> u64 {
+        match word.count() {
+            SwapCount::Exact(count) => count.into(),
+            SwapCount::Overflowed => self.0.lock().get(&slot).copied().unwrap_or(SwapCount::OVERFLOW),
+        }
+    }
+
+    fn set(&self, slot: SlotId, count: u64) {
+        let mut table = self.0.lock();
+        if count < SwapCount::OVERFLOW {
+            table.remove(&slot);
+        } else {
+            table.insert(slot, count);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+const CLUSTER: PageCount = PageCount::new(PAGES_PER_CLUSTER as u64);
+
+impl Engine {
+    /// A fresh cluster in this state, charged to the group.
+    pub(crate) fn new_cluster(&self, state: ClusterState, group: GroupId) -> Result<ClusterId, EngineError> {
+        self.groups().charge(group, CLUSTER).map_err(EngineError::from)?;
+        self.space.allocate(state, group).inspect_err(|_| self.groups().uncharge(group, CLUSTER))
+    }
+
+    /// Frees the cluster if nobody is left.
+    fn free_if_abandoned(&self, cluster: LockedCluster<'_>) {
+        if cluster.state().is_abandoned() {
+            let group = self.space.free(cluster);
+            self.groups().uncharge(group, CLUSTER);
+        }
+    }
+
+    fn cell(&self, slot: SlotId) -> SlotCell<'_> {
+        self.space.slot(slot).expect("slots are handed out with their cluster made")
+    }
+
+    /// Changes a slot's count by `change` under its cluster's lock, keeping the cluster's sum of listed slots.
+    fn set_count(
+        &self,
+        cluster: &mut LockedCluster<'_>,
+        slot: SlotId,
+        cell: SlotCell<'_>,
+        from: u64,
+        to: u64,
+    ) {
+        if from >= SwapCount::OVERFLOW || to >= SwapCount::OVERFLOW {
+            self.large_counts.set(slot, to);
+        }
+        let _ = cell.update(|word| Some(word.with_count(to)));
+        let state = cluster.state();
+        let state = match (from, to) {
+            (0, 1) => state.list_slot(),
+            (1, 0) => state.unlist_slot(),
+            _ => return,
+        };
+        cluster.set(state.expect("listed slots are counted exactly"));
+    }
+
+    /// One list more names the slot.
+    pub(crate) fn list_slot(&self, cluster: &mut LockedCluster<'_>, slot: SlotId) {
+        let cell = self.cell(slot);
+        let count = self.large_counts.get(slot, cell.load());
+        self.set_count(cluster, slot, cell, count, count + 1);
+    }
+
+    /// One list less names the slot. If it was the last owner, the slot is emptied and its backing freed.
+    pub(crate) fn unlist_slot(&self, slot: SlotId) {
+        let cell = self.cell(slot);
+        let mut cluster = self.space.lock(slot.cluster());
+        let count = self.large_counts.get(slot, cell.load());
+        let mut last = SlotWord::EMPTY;
+        if count == 1 && cluster.state().direct_owners() == 0 {
+            // One step: see the module's header.
+            last = cell.update(|_| Some(SlotWord::EMPTY)).unwrap_or_default();
+            let state = cluster.state().unlist_slot();
+            cluster.set(state.expect("listed slots are counted exactly"));
+        } else {
+            self.set_count(&mut cluster, slot, cell, count, count.saturating_sub(1));
+        }
+        self.free_if_abandoned(cluster);
+        self.free_backing(slot, last);
+    }
+
+    /// Whether a slot that a list names has no other owner. If true it stays true until that owner forks.
+    pub(crate) fn is_exclusive_listed(&self, slot: SlotId) -> bool {
+        let cluster = self.space.lock(slot.cluster());
+        cluster.state().direct_owners() == 0 && self.cell(slot).load().count() == SwapCount::Exact(1)
+    }
+
+    /// Whether a slot of a direct owner's cluster has no other owner. If true it stays true until that owner forks.
+    pub(crate) fn is_exclusive_direct(&self, slot: SlotId) -> bool {
+        // The state first, with acquire: an owner that went to its own list counted its slots before it left.
+        self.space.state(slot.cluster()).is_sole_direct()
+            && self.cell(slot).load().count() == SwapCount::Exact(0)
+    }
+
+    /// One direct owner more.
+    pub(crate) fn share_cluster(&self, id: ClusterId) {
+        let mut cluster = self.space.lock(id);
+        let state = cluster.state().share();
+        cluster.set(state.expect("fewer than 2^32 owners"));
+    }
+
+    /// A direct owner goes: slots that nobody else has are emptied.
+    pub(crate) fn unshare_cluster(&self, id: ClusterId) {
+        let mut cluster = self.space.lock(id);
+        let state = cluster.state().unshare().expect("direct owners are counted exactly");
+        if state.direct_owners() > 0 {
+            return cluster.set(state);
+        }
+        // The last one. The cluster stays held by this call until its slots are empty; it was no owner's fresh
+        // cluster, so none of them can be used again meanwhile.
+        cluster.set(ClusterState::from_word(state.to_word() | ClusterState::held().to_word()));
+        drop(cluster);
+        for page in PageIndex::all() {
+            let slot = id.slot(page);
+            let cell = self.cell(slot);
+            let unowned = |word: SlotWord| word.count() == SwapCount::Exact(0) && !word.is_empty();
+            if unowned(cell.load())
+                && let Ok(old) = cell.update(|word| unowned(word).then_some(SlotWord::EMPTY))
+            {
+                self.free_backing(slot, old);
+            }
+        }
+        self.let_go(id);
+    }
+
+    /// An owner no longer holds the cluster for its new slots.
+    pub(crate) fn let_go(&self, id: ClusterId) {
+        let mut cluster = self.space.lock(id);
+        let state = cluster.state().let_go();
+        cluster.set(state);
+        self.free_if_abandoned(cluster);
+    }
+
+    /// A direct owner goes over to a private list: each slot with a page is counted for it, then it leaves the cluster.
+    /// Gives the slots to `each`.
+    pub(crate) fn list_cluster(&self, id: ClusterId, mut each: impl FnMut(PageIndex, SlotId)) {
+        let mut cluster = self.space.lock(id);
+        for page in PageIndex::all() {
+            let slot = id.slot(page);
+            // Nobody fills or empties a slot of a shared cluster, and if the owner is alone it is the one that could.
+            if !self.cell(slot).load().is_empty() {
+                self.list_slot(&mut cluster, slot);
+                each(page, slot);
+            }
+        }
+        let state = cluster.state().unshare().expect("direct owners are counted exactly");
+        cluster.set(state);
+        self.free_if_abandoned(cluster);
+    }
+
+    /// Takes a slot of a cluster that the caller holds for its new slots, if no list names it yet.
+    pub(crate) fn take_slot(&self, slot: SlotId) -> bool {
+        let mut cluster = self.space.lock(slot.cluster());
+        if self.cell(slot).load() != SlotWord::EMPTY {
+            return false;
+        }
+        self.list_slot(&mut cluster, slot);
+        true
+    }
+
+    /// Empties a slot that is exclusively the caller's, keeping its count.
+    pub(crate) fn empty_slot(&self, slot: SlotId) {
+        let old = self.cell(slot).update(|word| Some(word.with_backing(Backing::Empty, Age::default())));
+        self.free_backing(slot, old.unwrap_or_default());
+    }
+}

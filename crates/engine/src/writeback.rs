@@ -1,0 +1,297 @@
+//! Writeback: the coldest pool entries go, still compressed, into segments.
+//!
+//! One writer at a time. For each slot that the clock hand takes: its word changes from `Pool(h)` to `Moving(h, batch)`, the
+//! entry is copied into the segment's buffer, and when the segment is written the word changes to `Segment(address)` and the pool
+//! entry is freed - if the word is still the same. A store or a release in between has replaced the word (and freed the
+//! entry): then the copy in the segment is dead. That the batch is part of the word makes this safe even if the same handle
+//! comes back to the same slot meanwhile; within a batch, the slot's last entry is the one that counts. A failed write turns the words back; the pages never left.
+//!
+//! Lock order: the writer, then a chunk (shared, for the copy) or the segment table. No slot or cluster is locked.
+
+use crate::disk::{DEPTH, Disk, Hand, Writing, locator};
+use crate::engine::Engine;
+use crate::error::WritebackError;
+use crate::movement::segment_tag;
+use crate::scratch::Scratch;
+use crate::stats::{Counters, WritebackReport};
+use std::io;
+use vswap_core::age::{Verdict, judge};
+use vswap_core::{
+    Age, Backing, ByteCount, ClusterId, MoveId, Moving, PageCount, PageIndex, PoolHandle, SlotCell, SlotId,
+    SlotWord,
+};
+use vswap_segment::{Appended, Purpose, SegmentBuilder, Written};
+
+/// Rounds of the hand in one filling: the first for what is old enough, the second after the marks of the first, the last
+/// for anything.
+const ROUNDS: usize = 3;
+
+/// What became of a slot that the hand took.
+enum Packed {
+    In(usize),
+    /// Changed or gone meanwhile.
+    Lost,
+    NoRoom,
+}
+
+impl Engine {
+    /// Moves about `want` bytes of the coldest pool entries to segments; rounded up to whole segments as long as there are
+    /// entries to fill them. Waits for the device. Concurrent calls take turns.
+    ///
+    /// # Errors
+    /// When there is no disk or a write failed for another reason than lack of room (which the report tells); the pages
+    /// concerned stay in the pool.
+    pub fn writeback(
+        &self,
+        want: ByteCount,
+        _scratch: &mut Scratch,
+    ) -> Result<WritebackReport, WritebackError> {
+        let disk = self.disk.as_ref().ok_or(WritebackError::NoDisk)?;
+        let mut writing = disk.writing();
+        let mut report = WritebackReport::default();
+        let result = self.write_segments(disk, &mut writing, want.get() as usize, &mut report);
+        if result.is_err() {
+            self.turn_all_back();
+        }
+        disk.put_buffers_away(&mut writing);
+        result.map(|()| report)
+    }
+
+    fn write_segments(
+        &self,
+        disk: &Disk,
+        writing: &mut Writing,
+        want: usize,
+        report: &mut WritebackReport,
+    ) -> Result<(), WritebackError> {
+        let mut planned = 0;
+        let mut failed = None;
+        loop {
+            while planned < want
+                && failed.is_none()
+                && !report.disk_full
+                && writing.writer.outstanding() < DEPTH
+            {
+                let Some(builder) = self.begin(disk, writing, report)? else { break };
+                match self.fill(builder, writing, want - planned)? {
+                    0 => planned = want,
+                    taken => planned += taken,
+                }
+            }
+            disk.count_buffers(writing);
+            let Some(written) = writing.writer.wait()? else { break };
+            match self.settle(disk, writing, written, report) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => report.disk_full = true,
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(()), |source| Err(WritebackError::Io { source }))
+    }
+
+    /// Starts a segment, cleaning others if there is no room. `None` if there is none even then.
+    fn begin(
+        &self,
+        disk: &Disk,
+        writing: &mut Writing,
+        report: &mut WritebackReport,
+    ) -> Result<Option<SegmentBuilder>, WritebackError> {
+        loop {
+            let buf = writing.buffer();
+            match disk.store().begin(Purpose::Writeback, buf) {
+                Ok(builder) => return Ok(Some(builder)),
+                Err((_, buf)) => writing.give_buffer(buf),
+            }
+            if writing.writer.outstanding() > 0 {
+                // Let what is under way end first; the caller waits for it and comes back.
+                return Ok(None);
+            }
+            if !self.clean(disk, writing)? {
+                report.disk_full = true;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Fills a segment with the coldest entries and starts its write. Gives the payload that is under way.
+    fn fill(
+        &self,
+        mut builder: SegmentBuilder,
+        writing: &mut Writing,
+        want: usize,
+    ) -> Result<usize, WritebackError> {
+        let batch = writing.new_batch();
+        let mut taken = 0;
+        let end = self.space.end();
+        let pool = self.pool.stats();
+        // As many pages as fill a segment, at the pool's mean length, or as the caller wants if that is more.
+        let mean = pool.payload.get().div_ceil(pool.entries.max(1)).max(1);
+        let pages = (want.max(vswap_segment::SEGMENT_BYTES) as u64).div_ceil(mean);
+        'filling: for round in 0..ROUNDS {
+            let last = round + 1 == ROUNDS;
+            if last && taken >= want {
+                break;
+            }
+            let threshold = if last { 0 } else { self.generations.threshold(pages) };
+            // One cluster more than there are, to come back to the part of the first one that the hand had passed.
+            for _ in 0..=end {
+                match self.fill_from_cluster(&mut builder, writing, batch, threshold) {
+                    Ok(bytes) => taken += bytes,
+                    Err(bytes) => {
+                        taken += bytes;
+                        break 'filling;
+                    }
+                }
+                let next = writing.hand.cluster.get() + 1;
+                let cluster = ClusterId::new(if next >= end { 0 } else { next });
+                writing.hand = Hand { cluster, page: PageIndex::default() };
+            }
+        }
+        if builder.is_empty() {
+            writing.give_buffer(builder.discard());
+            return Ok(0);
+        }
+        writing.batches.push_back((builder.segment(), batch));
+        writing.writer.submit(builder)?;
+        Ok(taken)
+    }
+
+    /// Takes what the hand finds in its cluster from its page on. `Err` when the segment is full; the hand then stands at the
+    /// page that did not fit. Both give the payload taken.
+    fn fill_from_cluster(
+        &self,
+        builder: &mut SegmentBuilder,
+        writing: &mut Writing,
+        batch: MoveId,
+        threshold: usize,
+    ) -> Result<usize, usize> {
+        let Hand { cluster, page: from } = writing.hand;
+        let mut taken = 0;
+        if !self.space.state(cluster).in_use() {
+            return Ok(taken);
+        }
+        let now = self.generations.now();
+        for page in PageIndex::all().skip(from.get()) {
+            let slot = cluster.slot(page);
+            let Some(cell) = self.space.slot(slot) else { break };
+            let word = cell.load();
+            match judge(word, now, threshold) {
+                Verdict::Leave => {}
+                Verdict::SecondChance => self.stamp(cell, word, now),
+                Verdict::Take => match self.pack(slot, cell, word, batch, builder) {
+                    Packed::In(bytes) => taken += bytes,
+                    Packed::Lost => {}
+                    Packed::NoRoom => {
+                        writing.hand.page = page;
+                        return Err(taken);
+                    }
+                },
+            }
+        }
+        Ok(taken)
+    }
+
+    fn stamp(&self, cell: SlotCell<'_>, seen: SlotWord, now: Age) {
+        if cell.compare_exchange(seen, seen.with_age(now)).is_ok() {
+            self.generations.stamped(seen.age(), now);
+        }
+    }
+
+    fn pack(
+        &self,
+        slot: SlotId,
+        cell: SlotCell<'_>,
+        seen: SlotWord,
+        batch: MoveId,
+        builder: &mut SegmentBuilder,
+    ) -> Packed {
+        let Backing::Pool(source) = seen.backing() else { return Packed::Lost };
+        let moving = seen.moved_to(Backing::Moving(Moving { source, batch }));
+        if cell.compare_exchange(seen, moving).is_err() {
+            return Packed::Lost;
+        }
+        let appended = self
+            .pool
+            .read(source, slot, |tag, bytes| (builder.append(slot, segment_tag(tag), bytes), bytes.len()));
+        match appended {
+            Some((Appended::At(_), length)) => Packed::In(length),
+            Some((Appended::NoRoom | Appended::TooLong, _)) => {
+                turn_back(cell, batch);
+                Packed::NoRoom
+            }
+            // Stored or released since the word was marked: whoever did it has replaced the word.
+            None => Packed::Lost,
+        }
+    }
+
+    /// Takes over a write that has ended: flips the words of its slots, or turns them back.
+    fn settle(
+        &self,
+        disk: &Disk,
+        writing: &mut Writing,
+        written: Written,
+        report: &mut WritebackReport,
+    ) -> io::Result<()> {
+        let at = writing.batches.iter().position(|(segment, _)| *segment == written.segment);
+        if let Some((_, batch)) = at.and_then(|at| writing.batches.remove(at)) {
+            let ok = written.result.is_ok();
+            // Backwards: a slot that was stored anew and taken again while its segment was filled is in it twice, and only
+            // its last entry is what the word is on its way with.
+            let entries: Vec<_> = written.entries().collect();
+            for (slot, addr) in entries.into_iter().rev() {
+                let Some(cell) = self.space.slot(slot) else { continue };
+                if !ok {
+                    turn_back(cell, batch);
+                    continue;
+                }
+                let backing = Backing::Segment(locator(addr));
+                let flipped = cell.update(|word| moving_from(word, batch).map(|_| word.moved_to(backing)));
+                match flipped.ok().and_then(|old| Some((old, moving_from(old, batch)?))) {
+                    Some((old, source)) => {
+                        let freed = self.free_entry(slot, source, old) as u64;
+                        report.freed = report.freed.saturating_add(ByteCount::new(freed));
+                        report.pages = report.pages.saturating_add(PageCount::new(1));
+                        Counters::add(&self.counters.written_pages, 1);
+                    }
+                    // Replaced meanwhile: the copy is dead.
+                    None => {
+                        let released = disk.store().release(addr);
+                        debug_assert!(released.is_ok(), "{addr}: dead before it was ever alive");
+                    }
+                }
+            }
+            if ok {
+                report.written = report.written.saturating_add(ByteCount::new(written.bytes as u64));
+            }
+        }
+        writing.give_buffer(written.buf);
+        written.result
+    }
+
+    /// After the writer itself broke: no page may stay on its way for ever.
+    fn turn_all_back(&self) {
+        for cluster in (0..self.space.end()).map(ClusterId::new) {
+            for page in PageIndex::all() {
+                if let Some(cell) = self.space.slot(cluster.slot(page)) {
+                    let _ = cell.update(|word| match word.backing() {
+                        Backing::Moving(moving) => Some(word.moved_to(Backing::Pool(moving.source))),
+                        _ => None,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The pool entry that this batch moves, if the word is still on its way with it.
+fn moving_from(word: SlotWord, batch: MoveId) -> Option<PoolHandle> {
+    match word.backing() {
+        Backing::Moving(moving) if moving.batch == batch => Some(moving.source),
+        _ => None,
+    }
+}
+
+/// The move is given up: the page is where it was.
+fn turn_back(cell: SlotCell<'_>, batch: MoveId) {
+    let _ = cell.update(|word| moving_from(word, batch).map(|source| word.moved_to(Backing::Pool(source))));
+}

@@ -1,0 +1,5 @@
+//! Integration tests of the engine: against a map, and under concurrent writeback.
+mod flaky;
+mod model;
+mod pages;
+mod stress;

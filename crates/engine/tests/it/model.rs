@@ -1,0 +1,239 @@
+//! Several owners against maps: store, load, release, fork, dispose, writeback. Counts are exact: when all owners are gone
+//! nothing is left anywhere.
+use crate::flaky::{Faults, Flaky};
+use crate::pages::page;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex};
+use vswap_engine::{BackingKind, CodecChoice, Engine, EngineConfig, OwnerBlock, Scratch};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Store { owner: usize, at: usize, number: u64 },
+    Load { owner: usize, at: usize },
+    Release { owner: usize, at: usize },
+    Fork { owner: usize },
+    Dispose { owner: usize },
+    New,
+    Writeback { kib: u64 },
+    Maintain,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    // Few positions, so that owners meet often; the last one is there for the ends of ranges.
+    let at = || prop_oneof![0..12usize, Just(PAGES_PER_CLUSTER - 1)];
+    let owner = || 0..5usize;
+    prop_oneof![
+        20 => (owner(), at(), 0..4000u64).prop_map(|(owner, at, number)| Op::Store { owner, at, number }),
+        10 => (owner(), at()).prop_map(|(owner, at)| Op::Load { owner, at }),
+        8 => (owner(), at()).prop_map(|(owner, at)| Op::Release { owner, at }),
+        4 => owner().prop_map(|owner| Op::Fork { owner }),
+        2 => owner().prop_map(|owner| Op::Dispose { owner }),
+        1 => Just(Op::New),
+        2 => (1..64u64).prop_map(|kib| Op::Writeback { kib }),
+        1 => Just(Op::Maintain),
+    ]
+}
+
+struct Owner {
+    block: OwnerBlock,
+    pages: BTreeMap<usize, u64>,
+}
+
+struct World {
+    engine: Arc<Engine>,
+    scratch: Scratch,
+    owners: Vec<Owner>,
+}
+
+fn index(at: usize) -> PageIndex {
+    PageIndex::new(at).unwrap()
+}
+
+impl World {
+    fn new(codec: CodecChoice, disk: bool) -> Self {
+        let config = EngineConfig { codec, ..EngineConfig::default() };
+        let engine = match disk {
+            true => Engine::with_storage(config, Flaky::new(64 << 20, Faults::default())),
+            false => Engine::new(config),
+        };
+        let engine = engine.unwrap();
+        let scratch = engine.scratch();
+        let mut world = Self { engine, scratch, owners: Vec::new() };
+        world.add();
+        world
+    }
+
+    fn add(&mut self) {
+        let block = self.engine.owner_block(GroupId::ROOT).unwrap();
+        self.owners.push(Owner { block, pages: BTreeMap::new() });
+    }
+
+    fn apply(&mut self, op: Op, disk: bool) -> Result<(), TestCaseError> {
+        let Self { engine, scratch, owners } = self;
+        let count = owners.len();
+        match op {
+            Op::New => self.add(),
+            Op::Maintain => {
+                engine.maintain();
+            }
+            Op::Writeback { kib } if disk => {
+                let report = engine.writeback(ByteCount::new(kib << 10), scratch).unwrap();
+                prop_assert!(!report.disk_full);
+            }
+            _ if count == 0 => {}
+            Op::Store { owner, at, number } => {
+                let owner = &mut owners[owner % count];
+                let slot = owner.block.slot_for_store(engine, index(at)).unwrap();
+                prop_assert_eq!(owner.block.slot(index(at)), Some(slot));
+                engine.store(slot, &page(number), scratch).unwrap();
+                owner.pages.insert(at, number);
+            }
+            Op::Load { owner, at } => check(engine, scratch, &owners[owner % count], at)?,
+            Op::Release { owner, at } => {
+                let owner = &mut owners[owner % count];
+                owner.block.release(engine, index(at));
+                owner.pages.remove(&at);
+                prop_assert!(!owner.block.has_backing(engine, index(at)));
+            }
+            Op::Fork { owner } if count < 8 => {
+                let owner = &mut owners[owner % count];
+                let child = Owner { block: owner.block.fork(engine), pages: owner.pages.clone() };
+                owners.push(child);
+            }
+            Op::Dispose { owner } => owners.swap_remove(owner % count).block.dispose(engine),
+            Op::Fork { .. } | Op::Writeback { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn check_all(&mut self) -> Result<(), TestCaseError> {
+        for owner in &self.owners {
+            for at in (0..14).chain([PAGES_PER_CLUSTER - 1]) {
+                check(&self.engine, &mut self.scratch, owner, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_nothing_left(self) -> Result<(), TestCaseError> {
+        let engine = self.engine;
+        for owner in self.owners {
+            owner.block.dispose(&engine);
+        }
+        let stats = engine.stats();
+        prop_assert_eq!(stats.pool_pages, PageCount::ZERO);
+        prop_assert_eq!(stats.pool_payload, ByteCount::ZERO);
+        prop_assert_eq!(stats.segment_pages, PageCount::ZERO);
+        prop_assert_eq!(stats.disk_bytes, ByteCount::ZERO);
+        prop_assert_eq!(stats.clusters, 0);
+        prop_assert_eq!(engine.group_usage(GroupId::ROOT), PageCount::ZERO);
+        Ok(())
+    }
+}
+
+fn check(engine: &Engine, scratch: &mut Scratch, owner: &Owner, at: usize) -> Result<(), TestCaseError> {
+    let known = owner.pages.get(&at);
+    prop_assert_eq!(owner.block.has_backing(engine, index(at)), known.is_some(), "page {}", at);
+    let (Some(number), Some(slot)) = (known, owner.block.slot(index(at))) else { return Ok(()) };
+    let mut bytes = [0xee; PAGE_SIZE];
+    engine.load(slot, &mut bytes, scratch).unwrap();
+    prop_assert!(bytes == page(*number), "page {at} is not number {number}: {:?}", engine.backing(slot));
+    Ok(())
+}
+
+fn cases(count: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(count) }
+}
+
+proptest! {
+    #![proptest_config(cases(150))]
+
+    #[test]
+    fn owners_in_memory_are_maps(ops in prop::collection::vec(op(), 0..300), lz4: bool) {
+        let codec = if lz4 { CodecChoice::Lz4 } else { CodecChoice::Zstd };
+        let mut world = World::new(codec, false);
+        for op in ops {
+            world.apply(op, false)?;
+        }
+        world.check_all()?;
+        world.check_nothing_left()?;
+    }
+
+    #[test]
+    fn owners_over_a_disk_are_maps(ops in prop::collection::vec(op(), 0..300)) {
+        let mut world = World::new(CodecChoice::Lz4, true);
+        for op in ops {
+            world.apply(op, true)?;
+        }
+        world.check_all()?;
+        world.check_nothing_left()?;
+    }
+}
+
+#[test]
+fn more_than_254_owners_are_counted_exactly() {
+    let mut world = World::new(CodecChoice::Lz4, false);
+    world.apply(Op::Store { owner: 0, at: 3, number: 12 }, false).unwrap();
+    let engine = Arc::clone(&world.engine);
+    for _ in 0..600 {
+        let parent = &mut world.owners[0];
+        let mut child = Owner { block: parent.block.fork(&engine), pages: parent.pages.clone() };
+        // A change elsewhere in the block gives the child a list that names page 3.
+        let slot = child.block.slot_for_store(&engine, index(9)).unwrap();
+        engine.store(slot, &page(21), &mut world.scratch).unwrap();
+        child.pages.insert(9, 21);
+        world.owners.push(child);
+    }
+    world.check_all().unwrap();
+    while world.owners.len() > 100 {
+        world.owners.swap_remove(50).block.dispose(&engine);
+    }
+    world.check_all().unwrap();
+    world.check_nothing_left().unwrap();
+}
+
+#[test]
+fn a_store_that_is_refused_leaves_what_was_there() {
+    let limit = Some(ByteCount::new(256 << 10));
+    let engine = Engine::new(EngineConfig { pool_limit: limit, ..EngineConfig::default() }).unwrap();
+    let mut scratch = engine.scratch();
+    let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+    let mut stored = 0;
+    for at in PageIndex::all() {
+        let slot = block.slot_for_store(&engine, at).unwrap();
+        if engine.store(slot, &page(2 + 8 * at.get() as u64), &mut scratch).is_err() {
+            break;
+        }
+        stored += 1;
+    }
+    assert!((20..100).contains(&stored), "{stored} raw pages in 256 KiB");
+    let slot = block.slot(index(0)).unwrap();
+    engine.store(slot, &page(999 * 8 + 2), &mut scratch).unwrap_err();
+    let mut bytes = [0; PAGE_SIZE];
+    engine.load(slot, &mut bytes, &mut scratch).unwrap();
+    assert!(bytes == page(2));
+    // A pattern needs no room.
+    engine.store(slot, &page(8), &mut scratch).unwrap();
+    assert_eq!(engine.backing(slot), BackingKind::Fill);
+    block.dispose(&engine);
+    assert_eq!(engine.pool_payload(), ByteCount::ZERO);
+}
+
+#[test]
+fn a_group_pays_for_its_clusters_and_its_limit_holds() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let group = engine.new_group(GroupId::ROOT, PageCount::new(1024)).unwrap();
+    let mut blocks: Vec<_> = (0..3).map(|_| engine.owner_block(group).unwrap()).collect();
+    blocks[0].slot_for_store(&engine, index(0)).unwrap();
+    blocks[1].slot_for_store(&engine, index(0)).unwrap();
+    let refused = blocks[2].slot_for_store(&engine, index(0)).unwrap_err();
+    assert!(refused.to_string().contains("limit"), "{refused}");
+    assert_eq!(engine.group_usage(GroupId::ROOT), PageCount::new(1024));
+    for block in blocks {
+        block.dispose(&engine);
+    }
+    assert_eq!(engine.group_usage(GroupId::ROOT), PageCount::ZERO);
+    assert!(engine.owner_block(GroupId::new(63)).is_err());
+}
