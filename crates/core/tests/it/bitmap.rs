@@ -23,15 +23,8 @@ fn any_set() -> impl Strategy<Value = BTreeSet<usize>> {
     ]
 }
 
-fn cases() -> ProptestConfig {
-    ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 400 })
-    }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(crate::cases(400))]
 
     #[test]
     fn set_operations_agree_with_a_naive_set(a in any_set(), b in any_set()) {

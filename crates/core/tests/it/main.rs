@@ -1,2 +1,20 @@
 //! Integration tests of the core: everything against a simple model.
+#[cfg(not(loom))]
+mod age;
+#[cfg(not(loom))]
 mod bitmap;
+#[cfg(not(loom))]
+mod group;
+#[cfg(loom)]
+mod races;
+#[cfg(not(loom))]
+mod slot;
+
+/// How many cases a property is tried on: few under Miri, which is slow.
+#[cfg(not(loom))]
+fn cases(count: u32) -> proptest::prelude::ProptestConfig {
+    proptest::prelude::ProptestConfig {
+        failure_persistence: None,
+        ..proptest::prelude::ProptestConfig::with_cases(if cfg!(miri) { 8 } else { count })
+    }
+}
