@@ -83,23 +83,14 @@ impl SegmentStore {
             report: Cleaned::default(),
         };
         let mut result = Ok(());
-        let mut sound = Vec::with_capacity(chosen.len());
         for candidate in &chosen {
-            if result.is_ok() {
-                match pass.copy(candidate.segment, buf) {
-                    Ok(true) => {}
-                    // Damaged: it keeps its mark, so it is not chosen again.
-                    Ok(false) => continue,
-                    Err(error) => result = Err(error),
-                }
-            }
-            sound.push(candidate.segment);
+            result = result.and_then(|()| pass.copy(candidate.segment, buf));
         }
         let result = result.and_then(|()| pass.flush());
         let report = pass.report;
-        for segment in sound {
+        for candidate in &chosen {
             // A dead one may have its number in use again: then it has no mark to take back.
-            self.stop_cleaning(segment);
+            self.stop_cleaning(candidate.segment);
         }
         result.map(|()| report)
     }
@@ -125,29 +116,28 @@ impl SegmentStore {
 }
 
 impl Pass<'_> {
-    /// Copies what lives in a segment; false if something of it is damaged.
-    fn copy(&mut self, segment: SegmentId, buf: &mut AlignedBuf) -> io::Result<bool> {
+    /// Copies what lives in a segment and can be read.
+    fn copy(&mut self, segment: SegmentId, buf: &mut AlignedBuf) -> io::Result<()> {
         let view = match self.store.read_segment(segment, buf) {
             Ok(view) => view,
             Err(ReadError::Damaged { fault, .. }) => {
                 self.owner.damaged(segment, &fault);
-                return Ok(false);
+                return Ok(());
             }
             Err(ReadError::Io { source, .. }) => return Err(source),
-            Err(_) => return Ok(true),
+            Err(_) => return Ok(()),
         };
-        let mut sound = true;
         for entry in view.entries() {
             match entry {
                 Ok(entry) if self.owner.lives(entry.slot, entry.addr) => self.append(entry)?,
                 Ok(_) => {}
                 Err(fault) => {
+                    self.store.leave_damaged(segment);
                     self.owner.damaged(segment, &fault);
-                    sound = false;
                 }
             }
         }
-        Ok(sound)
+        Ok(())
     }
 
     fn append(&mut self, entry: Entry<'_>) -> io::Result<()> {

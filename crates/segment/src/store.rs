@@ -4,7 +4,7 @@
 
 use crate::builder::SegmentBuilder;
 use crate::extents::TierId;
-use crate::format::{RunKey, padded};
+use crate::format::RunKey;
 use crate::storage::Storage;
 use crate::table::{Candidate, Place, Purpose, Reservation, SegmentTable};
 use crate::view::{Entry, Expected, Run, SegmentView};
@@ -148,7 +148,8 @@ impl SegmentStore {
         Ok(Run::new(self.expected(place), Entry::new(header, addr, bytes, from), bytes, base, from))
     }
 
-    /// Reads a whole segment, to clean it. `buf` needs [`SEGMENT_BYTES`].
+    /// Reads a whole segment, to clean it. `buf` needs [`SEGMENT_BYTES`]. One whose header or summary is
+    /// damaged is not chosen again by [`pick_to_clean`](Self::pick_to_clean).
     ///
     /// # Errors
     /// As [`read_entry`](Self::read_entry), for header and summary only.
@@ -158,8 +159,13 @@ impl SegmentStore {
         buf: &'b mut AlignedBuf,
     ) -> Result<SegmentView<'b>, ReadError> {
         let first = EntryAddr::new(segment, 0, 1).expect("every segment has a first byte");
-        let (place, got, header) = self.read_checked(first, 0, SEGMENT_BYTES, buf, |expected, bytes| {
+        let read = self.read_checked(first, 0, SEGMENT_BYTES, buf, |expected, bytes| {
             SegmentView::check(*expected, bytes)
+        });
+        let (place, got, header) = read.inspect_err(|error| {
+            if let ReadError::Damaged { .. } = error {
+                self.leave_damaged(segment);
+            }
         })?;
         Ok(SegmentView::checked(self.expected(place), header, &buf[..got]))
     }
@@ -194,6 +200,12 @@ impl SegmentStore {
         }
         let (_, candidate) = best?;
         self.table.write().start_cleaning(candidate.segment).then_some(candidate)
+    }
+
+    /// Something in a live segment is damaged: it is not chosen for cleaning again, since it could not be
+    /// emptied. It dies with its last entry like any other.
+    pub fn leave_damaged(&self, segment: SegmentId) {
+        self.table.write().leave_damaged(segment);
     }
 
     /// Ends the cleaning of a segment, done or not.
@@ -297,9 +309,7 @@ impl SegmentStore {
             if addr.offset() >= place.entries_end as usize {
                 return Err(gone());
             }
-            // The summary is only wanted with the whole segment.
-            let end = if base == 0 { SEGMENT_BYTES } else { padded(place.entries_end as usize) };
-            let result = self.read_once(place, base, len.min(end - base), buf).and_then(|got| {
+            let result = self.read_once(place, base, len.min(place.written() - base), buf).and_then(|got| {
                 let found = check(&self.expected(place), &buf[..got]);
                 Ok((place, got, found.map_err(|fault| self.damaged(place, fault))?))
             });

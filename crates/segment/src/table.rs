@@ -8,6 +8,7 @@
 //! does not say its length, and a length per entry in RAM would cost what segments are there to save.
 
 use crate::extents::{Extent, Extents, TierId};
+use crate::format::{SUMMARY_ENTRY_BYTES, padded};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -39,6 +40,15 @@ pub struct Place {
     pub sequence: u64,
     /// Where its entries end, in bytes; 0 while it is being written.
     pub entries_end: u32,
+    /// How many entries it was written with.
+    pub entries: u32,
+}
+
+impl Place {
+    /// Bytes that were written: entries and summary, in whole blocks.
+    pub(crate) fn written(&self) -> usize {
+        padded(self.entries_end as usize + self.entries as usize * SUMMARY_ENTRY_BYTES)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +68,8 @@ struct Row {
     entries: u32,
     live: u32,
     born: u64,
+    /// Something in it cannot be read: of no use to clean, since it would not die of it.
+    damaged: bool,
 }
 
 // What 2 MiB on a tier costs in memory; `docs/segment-format.md` says so.
@@ -122,13 +134,14 @@ impl SegmentTable {
             entries: 0,
             live: 0,
             born: 0,
+            damaged: false,
         };
         if self.vacant.pop().is_some() {
             self.rows[next as usize] = row;
         } else {
             self.rows.push(row);
         }
-        Ok(Place { segment, tier, extent, sequence, entries_end: 0 })
+        Ok(Place { segment, tier, extent, sequence, entries_end: 0, entries: 0 })
     }
 
     /// The write has succeeded: all `entries` live from now on. `now` is the caller's clock for ages.
@@ -158,8 +171,8 @@ impl SegmentTable {
     pub fn place(&self, segment: SegmentId) -> Option<Place> {
         let row = self.rows.get(segment.get() as usize)?;
         let State::Live { .. } = row.state else { return None };
-        let Row { tier, extent, sequence, entries_end, .. } = *row;
-        Some(Place { segment, tier, extent, sequence, entries_end })
+        let Row { tier, extent, sequence, entries_end, entries, .. } = *row;
+        Some(Place { segment, tier, extent, sequence, entries_end, entries })
     }
 
     /// An entry is no longer wanted. Returns whether its segment died of it.
@@ -189,7 +202,7 @@ impl SegmentTable {
         let rows = self.rows.get(from..to.min(self.rows.len()))?;
         let mut best: Option<(f64, Candidate)> = None;
         for (row, number) in rows.iter().zip(from..) {
-            if row.state != (State::Live { cleaning: false }) {
+            if row.state != (State::Live { cleaning: false }) || row.damaged {
                 continue;
             }
             let live_bytes = row.live_bytes();
@@ -225,6 +238,15 @@ impl SegmentTable {
             && row.state == (State::Live { cleaning: true })
         {
             row.state = State::Live { cleaning: false };
+        }
+    }
+
+    /// A segment is not to be chosen for cleaning any more, because something in it is damaged.
+    pub fn leave_damaged(&mut self, segment: SegmentId) {
+        if let Some(row) = self.row_mut(segment)
+            && let State::Live { .. } = row.state
+        {
+            row.damaged = true;
         }
     }
 

@@ -137,6 +137,8 @@ fn a_damaged_segment_is_reported_and_not_chosen_again() {
     assert_eq!(owner.slots[&number], bad, "the damaged page is where it was, for its reader to be told");
     assert_eq!(store.usage(bad.segment()).unwrap().live, 1, "the others moved away");
     assert_eq!(store.pick_to_clean(0.01), None);
+    fake.edit(|bytes| bytes[bad.segment().get() as usize * SEGMENT_BYTES + bad.offset() + 9] ^= 4);
+    assert_eq!(store.pick_to_clean(0.01), None, "not even when it reads well again");
     owner.slots.remove(&number);
     store.release(bad).unwrap();
     check(&store, &owner);
