@@ -10,6 +10,8 @@ mod surroundings;
 
 use std::path::PathBuf;
 
+use vswap_sys::probe::Obstacle;
+
 use crate::check::Report;
 
 /// The least kernel in which every feature was present from the start.
@@ -27,13 +29,37 @@ pub fn examine(request: &Request) -> Report {
     let mut report = Report::default();
     let checks = &mut report.checks;
     checks.push(kernel::check());
-    faults::check(checks);
-    seccomp::check(checks);
-    processes::check(checks);
+    match processes::children() {
+        Some(check) => checks.push(check),
+        None => {
+            faults::check(checks);
+            seccomp::check(checks);
+            processes::check(checks);
+        }
+    }
     disk::check(checks, request.disk_path.as_deref());
     limits::check(checks);
     surroundings::check(checks);
     report
+}
+
+/// What helps against a call that the kernel refuses: a filter around this process, or a kernel that has the call.
+fn remedy_for(obstacle: &Obstacle, kernel: &str) -> String {
+    const EPERM: i32 = 1;
+    const EACCES: i32 = 13;
+    match obstacle {
+        Obstacle::Killed(_) => {
+            "a seccomp filter around this process kills for it: start outside of it".to_owned()
+        }
+        _ if matches!(obstacle.errno(), Some(EPERM | EACCES)) => {
+            "something around this process forbids it: in a container, a seccomp profile that allows it\n\
+             (docker run --cap-add SYS_PTRACE ..; at worst --security-opt seccomp=unconfined)"
+                .to_owned()
+        }
+        _ => format!(
+            "boot a kernel that has it ({kernel}); all of vswap's needs are met from {LEAST_KERNEL} on"
+        ),
+    }
 }
 
 /// A one-line file of `/proc` or `/sys`, trimmed; `None` if it is not there or cannot be read.

@@ -16,7 +16,7 @@ mod notify;
 mod peers;
 mod process;
 
-pub use child::Obstacle;
+pub use child::{Obstacle, can_fork};
 pub use faults::{Access, FaultTrial, userfaultfd_access};
 pub use notify::NotifyTrial;
 pub use peers::PeerTrial;

@@ -51,9 +51,7 @@ fn feature_fails(name: &'static str, use_of_it: &str, since: &str, obstacle: &Ob
         name,
         obstacle.to_string(),
         format!("It {use_of_it}; vswap run cannot do without."),
-        format!(
-            "boot a kernel that has it (Linux {since} or later); all of vswap's needs are met from 6.9 on"
-        ),
+        super::remedy_for(obstacle, &format!("Linux {since} or later")),
     )
 }
 

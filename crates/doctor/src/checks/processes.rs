@@ -1,9 +1,20 @@
 //! What a process may do to its descendants: trace, read, take descriptors.
 
-use vswap_sys::probe::{Obstacle, PeerTrial, Trial};
+use vswap_sys::probe::{self, Obstacle, PeerTrial, Trial};
 
 use super::number;
 use crate::check::Check;
+
+/// What fails if no child can be made: then nothing else here could be tried.
+pub(super) fn children() -> Option<Check> {
+    let obstacle = probe::can_fork().err()?;
+    Some(Check::fails(
+        "child processes",
+        obstacle.to_string(),
+        "Nothing that needs a scratch process could be tried, and a run needs several.",
+        "ulimit -u 1000; ulimit -n 1024      (more processes and open files for this shell), then ask again",
+    ))
+}
 
 pub(super) fn check(checks: &mut Vec<Check>) {
     checks.push(match PeerTrial::Trace.attempt() {
@@ -32,7 +43,7 @@ pub(super) fn check(checks: &mut Vec<Check>) {
                 name,
                 obstacle.to_string(),
                 format!("It {use_of_it}; vswap run cannot do without."),
-                format!("a kernel that has it ({need}); in a container: a seccomp profile that allows it"),
+                super::remedy_for(&obstacle, need),
             ),
         });
     }

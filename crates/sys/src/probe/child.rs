@@ -88,6 +88,14 @@ pub(super) fn attempt(
     }
 }
 
+/// Whether there can be children with pipes at all; without, no probe says anything.
+///
+/// # Errors
+/// The [`Obstacle`].
+pub fn can_fork() -> Result<(), Obstacle> {
+    attempt(&["wait for a helper"], || expect(went_well(helper(0, || true)?), 0))
+}
+
 /// The child's part: the answer is 8 bytes, step and error number; step 255 is success.
 fn serve(writer: &OwnedFd, probe: impl FnOnce() -> Result<(), Failure>) -> ! {
     // SAFETY: a plain call; a child that outlived its parent would wait for nobody.
@@ -165,14 +173,19 @@ pub(super) fn readable_within(fd: &impl AsRawFd, limit: Duration) -> bool {
 
 /// A helper of a probe: forked by the probe's child, dies with it. `task` runs there; its answer is the exit code.
 pub(super) fn helper(step: u8, task: impl FnOnce() -> bool) -> Result<i32, Failure> {
+    // SAFETY: no pointers.
+    let parent = unsafe { libc::getpid() };
     // SAFETY: as in `attempt`.
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(last(step)),
         0 => {
-            // SAFETY: plain calls; see `serve`.
+            // SAFETY: plain calls; see `serve`. A parent that died before the first of them is noticed by the second.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                if libc::getppid() != parent {
+                    libc::_exit(1);
+                }
                 let good = task();
                 libc::_exit(i32::from(!good))
             }

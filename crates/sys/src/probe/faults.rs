@@ -170,13 +170,18 @@ impl Scratch {
         self.uffd.copy(self.page(index), &[MARK; PAGE], install).map_err(|(_, error)| refused(COPY)(error))
     }
 
-    /// The first byte of a page, fetched by a system call as a program's buffer would be.
+    /// The first byte of a page.
     fn byte(&self, index: usize) -> io::Result<u8> {
+        self.byte_at(self.page(index))
+    }
+
+    /// A byte of the scratch memory, fetched by a system call as a program's buffer would be.
+    fn byte_at(&self, address: u64) -> io::Result<u8> {
         let (reader, writer) = child::pipe().map_err(|_| io::Error::last_os_error())?;
         let mut byte = 0u8;
         // SAFETY: the kernel checks the address of `write` itself and answers EFAULT; `byte` is live.
         unsafe {
-            if libc::write(writer.as_raw_fd(), self.page(index) as *const _, 1) != 1 {
+            if libc::write(writer.as_raw_fd(), address as *const _, 1) != 1 {
                 return Err(io::Error::last_os_error());
             }
             if libc::read(reader.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {
@@ -201,10 +206,12 @@ fn missing() -> Result<(), Failure> {
         next_message(&scratch.uffd).is_some_and(|m| matches!(m, Message::Fault { protected: false, .. }))
             && scratch.install(1).is_ok()
     })?;
-    // The kernel faults here, inside `write`: what a userfaultfd for user mode only could not serve.
-    let byte = scratch.byte(1).map_err(refused(REFUSED))?;
+    // The kernel faults here, inside `read`: what a userfaultfd for user mode only could not serve. (A call that takes
+    // its bytes *from* the page would hang an strace of this process, which looks at them beforehand.)
+    scratch.write(1).map_err(refused(REFUSED))?;
     expect(went_well(helper), SEEN)?;
-    expect(byte == MARK, BYTES)
+    // The first byte was overwritten, the others are as installed.
+    expect(scratch.byte_at(scratch.page(1) + 1).is_ok_and(|byte| byte == MARK), BYTES)
 }
 
 fn write_protect() -> Result<(), Failure> {

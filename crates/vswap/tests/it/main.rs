@@ -3,5 +3,8 @@
 mod bad_usage;
 mod doctor;
 mod help;
+mod region;
+mod run_like_plain;
+mod run_refused;
 mod setup;
 mod vswap;

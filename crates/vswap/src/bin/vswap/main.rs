@@ -14,6 +14,7 @@ compile_error!(
 mod args;
 mod doctor;
 mod man;
+mod run;
 mod say;
 mod setup;
 mod size;
@@ -36,9 +37,6 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::doctor(args),
         Command::Man { directory } => man::man(&directory),
         Command::Setup(args) => setup::setup(args),
-        Command::Run(_) => {
-            say::say("run is not built in yet");
-            ExitCode::from(EXIT_OWN_ERROR)
-        }
+        Command::Run(args) => run::run(args),
     }
 }
