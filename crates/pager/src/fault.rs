@@ -75,6 +75,18 @@ fn installed(result: Result<(), (u64, std::io::Error)>, pages: usize) -> Install
     }
 }
 
+/// Installs a run of `count` pages, or the part of it that lies in the first page's mapping: the kernel refuses a run
+/// that crosses into another one (`ENOENT`).
+fn in_one_mapping(mut count: usize, mut install: impl FnMut(usize) -> Installed) -> Installed {
+    loop {
+        let done = install(count);
+        if done.done > 0 || done.errno != libc_errno::ENOENT || count == 1 {
+            return done;
+        }
+        count /= 2;
+    }
+}
+
 /// The loads of one fault.
 struct Batch {
     first: PageIndex,
@@ -172,8 +184,9 @@ impl Shared {
                 return Outcome::NoRoom;
             }
         }
-        let result = space.uffd.zero(fault.address, count as u64 * PAGE_BYTES, false);
-        let done = installed(result, count);
+        let done = in_one_mapping(count, |count| {
+            installed(space.uffd.zero(fault.address, count as u64 * PAGE_BYTES, false), count)
+        });
         let pages = Bitmap512::from_range(page, done.done);
         state.resident |= pages;
         state.young |= pages;
@@ -356,8 +369,10 @@ impl Shared {
             }
             let start = PageIndex::of_addr(batch.first.byte_offset() + i as u64 * PAGE_BYTES);
             let how = Install { protect: !alone, no_wake: false };
-            let bytes = hands.pages[i..end].as_flattened();
-            let done = installed(space.uffd.copy(block.address(start), bytes, how), end - i);
+            let done = in_one_mapping(end - i, |count| {
+                let bytes = hands.pages[i..i + count].as_flattened();
+                installed(space.uffd.copy(block.address(start), bytes, how), count)
+            });
             batch.installed |= Bitmap512::from_range(start, done.done);
             if alone && done.done > 0 {
                 batch.dirty.set(start);

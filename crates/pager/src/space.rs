@@ -370,6 +370,7 @@ impl Space {
 
 /// Error numbers told apart here (`asm-generic/errno-base.h`).
 pub(crate) mod libc_errno {
+    pub const ENOENT: i32 = 2;
     pub const ESRCH: i32 = 3;
     pub const EAGAIN: i32 = 11;
     pub const EEXIST: i32 = 17;
