@@ -51,7 +51,11 @@ impl Engine {
         moved: &mut Vec<EntryAddr>,
     ) -> bool {
         let Ok(view) = disk.store().read_segment(segment, read) else { return true };
-        for entry in view.entries().flatten() {
+        for entry in view.entries() {
+            let Ok(entry) = entry else {
+                disk.store().leave_damaged(segment);
+                continue;
+            };
             if !self.lives_at(entry.slot, locator(entry.addr)) {
                 continue;
             }

@@ -109,7 +109,7 @@ impl Engine {
 
     /// Makes one thread's buffers and contexts; allocates, so at the thread's start.
     pub fn scratch(&self) -> Scratch {
-        Scratch::new(self.compressor())
+        Scratch::new(self.compressor(), self.disk.is_some())
     }
 
     /// A compressor as new stores want it: with the newest dictionary.

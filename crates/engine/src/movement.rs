@@ -54,15 +54,19 @@ enum Attempt {
     Unreadable(ReadError),
 }
 
-fn decode(
+/// Whether the bytes give a page.
+pub(crate) fn decodes(
     decompressor: &mut Decompressor,
     tag: Option<CodecTag>,
     bytes: &[u8],
     known: &Dictionaries,
     page: &mut Page,
-) -> Attempt {
-    let done = tag.map(|tag| decompressor.decompress(tag, bytes, known, page));
-    if let Some(Ok(())) = done { Attempt::Loaded } else { Attempt::Undecodable }
+) -> bool {
+    tag.is_some_and(|tag| decompressor.decompress(tag, bytes, known, page).is_ok())
+}
+
+fn attempt(decoded: bool) -> Attempt {
+    if decoded { Attempt::Loaded } else { Attempt::Undecodable }
 }
 
 impl Engine {
@@ -164,9 +168,9 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Attempt {
         let decoded = self.pool.read(handle, slot, |tag, bytes| {
-            decode(&mut scratch.decompressor, codec_tag(tag), bytes, &self.dictionaries, page)
+            decodes(&mut scratch.decompressor, codec_tag(tag), bytes, &self.dictionaries, page)
         });
-        decoded.unwrap_or(Attempt::Stale)
+        decoded.map_or(Attempt::Stale, attempt)
     }
 
     fn load_segment(
@@ -180,7 +184,8 @@ impl Engine {
         let Scratch { io, decompressor, .. } = scratch;
         match disk.store().read_entry(addr, slot, io) {
             Ok(entry) => {
-                decode(decompressor, from_segment_tag(entry.tag), entry.bytes, &self.dictionaries, page)
+                let tag = from_segment_tag(entry.tag);
+                attempt(decodes(decompressor, tag, entry.bytes, &self.dictionaries, page))
             }
             Err(error) => Attempt::Unreadable(error),
         }

@@ -126,6 +126,22 @@ impl OwnerBlock {
         OwnerBlock { group: self.group, slots }
     }
 
+    /// The page's backing goes to position `to` of another block of the same owner (memory that was remapped), without any
+    /// byte being moved; what was there is released. Both blocks have private lists from then on: to move a whole
+    /// block, move the `OwnerBlock`.
+    pub fn move_page(&mut self, engine: &Engine, page: PageIndex, other: &mut OwnerBlock, to: PageIndex) {
+        other.release(engine, to);
+        if !self.has_backing(engine, page) {
+            return;
+        }
+        let moved = std::mem::replace(&mut self.listed(engine).slots[page.get()], Listed::NONE);
+        let former = std::mem::replace(&mut other.listed(engine).slots[to.get()], moved);
+        // An empty slot that was made for a store which never came.
+        if let Some(slot) = former.slot() {
+            engine.unlist_slot(slot);
+        }
+    }
+
     /// Tells whether the page has bytes here.
     pub fn has_backing(&self, engine: &Engine, page: PageIndex) -> bool {
         self.slot(page).is_some_and(|slot| engine.has_page(slot))

@@ -3,22 +3,22 @@
 use vswap_codec::{Compressor, Decompressor};
 use vswap_segment::{AlignedBuf, BLOCK, MAX_ENTRY_BLOCKS};
 
+/// Blocks that one read with neighbours takes: 64 KiB cost little more than 4.
+const RUN_BLOCKS: usize = 16;
+
 /// One thread's codec contexts and its aligned buffer for reading. Made by [`Engine::scratch`](crate::Engine::scratch).
 #[derive(Debug)]
 pub struct Scratch {
     pub(crate) compressor: Compressor,
     pub(crate) decompressor: Decompressor,
-    /// Room for the blocks of one entry.
+    /// Room for the blocks of one entry, and of its neighbours if there is a disk to read them from.
     pub(crate) io: AlignedBuf,
 }
 
 impl Scratch {
-    pub(crate) fn new(compressor: Compressor) -> Self {
-        Self {
-            compressor,
-            decompressor: Decompressor::new(),
-            io: AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK),
-        }
+    pub(crate) fn new(compressor: Compressor, disk: bool) -> Self {
+        let blocks = if disk { RUN_BLOCKS } else { MAX_ENTRY_BLOCKS };
+        Self { compressor, decompressor: Decompressor::new(), io: AlignedBuf::zeroed(blocks * BLOCK) }
     }
 
     /// Memory that it holds.

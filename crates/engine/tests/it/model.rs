@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex};
-use vswap_engine::{BackingKind, CodecChoice, Engine, EngineConfig, OwnerBlock, Scratch};
+use vswap_engine::{BackingKind, CodecChoice, Engine, EngineConfig, Loaded, LoadedFrom, OwnerBlock, Scratch};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -14,6 +14,8 @@ enum Op {
     Load { owner: usize, at: usize },
     Release { owner: usize, at: usize },
     Fork { owner: usize },
+    Move { from: usize, at: usize, owner: usize, to: usize },
+    LoadRun { owner: usize, at: usize },
     Dispose { owner: usize },
     New,
     Writeback { kib: u64 },
@@ -28,6 +30,8 @@ fn op() -> impl Strategy<Value = Op> {
         20 => (owner(), at(), 0..4000u64).prop_map(|(owner, at, number)| Op::Store { owner, at, number }),
         10 => (owner(), at()).prop_map(|(owner, at)| Op::Load { owner, at }),
         8 => (owner(), at()).prop_map(|(owner, at)| Op::Release { owner, at }),
+        3 => (owner(), at(), owner(), at()).prop_map(|(from, at, owner, to)| Op::Move { from, at, owner, to }),
+        4 => (owner(), 0..12usize).prop_map(|(owner, at)| Op::LoadRun { owner, at }),
         4 => owner().prop_map(|owner| Op::Fork { owner }),
         2 => owner().prop_map(|owner| Op::Dispose { owner }),
         1 => Just(Op::New),
@@ -91,6 +95,15 @@ impl World {
                 owner.pages.insert(at, number);
             }
             Op::Load { owner, at } => check(engine, scratch, &owners[owner % count], at)?,
+            Op::LoadRun { owner, at } => check_run(engine, scratch, &owners[owner % count], at)?,
+            Op::Move { from, at, owner, to } if from % count != owner % count => {
+                let [source, target] = owners.get_disjoint_mut([from % count, owner % count]).unwrap();
+                source.block.move_page(engine, index(at), &mut target.block, index(to));
+                match source.pages.remove(&at) {
+                    Some(number) => target.pages.insert(to, number),
+                    None => target.pages.remove(&to),
+                };
+            }
             Op::Release { owner, at } => {
                 let owner = &mut owners[owner % count];
                 owner.block.release(engine, index(at));
@@ -103,7 +116,7 @@ impl World {
                 owners.push(child);
             }
             Op::Dispose { owner } => owners.swap_remove(owner % count).block.dispose(engine),
-            Op::Fork { .. } | Op::Writeback { .. } => {}
+            Op::Fork { .. } | Op::Writeback { .. } | Op::Move { .. } => {}
         }
         Ok(())
     }
@@ -143,12 +156,31 @@ fn check(engine: &Engine, scratch: &mut Scratch, owner: &Owner, at: usize) -> Re
     Ok(())
 }
 
+/// A run gives the first page and, of the others, those that it says, all of them right.
+fn check_run(
+    engine: &Engine,
+    scratch: &mut Scratch,
+    owner: &Owner,
+    from: usize,
+) -> Result<(), TestCaseError> {
+    let slots: Vec<_> = (from..14).map(|at| owner.block.slot(index(at))).collect();
+    let mut pages = vec![[0xee; PAGE_SIZE]; slots.len()];
+    let mut loaded: Vec<Loaded> = slots.iter().map(|_| None).collect();
+    engine.load_run(&slots, &mut pages, &mut loaded, scratch);
+    prop_assert_eq!(loaded[0].is_some(), slots[0].is_some());
+    for (at, (result, bytes)) in loaded.iter().zip(&pages).enumerate() {
+        let (Some(result), Some(number)) = (result, owner.pages.get(&(from + at))) else { continue };
+        prop_assert!(result.is_ok() && *bytes == page(*number), "page {} of the run: {:?}", at, result);
+    }
+    Ok(())
+}
+
 fn cases(count: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(count) }
 }
 
 proptest! {
-    #![proptest_config(cases(150))]
+    #![proptest_config(cases(60))]
 
     #[test]
     fn owners_in_memory_are_maps(ops in prop::collection::vec(op(), 0..300), lz4: bool) {
@@ -236,4 +268,32 @@ fn a_group_pays_for_its_clusters_and_its_limit_holds() {
     }
     assert_eq!(engine.group_usage(GroupId::ROOT), PageCount::ZERO);
     assert!(engine.owner_block(GroupId::new(63)).is_err());
+}
+
+#[test]
+fn a_sequential_scan_of_a_segment_takes_few_reads() {
+    let disk = Flaky::new(64 << 20, Faults::default());
+    let engine = Engine::with_storage(EngineConfig::default(), disk).unwrap();
+    let mut scratch = engine.scratch();
+    let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+    for at in PageIndex::all() {
+        let slot = block.slot_for_store(&engine, at).unwrap();
+        engine.store(slot, &page(at.get() as u64 * 8 + 5), &mut scratch).unwrap();
+    }
+    let report = engine.writeback(ByteCount::mib(4), &mut scratch).unwrap();
+    assert_eq!(report.pages, PageCount::new(512));
+    let slots: Vec<_> = PageIndex::all().map(|at| block.slot(at)).collect();
+    let mut pages = vec![[0; PAGE_SIZE]; 512];
+    let (mut at, mut reads) = (0, 0);
+    while at < 512 {
+        let mut loaded: Vec<Loaded> = (at..512).map(|_| None).collect();
+        engine.load_run(&slots[at..], &mut pages[at..], &mut loaded, &mut scratch);
+        reads += 1;
+        let came = loaded.iter().take_while(|result| matches!(result, Some(Ok(LoadedFrom::Segment)))).count();
+        assert!(came > 0);
+        at += came;
+    }
+    assert!(pages.iter().enumerate().all(|(at, bytes)| *bytes == page(at as u64 * 8 + 5)));
+    assert!(reads < 20, "{reads} reads for 512 pages");
+    block.dispose(&engine);
 }
