@@ -22,7 +22,6 @@
 
 mod addr;
 mod builder;
-mod cleaning;
 mod error;
 mod extents;
 pub mod format;
@@ -34,7 +33,6 @@ mod writer;
 
 pub use addr::{EntryAddr, SegmentId};
 pub use builder::{Appended, SegmentBuilder};
-pub use cleaning::{Cleaned, Relocate};
 pub use error::{FormatError, Full, ReadError, ReleaseError};
 pub use extents::{Extent, TierId};
 pub use format::{CodecTag, RunKey};

@@ -141,3 +141,25 @@ fn a_writer_dropped_with_writes_unclaimed_gives_everything_back() {
     drop(writer);
     assert_eq!(store.stats().segments, 0);
 }
+
+#[test]
+fn a_damaged_segment_is_not_chosen_for_cleaning_again() {
+    let fake = Fake::new(4);
+    let store = SegmentStore::new(fake.clone(), KEY);
+    let mut entries = write_slots(&store, 0..50);
+    let id = entries[0].1.segment();
+    let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
+    assert_eq!(store.pick_to_clean(1.0).map(|chosen| chosen.segment), Some(id));
+    assert_eq!(store.pick_to_clean(1.0), None, "it is being cleaned");
+    fake.edit(|bytes| bytes[20] ^= 1);
+    assert!(store.read_segment(id, &mut buf).is_err());
+    store.stop_cleaning(id);
+    assert_eq!(store.pick_to_clean(1.0), None, "it could not be emptied");
+    // It dies with its last entry like any other, and its number and extent are good again.
+    for (_, addr) in entries.drain(..) {
+        store.release(addr).unwrap();
+    }
+    assert_eq!(write_slots(&store, 0..50)[0].1.segment(), id);
+    assert!(store.read_segment(id, &mut buf).is_ok());
+    assert_eq!(store.pick_to_clean(1.0).map(|chosen| chosen.segment), Some(id));
+}

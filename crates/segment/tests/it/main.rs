@@ -1,6 +1,5 @@
 //! Segments against a storage that breaks in every way, against a reference model, and on a real disk.
 
-mod cleaning;
 mod corruption;
 mod disk;
 mod faults;
