@@ -18,7 +18,7 @@ type Entry = Mutex<Option<(u64, u32)>>;
 
 struct World {
     word: AtomicU64,
-    pool: [Entry; 2],
+    pool: [Entry; 3],
     disk: [Mutex<Option<u32>>; 2],
 }
 
@@ -39,7 +39,7 @@ impl World {
     fn new() -> Arc<Self> {
         let world = Self {
             word: AtomicU64::new(0),
-            pool: [Mutex::new(Some((SLOT, 1))), Mutex::new(None)],
+            pool: [Mutex::new(Some((SLOT, 1))), Mutex::new(None), Mutex::new(None)],
             disk: [Mutex::new(None), Mutex::new(None)],
         };
         world.cell().update(|_| Some(SlotWord::new(Backing::Pool(handle(0)), age()))).unwrap();
@@ -94,7 +94,7 @@ impl World {
             let mut entry = entry.lock().unwrap();
             entry.is_none().then(|| *entry = Some((SLOT, content))).is_some()
         });
-        let backing = Backing::Pool(handle(at.expect("two entries are enough for one slot")));
+        let backing = Backing::Pool(handle(at.expect("a present, a former and a moving entry are the most")));
         let old = self.cell().update(|word| Some(word.with_backing(backing, age()))).unwrap();
         self.free_backing(old);
     }
