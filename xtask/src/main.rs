@@ -6,6 +6,7 @@ mod deaths;
 mod dist;
 mod host;
 mod layers;
+mod licences;
 mod peers;
 mod setup;
 mod suite;
@@ -26,7 +27,7 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Prove the layer table and the habits of the tree.
+    /// Prove the layer table, the habits of the tree and the licences of what it uses.
     Layers,
     /// Install what a bare Debian machine needs.
     SetupMachine(setup::Options),
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
 fn perform() -> Result<()> {
     host::interrupt::catch()?;
     match Command::parse().task {
-        Task::Layers => layers::run().and_then(|()| tidy::run()),
+        Task::Layers => layers::run().and_then(|()| tidy::run()).and_then(|()| licences::run()),
         Task::SetupMachine(options) => setup::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Suite(options) => suite::run(&options),
