@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use vswap_pager::{Adopt, Mover, StagingArea, StubLink};
-use vswap_stub::protocol::STAGING_WINDOWS;
 use vswap_sys::pagemap::Pagemap;
 use vswap_sys::process;
 use vswap_sys::ptrace::{Stop, Tracee};
@@ -65,7 +64,7 @@ impl Supervisor {
         };
         let (stub, uffd) = inject(tracee, pid, gifts)?;
         let probe = Uffd::from_fd(uffd.as_fd().try_clone_to_owned().map_err(failed)?);
-        let staging = StagingArea { base: stub.staging, windows: STAGING_WINDOWS };
+        let staging = StagingArea { base: stub.staging, windows: self.windows };
         let pagemap = Pagemap::open(pid).map_err(failed)?;
         let adopt = Adopt { pid, uffd, mover: Mover::Stub(link), staging, pagemap };
         Ok(Newborn { stub, probe, adopt })

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use vswap_engine::{CodecChoice, Engine, EngineConfig};
 use vswap_pager::{FullPolicy, Pager, PagerConfig};
+use vswap_stub::protocol::STAGING_WINDOWS;
 use vswap_sys::poll::{EVENTS, Epoll};
 use vswap_sys::process::{self, Arguments, Change};
 use vswap_sys::seccomp::Listener;
@@ -39,14 +40,14 @@ type Failure = String;
 
 /// Becomes the engine. `front` is the engine's end of the socket to the front.
 pub(crate) fn run(config: &RunConfig, front: OwnedFd, census: Census, group: i32) -> ! {
-    let copy = front.try_clone();
-    match prepare(config, front, census, group) {
-        Ok(mut main) => main.watch(),
+    match prepare(config, &front, census, group) {
+        Ok(mut main) => {
+            drop(front);
+            main.watch()
+        }
         Err(failure) => {
-            if let Ok(front) = copy {
-                let _ = Message::Say(failure).send(front.as_fd());
-                let _ = Message::Failed.send(front.as_fd());
-            }
+            let _ = Message::Say(failure).send(front.as_fd());
+            let _ = Message::Failed.send(front.as_fd());
             process::leave(1)
         }
     }
@@ -65,7 +66,7 @@ struct Main {
     stubless: HashMap<i32, Instant>,
 }
 
-fn prepare(config: &RunConfig, front: OwnedFd, census: Census, group: i32) -> Result<Main, Failure> {
+fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> Result<Main, Failure> {
     let started = Instant::now();
     let text = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     process::set_group(0, 0).map_err(text("making a process group"))?;
@@ -83,11 +84,11 @@ fn prepare(config: &RunConfig, front: OwnedFd, census: Census, group: i32) -> Re
     process::keep_only(&[front.as_fd(), keeper.as_fd(), program.as_fd()]).map_err(text("/dev/null"))?;
     let _ = std::env::set_current_dir("/");
     process::raise_descriptor_limit();
-    report_panics(&front);
+    report_panics(front);
     let device = open_device();
     let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None })
         .map_err(|error| error.to_string())?;
-    let pager = start_pager(config, engine, &front)?;
+    let pager = start_pager(config, engine, front)?;
     let listener = receive_listener(&program)?;
     let poll = Epoll::new().map_err(text("epoll"))?;
     let supervisor = Arc::new(Supervisor {
@@ -96,11 +97,12 @@ fn prepare(config: &RunConfig, front: OwnedFd, census: Census, group: i32) -> Re
         pager,
         threshold: LEFT_ALONE.min(config.memory.get() / 4),
         device,
+        windows: staging_windows(config),
         filters,
         tree: Tree::default(),
         census,
         poll,
-        front,
+        front: front.try_clone().map_err(text("a descriptor"))?,
         readers: AtomicUsize::new(0),
         idle: AtomicUsize::new(0),
         warned: Warned::default(),
@@ -119,6 +121,12 @@ fn prepare(config: &RunConfig, front: OwnedFd, census: Census, group: i32) -> Re
     };
     main.begin().map_err(text("starting the program"))?;
     Ok(main)
+}
+
+/// Staging windows of each address space: what is staged counts, so a small limit allows few.
+fn staging_windows(config: &RunConfig) -> u32 {
+    let affordable = (config.memory.get() / (32 << 20)).clamp(3, u64::from(STAGING_WINDOWS));
+    affordable as u32
 }
 
 fn codec(codec: Codec) -> CodecChoice {

@@ -52,9 +52,17 @@ impl Managed {
         [self.stub.own.clone(), self.stub.staging_range()]
     }
 
+    /// Its stub was sent away: nothing is moved out, nothing new is managed.
+    fn is_left(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
     /// Manages what there is and is not managed yet.
     pub(crate) fn look(&self, memory: &Memory) -> io::Result<()> {
         memory.unseen.store(0, Relaxed);
+        if self.is_left() {
+            return Ok(());
+        }
         for range in manageable_ranges(self.space.pid(), &self.own())? {
             if let Err(error) = self.space.manage(range.clone()) {
                 // The program may have taken it away meanwhile, or serves its faults itself.
@@ -92,7 +100,7 @@ impl Call<'_> {
         };
         let work = self.memory.work.lock();
         managed.space.barrier_for_mapping();
-        if flags & call::MAP_UNUSUAL != 0 {
+        if flags & call::MAP_UNUSUAL != 0 || managed.is_left() {
             return self.proceed();
         }
         if len < MADE_BY_STUB {
@@ -140,6 +148,9 @@ impl Call<'_> {
         };
         let _work = self.memory.work.lock();
         managed.space.barrier_for_mapping();
+        if managed.is_left() {
+            return self.proceed();
+        }
         let mark = self.supervisor.mark;
         let mut before = self.memory.heap_end.load(Relaxed);
         if before == 0 {
@@ -166,6 +177,9 @@ impl Call<'_> {
         // Nothing may be in flight or staged while pages change their addresses.
         let _hold = managed.space.hold();
         managed.space.barrier_for_mapping();
+        if managed.is_left() {
+            return self.proceed();
+        }
         let args = [old, old_len, new_len, flags, new, self.supervisor.mark];
         let made = self.through_stub(&managed, call::MREMAP, args);
         if let Ok(at) = made {

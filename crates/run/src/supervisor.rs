@@ -33,6 +33,8 @@ pub(crate) struct Supervisor {
     pub(crate) threshold: u64,
     /// An open `/dev/userfaultfd` for programs that may not make a userfaultfd.
     pub(crate) device: Option<OwnedFd>,
+    /// Staging windows of each address space that are used.
+    pub(crate) windows: u32,
     /// Seccomp filters on a program that installed none itself.
     pub(crate) filters: u32,
     pub(crate) tree: Tree,

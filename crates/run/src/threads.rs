@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use vswap_sys::process;
+use vswap_sys::{call, process};
 
 use crate::supervisor::Call;
 use crate::tree::Managed;
@@ -77,9 +77,26 @@ impl Call<'_> {
         self.proceed();
     }
 
-    /// `unshare` and `setns`, some kinds of which need a process of one thread.
+    /// `unshare` and `setns`, some kinds of which need a process of one thread. Then the stub goes for good: what is out
+    /// is still brought in from outside, nothing more is moved out, and new mappings are not managed.
     pub(crate) fn change_namespaces(&self) {
+        let flags = if i64::from(self.notification.nr) == call::UNSHARE { self.arg(0) } else { self.arg(1) };
+        // `setns` with 0 leaves the kind to the descriptor.
+        let needs_one_thread = flags == 0 || flags & (call::CLONE_NEWUSER | call::CLONE_NEWTIME) != 0;
+        if needs_one_thread
+            && let Some(managed) = self.memory.managed()
+            && self.is_alone(&managed)
+        {
+            let _work = self.memory.work.lock();
+            drop(managed.space.hold());
+            self.send_away(&managed);
+        }
         self.proceed();
+    }
+
+    fn is_alone(&self, managed: &Managed) -> bool {
+        process::threads(self.process.pid)
+            .is_ok_and(|threads| threads.iter().all(|&tid| tid == managed.stub.tid || tid == self.tid()))
     }
 }
 

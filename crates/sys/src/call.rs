@@ -96,6 +96,8 @@ pub const CLONE_CHILD_SETTID: u64 = libc::CLONE_CHILD_SETTID as u64;
 pub const CLONE_UNTRACED: u64 = libc::CLONE_UNTRACED as u64;
 /// The child has a new user namespace.
 pub const CLONE_NEWUSER: u64 = libc::CLONE_NEWUSER as u64;
+/// The child has a new time namespace (`include/uapi/linux/sched.h`).
+pub const CLONE_NEWTIME: u64 = 0x80;
 /// A stub: a thread with its own descriptor table and its own working directory.
 pub const STUB_CLONE_FLAGS: u64 =
     (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM) as u64;
