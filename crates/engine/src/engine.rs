@@ -170,13 +170,13 @@ impl Engine {
         self.pool.stats().payload
     }
 
-    /// Memory of slots, private lists, dictionaries, samples and the books of the disk.
+    /// Memory of slots, private lists, dictionaries and the books of the disk.
     pub fn metadata_bytes(&self) -> ByteCount {
         let lists = self.lists.load(Ordering::Relaxed) * LIST_BYTES as u64;
         // A line of the table of large counts is about three words with its share of empty ones.
         let counts = self.large_counts.len() * 3 * size_of::<u64>();
         let disk = self.disk.as_ref().map_or(0, Disk::metadata_bytes);
-        let others = counts + self.dictionaries.memory() + self.trainer.memory() + disk;
+        let others = counts + self.dictionaries.memory() + disk;
         ByteCount::new(self.space.memory() + lists + others as u64)
     }
 

@@ -84,12 +84,12 @@ impl Engine {
         if scratch.compressor.dictionary() != self.trainer.current() {
             scratch.compressor = self.compressor();
         }
-        self.trainer.offer(page);
         let encoded = scratch.compressor.compress(page);
         let length = encoded.bytes.len();
         let inserted = self.pool.insert(slot, entry_tag(encoded.tag), encoded.bytes);
         let handle = inserted.map_err(|_| StoreError::PoolFull { slot, length, held: self.pool.held() })?;
         self.replace(slot, cell, Backing::Pool(handle));
+        self.trainer.offer(slot);
         let raw = length == PAGE_SIZE;
         Counters::add(if raw { &self.counters.stored_raw } else { &self.counters.stored_compressed }, 1);
         Counters::add(&self.counters.stored_bytes, length as u64);

@@ -1,4 +1,7 @@
-//! [`Trainer`]: collects samples of what is stored and turns them into dictionaries.
+//! [`Trainer`]: picks samples of what is stored and turns them into dictionaries.
+//!
+//! A sample is the number of a slot, nothing more: its page is read back from the pool when it is needed (if another page is
+//! there by then, it is as good a sample).
 //!
 //! Samples are spread over a growing number of stores (each collection four times as long as the one before), so the first
 //! dictionary comes early and later ones know more of the workload. Training takes tens of milliseconds, so it is never done
@@ -6,17 +9,20 @@
 //! was not trained on come out shorter than without it.
 
 use crate::engine::Engine;
+use crate::movement::{codec_tag, decodes};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use vswap_codec::{Compressor, Dictionary, DictionaryId, Method};
-use vswap_core::Page;
+use vswap_codec::{Compressor, Decompressor, Dictionary, DictionaryId, Method};
+use vswap_core::{ByteCount, PAGE_SIZE, Page, SlotId};
 
-/// Samples of one collection: 400 KiB; fewer than zstd's advice, which costs 1 % of ratio and halves time and memory.
+/// Samples of one collection; fewer than zstd's advice, which costs 1 % of ratio and halves time and memory.
 const SAMPLES: usize = 200;
 /// Of them, those kept apart to judge the result by.
 const HELD_OUT: usize = 50;
 /// Stores over which the first collection is spread.
 const FIRST_SPREAD: u64 = 1600;
+/// Training takes some 8 MiB for a moment: not before the pool itself holds that much.
+const LEAST_POOL: ByteCount = ByteCount::mib(6);
 /// Dictionaries that are ever trained: the last one is adopted after 1600 * 4^5 stores, 6.5 GiB of pages.
 const ROUNDS: u32 = 6;
 
@@ -36,7 +42,7 @@ pub(crate) struct Trainer {
 
 #[derive(Debug, Default)]
 struct Collection {
-    samples: Vec<Page>,
+    slots: Vec<SlotId>,
     rounds: u32,
 }
 
@@ -57,8 +63,8 @@ impl Trainer {
         DictionaryId::new(self.current.load(Ordering::Relaxed))
     }
 
-    /// Shows a page that is being stored; now and then it is copied.
-    pub(crate) fn offer(&self, page: &Page) {
+    /// Tells of a page that was stored; now and then it is remembered.
+    pub(crate) fn offer(&self, slot: SlotId) {
         // All relaxed: which pages are taken is a matter of chance anyway.
         if !self.wanted.load(Ordering::Relaxed) || self.ready.load(Ordering::Relaxed) {
             return;
@@ -68,34 +74,26 @@ impl Trainer {
             return;
         }
         let Some(mut collection) = self.collection.try_lock() else { return };
-        if collection.samples.len() < SAMPLES {
-            collection.samples.push(*page);
-            if collection.samples.len() == SAMPLES {
+        if collection.slots.len() < SAMPLES {
+            collection.slots.push(slot);
+            if collection.slots.len() == SAMPLES {
                 self.ready.store(true, Ordering::Relaxed);
             }
         }
     }
 
     /// Takes a complete collection and starts the next one, if there is to be one.
-    fn take(&self) -> Option<Vec<Page>> {
-        if !self.ready.load(Ordering::Relaxed) {
-            return None;
-        }
+    fn take(&self) -> Option<Vec<SlotId>> {
         let mut collection = self.collection.lock();
-        if collection.samples.len() < SAMPLES {
+        if collection.slots.len() < SAMPLES {
             return None;
         }
-        let samples = std::mem::take(&mut collection.samples);
+        let slots = std::mem::take(&mut collection.slots);
         collection.rounds += 1;
         self.every.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |every| Some(every * 4)).ok();
         self.wanted.store(collection.rounds < ROUNDS, Ordering::Relaxed);
         self.ready.store(false, Ordering::Relaxed);
-        Some(samples)
-    }
-
-    /// Memory of the samples.
-    pub(crate) fn memory(&self) -> usize {
-        self.collection.lock().samples.capacity() * size_of::<Page>()
+        Some(slots)
     }
 }
 
@@ -108,8 +106,12 @@ impl Engine {
     /// Does what waits to be done at leisure: trains a dictionary when enough samples came (tens of milliseconds, once in a while).
     /// For a background thread, every so often; when there is nothing to do it costs one load. Tells whether it did something.
     pub fn maintain(&self) -> bool {
-        let Some(samples) = self.trainer.take() else { return false };
-        let (held_out, samples) = samples.split_at(HELD_OUT);
+        if !self.trainer.ready.load(Ordering::Relaxed) || self.pool.held() < LEAST_POOL {
+            return false;
+        }
+        let Some(slots) = self.trainer.take() else { return false };
+        let samples = self.pages_in_pool(&slots);
+        let Some((held_out, samples)) = samples.split_at_checked(HELD_OUT) else { return true };
         let present = encoded_bytes(self.compressor(), held_out);
         // Nothing to learn, or no room for more: what is in use stays in use.
         let Ok(bytes) = Dictionary::train(samples) else { return true };
@@ -119,5 +121,20 @@ impl Engine {
             self.trainer.current.store(made.id().get(), Ordering::Relaxed);
         }
         true
+    }
+
+    /// The pages of those slots that have them in the pool now. Nobody keeps their owners from changing them meanwhile;
+    /// an entry is read whole or not at all in any case.
+    fn pages_in_pool(&self, slots: &[SlotId]) -> Vec<Page> {
+        let mut decompressor = Decompressor::new();
+        let mut read = |slot: SlotId| {
+            let mut page = [0; PAGE_SIZE];
+            let handle = self.word(slot).backing().pool_entry()?;
+            let known = &self.dictionaries;
+            let decode =
+                |tag, bytes: &[u8]| decodes(&mut decompressor, codec_tag(tag), bytes, known, &mut page);
+            self.pool.read(handle, slot, decode)?.then_some(page)
+        };
+        slots.iter().filter_map(|slot| read(*slot)).collect()
     }
 }

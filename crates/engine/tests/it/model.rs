@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex};
-use vswap_engine::{BackingKind, CodecChoice, Engine, EngineConfig, Loaded, LoadedFrom, OwnerBlock, Scratch};
+use vswap_engine::{
+    BackingKind, CodecChoice, Engine, EngineConfig, Loaded, LoadedFrom, OwnerBlock, Scratch, StoredAs,
+};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -296,4 +298,49 @@ fn a_sequential_scan_of_a_segment_takes_few_reads() {
     assert!(pages.iter().enumerate().all(|(at, bytes)| *bytes == page(at as u64 * 8 + 5)));
     assert!(reads < 20, "{reads} reads for 512 pages");
     block.dispose(&engine);
+}
+
+/// Pages of one kind, as a program's heap has them: common parts that a dictionary can learn.
+fn record(number: u64) -> [u8; PAGE_SIZE] {
+    let mut page = [0; PAGE_SIZE];
+    for (at, word) in page.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let mixed = (number * 512 + at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24;
+        *word = match at % 4 {
+            0 => 0x7f3a_5500_0000 | (mixed & 0xff_fff0),
+            1 => 0x55d0_1020_3040 + (at as u64 % 24) * 0x1110,
+            2 => mixed & 7,
+            _ => 0,
+        }
+        .to_le_bytes();
+    }
+    page
+}
+
+#[test]
+fn a_dictionary_is_learnt_once_there_is_enough_and_old_pages_stay_readable() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut scratch = engine.scratch();
+    let mut blocks: Vec<_> = (0..48).map(|_| engine.owner_block(GroupId::ROOT).unwrap()).collect();
+    let mut lengths = [0, 0];
+    for (half, length) in lengths.iter_mut().enumerate() {
+        for number in half * 12_288..(half + 1) * 12_288 {
+            let at = index(number % 512);
+            let slot = blocks[number / 512].slot_for_store(&engine, at).unwrap();
+            match engine.store(slot, &record(number as u64), &mut scratch).unwrap() {
+                StoredAs::Pool { length: stored } => *length += stored,
+                other => panic!("{other:?}"),
+            }
+        }
+        let learnt = engine.maintain();
+        assert!(learnt || half == 1, "the pool holds {}", engine.pool_bytes());
+    }
+    assert!(lengths[1] < lengths[0], "{lengths:?}: no shorter with a dictionary");
+    let mut bytes = [0; PAGE_SIZE];
+    for number in (0..24_576).step_by(97) {
+        let slot = blocks[number / 512].slot(index(number % 512)).unwrap();
+        engine.load(slot, &mut bytes, &mut scratch).unwrap();
+        assert!(bytes == record(number as u64), "page {number}");
+    }
+    blocks.into_iter().for_each(|block| block.dispose(&engine));
+    assert_eq!(engine.pool_payload(), ByteCount::ZERO);
 }

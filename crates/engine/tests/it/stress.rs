@@ -237,7 +237,7 @@ fn four_threads_on_a_sound_disk_read_what_they_stored() {
     let world = World::new(engine_on(disk), false);
     for seed in 0..3 {
         println!("seed {seed}");
-        world.run(seed, 6_000);
+        world.run(seed, 2_500);
     }
     assert!(world.engine.stats().written_pages.get() > 0, "the test did write back");
     world.finish();
@@ -247,7 +247,7 @@ fn four_threads_on_a_sound_disk_read_what_they_stored() {
 fn a_disk_too_small_pushes_back_and_loses_nothing() {
     let disk = Flaky::new(4 << 20, Faults::default());
     let world = World::new(engine_on(disk), false);
-    world.run(11, 8_000);
+    world.run(11, 4_000);
     world.finish();
 }
 
@@ -266,7 +266,7 @@ fn a_failing_disk_gives_errors_and_never_wrong_bytes() {
     let world = World::new(engine_on(Arc::clone(&disk)), true);
     for seed in 20..23 {
         println!("seed {seed}");
-        world.run(seed, 6_000);
+        world.run(seed, 2_500);
     }
     assert!(disk.injected() > 100, "{} faults", disk.injected());
     assert!(world.errors.load(Ordering::Relaxed) > 0);
@@ -281,7 +281,7 @@ fn a_failed_write_leaves_the_pages_readable() {
     let engine = engine_on(disk);
     // Reads are sound, so no load may fail whatever writes do: `faulty` only for writeback's sake.
     let world = World::new(engine, true);
-    world.run(31, 8_000);
+    world.run(31, 4_000);
     assert_eq!(world.errors.load(Ordering::Relaxed), 0, "loads failed though only writes did");
     world.finish();
 }
