@@ -15,6 +15,6 @@ mod slot;
 fn cases(count: u32) -> proptest::prelude::ProptestConfig {
     proptest::prelude::ProptestConfig {
         failure_persistence: None,
-        ..proptest::prelude::ProptestConfig::with_cases(if cfg!(miri) { 8 } else { count })
+        ..proptest::prelude::ProptestConfig::with_cases(if cfg!(miri) { 2 } else { count })
     }
 }

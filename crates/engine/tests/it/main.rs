@@ -2,4 +2,5 @@
 mod flaky;
 mod model;
 mod pages;
+mod segments;
 mod stress;

@@ -115,7 +115,7 @@ fn check_whole(pool: &Pool<HeapSource>, model: &Model) -> Result<(), TestCaseErr
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 200 })
+        ..ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 })
     })]
 
     #[test]
