@@ -96,7 +96,6 @@ struct Batch {
     installed: Bitmap512,
     /// Installed without write protection: the slot is let go.
     dirty: Bitmap512,
-    again: bool,
 }
 
 impl Shared {
@@ -321,7 +320,6 @@ impl Shared {
             from: [None; READAHEAD_MAX],
             installed: Bitmap512::EMPTY,
             dirty: Bitmap512::EMPTY,
-            again: false,
         };
         for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
             *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
@@ -384,7 +382,6 @@ impl Shared {
             }
             i += done.done;
             if done.errno != 0 && !done.found {
-                batch.again = done.errno == libc_errno::EAGAIN;
                 return;
             }
         }
@@ -416,11 +413,12 @@ impl Shared {
             self.counters.poisoned.fetch_add(1, Relaxed);
             let _ = space.uffd.poison(block.address(page), PAGE_BYTES);
         }
+        let missed = !all.and_not(&(batch.installed | lost)).is_empty();
+        if missed {
+            // Threads may have come to wait for any of these pages while they were busy.
+            let _ = space.uffd.wake(fault.address, batch.count as u64 * PAGE_BYTES);
+        }
         if !batch.installed.get(batch.first) && !lost.get(batch.first) {
-            if batch.again {
-                return Outcome::Again;
-            }
-            let _ = space.uffd.wake(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
         let kind = match batch.from[0] {

@@ -20,6 +20,9 @@ use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, EngineError, OwnerBlock};
 use vswap_sys::poll::{Epoll, Event, allowed_cpus};
 
+/// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
+const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
+
 /// What to do when nothing more can be moved out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullPolicy {
@@ -134,14 +137,25 @@ impl Shared {
     /// One evictor's life.
     fn evictor(&self) {
         let mut tools = Tools::new(self);
+        let mut moved = Instant::now();
         while !self.stopping() {
-            if self.budget.wanted() == 0 || !self.relieve(&mut tools) {
+            if self.budget.wanted() == 0 {
+                moved = Instant::now();
                 self.budget.wait_for_call(Duration::from_millis(50));
+            } else if self.relieve(&mut tools) {
+                moved = Instant::now();
+            } else {
+                // Evictions in flight, or a hold, may be all that is in the way: only a while without any progress
+                // tells that nothing is left.
+                std::thread::sleep(Duration::from_millis(1));
+                if moved.elapsed() > GIVE_UP_AFTER {
+                    self.nothing_left();
+                }
             }
         }
     }
 
-    /// Moves pages out until enough is free. `false` if nothing could be done.
+    /// Moves some pages out. `false` if nothing could be done.
     fn relieve(&self, tools: &mut Tools) -> bool {
         for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced] {
             if self.evict_some(tools, effort) {
@@ -152,8 +166,6 @@ impl Shared {
                 return true;
             }
         }
-        self.nothing_left();
-        std::thread::sleep(Duration::from_millis(1));
         false
     }
 
@@ -190,6 +202,7 @@ impl Shared {
         let share = self.budget.limit() * 4096 * self.config.pool_percent / 100;
         let mut sampled = Instant::now() - Duration::from_secs(1);
         while !self.stopping() {
+            self.engine.maintain();
             let pool = self.engine.pool_bytes();
             self.budget.set_pool(pool);
             if sampled.elapsed() > Duration::from_millis(100) {

@@ -137,6 +137,7 @@ impl Space {
         if range.is_empty() {
             return Ok(());
         }
+        tracing::debug!(pid = self.pid, start = range.start, end = range.end, "manage");
         self.make_blocks(&range)?;
         self.uffd.register(range.start, range.end - range.start, true)?;
         self.settle(range.start)?;
@@ -188,10 +189,12 @@ impl Space {
     ///
     /// An unmap of the same addresses may have happened in the kernel and its event not be queued yet; the kernel counts
     /// such calls (`mmap_changing`) and refuses write-protection meanwhile, which is what is asked here at `probe`.
+    /// To protect is harmless: at worst a dirty page gets a fault at its next write that finds nothing to do. To lift
+    /// protection would let a clean page be written behind our back.
     fn settle(&self, probe: u64) -> io::Result<()> {
         for _ in 0..100_000 {
             self.drain();
-            match self.uffd.protect(probe, PAGE_BYTES, false) {
+            match self.uffd.protect(probe, PAGE_BYTES, true) {
                 Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) => std::thread::yield_now(),
                 Err(error) if error.raw_os_error() == Some(libc_errno::ESRCH) => return Err(error),
                 _ => return Ok(()),
@@ -217,6 +220,9 @@ impl Space {
         let _gate = self.gate.write();
         let count = self.uffd.read(messages).unwrap_or(0);
         for message in &messages[..count] {
+            if !matches!(message, Message::Fault { .. }) {
+                tracing::debug!(pid = self.pid, ?message, "event");
+            }
             match *message {
                 Message::Remove { start, end } => self.remove(start..end),
                 Message::Unmap { start, end } => self.unmap(start..end),
