@@ -201,8 +201,25 @@ impl Shared {
         }
     }
 
+    /// Waits until no staged page is still being installed.
+    ///
+    /// A page may be taken unasked between its install and the handler's note of it. Only that note tells whether its
+    /// backing still holds: let out before, a write would be lost and the note would call the page resident. No page
+    /// that is staged becomes busy, so this is over once and for all.
+    fn wait_for_installs(&self, space: &Space, block: &Block) {
+        loop {
+            let state = block.state.lock();
+            if (state.staged & state.busy).is_empty() || space.is_dead() || self.stopping() {
+                return;
+            }
+            drop(state);
+            std::thread::sleep(Duration::from_micros(20));
+        }
+    }
+
     /// Stores the dirty pages of a staged window, lets all of its pages be out, and discards it.
     fn write_down(&self, space: &Space, window: usize, block: &Block, tools: &mut Tools) {
+        self.wait_for_installs(space, block);
         let address = space.windows.lock().address(window);
         let before = block.state.lock().staged.count();
         let mut dirty_pages = 0;
