@@ -62,6 +62,8 @@ pub struct BlockState {
     pub window: Option<usize>,
     /// Page after the last one faulted in, and how many pages the next read ahead takes.
     pub next_expected: u16,
+    /// Page after the last one whose write protection was lifted.
+    pub next_write: u16,
     /// Read-ahead size in pages.
     pub readahead: u16,
     /// Evictions so far, in pages, when this block was last evicted from.
@@ -91,6 +93,7 @@ impl Block {
                 heat: [none; 2],
                 window: None,
                 next_expected: u16::MAX,
+                next_write: u16::MAX,
                 readahead: 1,
                 evicted_at: 0,
             }),

@@ -11,13 +11,15 @@ use parking_lot::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use vswap_core::{Bitmap512, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex, SlotId};
-use vswap_engine::{LoadedFrom, Scratch};
+use vswap_engine::{Loaded, LoadedFrom, Scratch};
 use vswap_sys::uffd::Install;
 
 /// Pages brought in by one fault at most.
 pub(crate) const READAHEAD_MAX: usize = 32;
 /// Zero pages given by one fault at most.
 const ZERO_AHEAD_MAX: u16 = 256;
+/// Clean pages that one write fault makes dirty when the program writes page after page.
+const WRITE_AHEAD: usize = 16;
 /// Heat of a page that was asked for while staged.
 const HEAT_SECOND_CHANCE: u8 = 2;
 
@@ -92,7 +94,7 @@ struct Batch {
     first: PageIndex,
     count: usize,
     slots: [Option<SlotId>; READAHEAD_MAX],
-    from: [Option<LoadedFrom>; READAHEAD_MAX],
+    loaded: [Loaded; READAHEAD_MAX],
     installed: Bitmap512,
     /// Installed without write protection: the slot is let go.
     dirty: Bitmap512,
@@ -145,11 +147,21 @@ impl Shared {
             let _ = space.uffd.wake(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
-        if state.backed.get(page) {
-            state.release_slot(&self.engine, page);
+        let ahead = if state.next_write as usize == page.get() { WRITE_AHEAD } else { 1 };
+        let clean = state.resident & state.backed;
+        let count = run_length(&clean, page, ahead);
+        state.next_write = (page.get() + count) as u16;
+        for page in Bitmap512::from_range(page, count).iter() {
+            if state.backed.get(page) {
+                state.release_slot(&self.engine, page);
+            }
         }
-        // Under the block's lock, so that nobody makes the page clean again in between.
-        let lifted = space.uffd.protect(fault.address, PAGE_BYTES, false);
+        // Under the block's lock, so that nobody makes the pages clean again in between.
+        let mut lifted = space.uffd.protect(fault.address, count as u64 * PAGE_BYTES, false);
+        if count > 1 && lifted.as_ref().is_err_and(|error| error.raw_os_error() != Some(libc_errno::EAGAIN)) {
+            // The run crosses mappings. The others are dirty and still protected: their next write comes here again.
+            lifted = space.uffd.protect(fault.address, PAGE_BYTES, false);
+        }
         drop(state);
         self.counters.fault(FaultKind::Write, fault.since.elapsed());
         match lifted.map_err(|error| error.raw_os_error()) {
@@ -317,7 +329,7 @@ impl Shared {
             first: page,
             count,
             slots: [None; READAHEAD_MAX],
-            from: [None; READAHEAD_MAX],
+            loaded: [const { None }; READAHEAD_MAX],
             installed: Bitmap512::EMPTY,
             dirty: Bitmap512::EMPTY,
         };
@@ -337,12 +349,10 @@ impl Shared {
     }
 
     fn load(&self, batch: &mut Batch, hands: &mut Hands) {
-        for i in 0..batch.count {
-            let Some(slot) = batch.slots[i] else { continue };
-            match self.engine.load(slot, &mut hands.pages[i], &mut hands.scratch) {
-                Ok(from) => batch.from[i] = Some(from),
-                Err(error) => tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS"),
-            }
+        let slots = &batch.slots[..batch.count];
+        self.engine.load_run(slots, &mut hands.pages, &mut batch.loaded, &mut hands.scratch);
+        for error in batch.loaded.iter().flatten().filter_map(|result| result.as_ref().err()) {
+            tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS");
         }
     }
 
@@ -352,7 +362,8 @@ impl Shared {
         let cancelled = block.state.lock().cancelled;
         let first = batch.first.get();
         let fit = |batch: &Batch, i: usize| {
-            batch.from[i].is_some() && PageIndex::new(first + i).is_some_and(|page| !cancelled.get(page))
+            matches!(batch.loaded[i], Some(Ok(_)))
+                && PageIndex::new(first + i).is_some_and(|page| !cancelled.get(page))
         };
         let mut i = 0;
         while i < batch.count {
@@ -360,20 +371,20 @@ impl Shared {
                 i += 1;
                 continue;
             }
-            let alone = i == 0 && write;
             let mut end = i + 1;
-            while !alone && end < batch.count && fit(batch, end) {
+            while end < batch.count && fit(batch, end) {
                 end += 1;
             }
             let start = PageIndex::of_addr(batch.first.byte_offset() + i as u64 * PAGE_BYTES);
-            let how = Install { protect: !alone, no_wake: false };
+            let how = Install { protect: !write, no_wake: false };
             let done = in_one_mapping(end - i, |count| {
                 let bytes = hands.pages[i..i + count].as_flattened();
                 installed(space.uffd.copy(block.address(start), bytes, how), count)
             });
             batch.installed |= Bitmap512::from_range(start, done.done);
-            if alone && done.done > 0 {
-                batch.dirty.set(start);
+            if write {
+                // Who writes page after page would only be stopped at each of them.
+                batch.dirty |= Bitmap512::from_range(start, done.done);
             }
             if done.found
                 && let Some(page) = PageIndex::new(start.get() + done.done - 1)
@@ -403,7 +414,7 @@ impl Shared {
         }
         let mut lost = Bitmap512::EMPTY;
         for (i, page) in all.iter().enumerate() {
-            if batch.from[i].is_none() && !gone.get(page) {
+            if matches!(batch.loaded[i], Some(Err(_))) && !gone.get(page) {
                 lost.set(page);
             }
         }
@@ -421,9 +432,9 @@ impl Shared {
         if !batch.installed.get(batch.first) && !lost.get(batch.first) {
             return Outcome::Done;
         }
-        let kind = match batch.from[0] {
-            Some(LoadedFrom::Segment) => FaultKind::Segment,
-            Some(LoadedFrom::Fill | LoadedFrom::Empty) => FaultKind::Fill,
+        let kind = match batch.loaded[0] {
+            Some(Ok(LoadedFrom::Segment)) => FaultKind::Segment,
+            Some(Ok(LoadedFrom::Fill | LoadedFrom::Empty)) => FaultKind::Fill,
             _ => FaultKind::Pool,
         };
         self.counters.read_ahead.fetch_add(batch.installed.count().saturating_sub(1) as u64, Relaxed);
