@@ -89,7 +89,8 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
     let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None })
         .map_err(|error| error.to_string())?;
     let pager = start_pager(config, engine, front)?;
-    let listener = receive_listener(&program)?;
+    let (listener, pid) = receive_listener(&program)?;
+    let _ = Message::Program(pid).send(front.as_fd());
     let poll = Epoll::new().map_err(text("epoll"))?;
     let supervisor = Arc::new(Supervisor {
         listener,
@@ -161,14 +162,15 @@ fn open_device() -> Option<OwnedFd> {
     std::fs::File::options().read(true).write(true).open("/dev/userfaultfd").ok().map(OwnedFd::from)
 }
 
-fn receive_listener(program: &OwnedFd) -> Result<Listener, Failure> {
+/// The listener, and the program's number.
+fn receive_listener(program: &OwnedFd) -> Result<(Listener, i32), Failure> {
     const EBUSY: i32 = 16;
     match Message::receive(program.as_fd()) {
-        Ok(Some((Message::Installed(_), Some(fd)))) => {
+        Ok(Some((Message::Installed(pid), Some(fd)))) => {
             let listener = Listener::from_fd(fd);
             // Older kernels wake asynchronously: slower, not wrong.
             let _ = listener.wake_synchronously();
-            Ok(listener)
+            Ok((listener, pid))
         }
         Ok(Some((Message::NotInstalled(EBUSY), _))) => Err(
             "a seccomp supervisor watches this process already (another vswap run, or a container's): they cannot be \

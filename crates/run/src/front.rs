@@ -28,6 +28,8 @@ struct Front<'a> {
     config: &'a RunConfig,
     stats_json: Option<PathBuf>,
     program: Option<i32>,
+    /// Signals that came before there was a program.
+    early: Vec<i32>,
     outcome: Option<ExitOutcome>,
 }
 
@@ -46,8 +48,14 @@ pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, census: &Census) -> Ex
             return ExitOutcome::Code(EXIT_VSWAP);
         }
     };
-    let mut front =
-        Front { census, config, stats_json: config.stats_json.clone(), program: None, outcome: None };
+    let mut front = Front {
+        census,
+        config,
+        stats_json: config.stats_json.clone(),
+        program: None,
+        early: Vec::new(),
+        outcome: None,
+    };
     loop {
         let mut tokens = [0; EVENTS];
         let n = poll.wait(&mut tokens, -1).unwrap_or(0);
@@ -77,18 +85,26 @@ pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, census: &Census) -> Ex
 }
 
 impl Front<'_> {
-    fn pass_on(&self, arrived: signal::Arrived) {
+    fn pass_on(&mut self, arrived: signal::Arrived) {
         if arrived.by_kernel || self.outcome.is_some() {
             return;
         }
-        if let Some(pid) = self.program {
-            let _ = process::kill(pid, arrived.signal);
+        match self.program {
+            Some(pid) => {
+                let _ = process::kill(pid, arrived.signal);
+            }
+            None => self.early.push(arrived.signal),
         }
     }
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Program(pid) => self.program = Some(pid),
+            Message::Program(pid) => {
+                self.program = Some(pid);
+                for signal in self.early.drain(..) {
+                    let _ = process::kill(pid, signal);
+                }
+            }
             Message::Say(text) => say(&text),
             Message::Stats(table, json) => self.show(&table, &json),
             Message::KillAll => self.census.kill_all(),

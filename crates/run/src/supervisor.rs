@@ -88,6 +88,8 @@ impl Supervisor {
     }
 
     fn read(self: Arc<Self>) {
+        // A signal that comes before a notification has been read interrupts the call: be quick.
+        vswap_sys::process::hurry();
         loop {
             if self.idle.fetch_add(1, SeqCst) > 4 {
                 break;

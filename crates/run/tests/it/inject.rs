@@ -37,7 +37,8 @@ fn give_stub(pid: i32) -> (Stub, Client) {
     let mut tracee = Tracee::seize(pid, 0).unwrap();
     tracee.interrupt().unwrap();
     assert_eq!(tracee.wait().unwrap(), Stop::Rest);
-    let (stub, _uffd) = inject(&mut tracee, pid, Gifts { mark: 77, ring: memory.fd(), device: None }).unwrap();
+    let (stub, _uffd) =
+        inject(&mut tracee, pid, Gifts { mark: 77, ring: memory.fd(), device: None }).unwrap();
     tracee.detach(0).unwrap();
     (stub, Client(memory))
 }

@@ -1,3 +1,6 @@
 //! Programs with a stub, and whole runs. Each test is named for what went wrong, or would.
 
+mod endings;
 mod inject;
+mod programs;
+mod traps;

@@ -1,0 +1,176 @@
+//! One test for each trap that was met on the way into a process: what would go wrong is in its name.
+
+use crate::programs::{check, compile, text, within};
+
+#[test]
+fn a_forked_child_reads_zeroes_where_its_parents_pages_are_out() {
+    check(
+        "fork_reads",
+        "int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press();
+          for(int k=0;k<3;k++){ pid_t c=fork(); if(!c){ int b=wrong(p,48*MIB,1); fill(p,16*MIB,2); b+=wrong(p,16*MIB,2); _exit(b!=0);} 
+            if(status_of(c)) return 1; } return wrong(p,48*MIB,1)!=0; }",
+    );
+}
+
+#[test]
+fn a_child_tid_written_before_the_first_instruction_wipes_an_evicted_page() {
+    check(
+        "child_tid",
+        "int main(){ char*d=area(4096); memset(d,0xab,4096); char*more=area(32*MIB); fill(more,32*MIB,3); press();
+          long k=syscall(SYS_clone,CLONE_CHILD_SETTID|SIGCHLD,0,0,d+100,0);
+          if(!k){ int bad=(unsigned char)d[0]!=0xab||(unsigned char)d[4095]!=0xab||*(int*)(d+100)!=getpid(); _exit(bad);} 
+          return status_of(k)!=0; }",
+    );
+}
+
+#[test]
+fn an_evicted_clear_child_tid_leaves_a_join_hanging() {
+    check(
+        "clear_tid",
+        "static int t(void*x){ while(!*(volatile int*)x) usleep(1000); syscall(SYS_exit,0); return 0; }
+         int main(){ int*go=(int*)area(4096); char*st=area(65536); int*word=(int*)area(4096); char*more=area(32*MIB); fill(more,32*MIB,3);
+          *word=77; clone(t,st+65536,CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_SIGHAND|CLONE_THREAD|CLONE_SYSVSEM|CLONE_CHILD_CLEARTID,go,0,0,word);
+          press(); *go=1; for(int i=0;i<2000&&*(volatile int*)word;i++) usleep(1000); return *word!=0; }",
+    );
+}
+
+#[test]
+fn an_evicted_robust_list_is_not_walked_when_its_thread_dies() {
+    check(
+        "robust",
+        "static pthread_mutex_t*mx; static void*t(void*x){ pthread_mutex_lock(mx); *(volatile int*)x=1; for(;;) pause(); }
+         int main(){ mx=mmap(0,4096,3,MAP_SHARED|MAP_ANONYMOUS,-1,0); volatile int*up=mmap(0,4096,3,MAP_SHARED|MAP_ANONYMOUS,-1,0);
+          pthread_mutexattr_t a; pthread_mutexattr_init(&a); pthread_mutexattr_setpshared(&a,1); pthread_mutexattr_setrobust(&a,1); pthread_mutex_init(mx,&a);
+          pid_t k=fork(); if(!k){ char*more=area(32*MIB); fill(more,32*MIB,3); pthread_t h; pthread_create(&h,0,t,(void*)up); while(!*up) usleep(1000); press(); up[1]=1; for(;;) pause(); }
+          while(!up[1]) usleep(1000); kill(k,9); status_of(k); struct timespec ts; clock_gettime(CLOCK_REALTIME,&ts); ts.tv_sec+=5;
+          return pthread_mutex_timedlock(mx,&ts)!=EOWNERDEAD; }",
+    );
+}
+
+#[test]
+fn write_protection_lost_in_a_fork_makes_a_childs_write_vanish() {
+    check(
+        "wp_fork",
+        "int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press(); if(wrong(p,48*MIB,1)) return 2; 
+          pid_t c=fork(); if(!c){ for(int r=2;r<5;r++){ fill(p,48*MIB,r); press(); if(wrong(p,48*MIB,r)) _exit(1);} _exit(0);} 
+          int st=status_of(c); return st || wrong(p,48*MIB,1); }",
+    );
+}
+
+#[test]
+fn a_program_that_closes_every_descriptor_closes_the_userfaultfd() {
+    check(
+        "close_all",
+        "int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); for(int i=3;i<1024;i++) close(i); syscall(SYS_close_range,3,~0u,0); press(); return wrong(p,48*MIB,1)!=0; }",
+    );
+}
+
+#[test]
+fn a_main_thread_that_exits_alone_leaves_the_process_to_the_stub() {
+    check(
+        "main_exits",
+        "static void*t(void*x){ usleep(100000); puts(\"done\"); fflush(stdout); return 0; }
+         int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press(); pthread_t h; pthread_create(&h,0,t,0); syscall(SYS_exit,0); }",
+    );
+}
+
+#[test]
+fn unshare_of_the_user_namespace_fails_beside_a_second_thread() {
+    check(
+        "unshare",
+        "int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); if(unshare(CLONE_NEWUSER)&&errno!=EPERM&&errno!=ENOSPC) { perror(\"unshare\"); return 1; } return wrong(p,48*MIB,1)!=0; }",
+    );
+}
+
+#[test]
+fn a_failed_exec_changes_something() {
+    check(
+        "failed_exec",
+        "int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press(); execl(\"/no/such\",\"x\",(char*)0); execl(\"/etc/passwd\",\"x\",(char*)0); press(); return wrong(p,48*MIB,1)!=0; }",
+    );
+}
+
+#[test]
+fn an_exec_is_answered_with_the_old_images_state() {
+    check(
+        "exec_self",
+        "int main(int c,char**v){ char*p=area(48*MIB); fill(p,48*MIB,c); press(); if(wrong(p,48*MIB,c)) return 1; if(c<4){ char*a[]={v[0],\"x\",c>1?\"y\":0,c>2?\"z\":0,0}; execv(\"/proc/self/exe\",a); return 3;} return 0; }",
+    );
+}
+
+#[test]
+fn a_vforked_or_spawned_child_breaks_its_parents_memory() {
+    check(
+        "spawn",
+        "extern char**environ; int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press(); for(int i=0;i<5;i++){ pid_t k; char*a[]={\"true\",0}; if(posix_spawnp(&k,\"true\",0,0,a,environ)) return 2; if(status_of(k)) return 3; 
+           k=vfork(); if(!k){ execlp(\"true\",\"true\",(char*)0); _exit(9);} if(status_of(k)) return 4; press(); } return wrong(p,48*MIB,1)!=0; }",
+    );
+}
+
+#[test]
+fn bytes_get_lost_when_a_mapping_moves_or_grows() {
+    check(
+        "mremap",
+        "int main(){ size_t n=8*MIB; char*p=area(n); fill(p,n,1); while(n<64*MIB){ press(); char*q=mremap(p,n,n*2,MREMAP_MAYMOVE); if(q==MAP_FAILED) return 2; p=q; if(wrong(p,n,1)) return 3; n*=2; fill(p,n,1); press(); area(4096);} return wrong(p,n,1)!=0; }",
+    );
+}
+
+#[test]
+fn a_new_mapping_at_old_addresses_shows_old_bytes() {
+    check(
+        "fixed",
+        "int main(){ size_t n=32*MIB; char*p=area(n); for(int r=0;r<4;r++){ fill(p,n,r); press(); if(wrong(p,n,r)) return 1; 
+           if(r&1) { munmap(p,n); if(mmap(p,n,3,MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED,-1,0)!=p) return 2; } else if(r&2) madvise(p,n,MADV_DONTNEED); else mmap(p,n,3,MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED,-1,0);
+           for(size_t i=0;i<n;i+=4096) if(p[i]) return 3; } return 0; }",
+    );
+}
+
+#[test]
+fn a_large_bss_makes_no_call_and_is_never_managed() {
+    check(
+        "bss",
+        "static char big[128<<20]; int main(){ fill(big,sizeof big,1); press(); return wrong(big,sizeof big,1)!=0; }",
+    );
+}
+
+#[test]
+fn a_shrinking_and_growing_heap_is_confused() {
+    check(
+        "heap",
+        "int main(){ char*base=sbrk(0); for(int r=0;r<6;r++){ char*p=sbrk(40*MIB); if(p==(void*)-1) return 2; fill(p,40*MIB,r); press(); if(wrong(p,40*MIB,r)) return 3; if(r%2) sbrk(-(long)(60*MIB)); } return 0; }",
+    );
+}
+
+#[test]
+fn a_child_finds_pages_that_it_should_find_empty() {
+    check(
+        "wipe",
+        "int main(){ char*p=area(32*MIB); char*w=area(MIB); if(madvise(w,MIB,MADV_WIPEONFORK)) return 2; fill(w,MIB,7); fill(p,32*MIB,1); press(); pid_t c=fork(); if(!c){ for(size_t i=0;i<MIB;i+=4096) if(w[i]||w[i+512]) _exit(1); fill(w,MIB,9); press(); _exit(wrong(w,MIB,9)||wrong(p,32*MIB,1)); } return status_of(c) || wrong(w,MIB,7); }",
+    );
+}
+
+#[test]
+fn signals_restart_a_notified_call_and_lose_its_answer() {
+    check(
+        "signals",
+        "static volatile int n; static void h(int s){ n++; } int main(){ struct sigaction a={.sa_handler=h,.sa_flags=SA_RESTART}; sigaction(SIGALRM,&a,0); struct itimerval {struct timeval i,v;} t={{0,500},{0,500}}; syscall(SYS_setitimer,0,&t,0); 
+           for(int i=0;i<200;i++){ size_t s=(1+i%7)*MIB; char*p=area(s); fill(p,s,i); if(wrong(p,s,i)) return 1; if(munmap(p,s)) return 2; pid_t c=fork(); if(c<0) return 3; if(!c) _exit(0); if(i%10==0) press(); int st; while(waitpid(c,&st,0)<0&&errno==EINTR); } return 0; }",
+    );
+}
+
+#[test]
+fn a_static_program_has_no_library_to_hook() {
+    let body = "int main(){ char*p=malloc(64*MIB); fill(p,64*MIB,1); press(); return wrong(p,64*MIB,1)!=0; }";
+    let program = compile("static", body, &["-static"]);
+    let run = within(24, &[&program]).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run));
+}
+
+#[test]
+fn threads_that_grow_at_once_get_two_stubs() {
+    check(
+        "threads",
+        "static void*t(void*x){ long k=(long)x; int bad=0; for(int i=0;i<6;i++){ size_t n=(4+k)*MIB; char*p=area(n); fill(p,n,k); sched_yield(); bad+=wrong(p,n,k); munmap(p,n);} return (void*)(long)bad; }
+         int main(){ for(int r=0;r<4;r++){ pthread_t h[8]; for(long k=0;k<8;k++) pthread_create(&h[k],0,t,(void*)k); for(int k=0;k<8;k++){ void*b; pthread_join(h[k],&b); if(b) return 1; } } return 0; }",
+    );
+}
