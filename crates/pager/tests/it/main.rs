@@ -1,0 +1,119 @@
+//! The pager on memory of this process: each bug that was found keeps a test that names it.
+
+use std::sync::Arc;
+use vswap_core::ByteCount;
+use vswap_engine::{Engine, EngineConfig};
+use vswap_pager::{Adopt, Mover, Pager, PagerConfig, Space, StagingArea};
+use vswap_sys::pagemap::Pagemap;
+use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
+use vswap_sys::uffd::{Uffd, feature};
+
+const PAGE: usize = 4096;
+const LIMIT: u64 = 8 << 20;
+
+/// Memory of 2 MiB blocks under a pager with the least limit; nothing is managed yet.
+struct Fixture {
+    bytes: PagedBytes,
+    start: u64,
+    space: Arc<Space>,
+    pager: Pager,
+}
+
+fn fixture(blocks: usize) -> Fixture {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let pager = Pager::new(PagerConfig::new(ByteCount::new(LIMIT)), engine).unwrap();
+    let (memory, bytes) = PagedMemory::new(blocks).unwrap();
+    let staging = LocalStaging::new(3, Arc::clone(&memory)).unwrap();
+    let pid = std::process::id() as i32;
+    let adopt = Adopt {
+        pid,
+        uffd: Uffd::open(feature::MAIN_FEATURES).unwrap(),
+        staging: StagingArea { base: staging.base(), windows: 3 },
+        mover: Mover::Local(staging),
+        pagemap: Pagemap::open(pid).unwrap(),
+    };
+    let space = pager.adopt(adopt).unwrap();
+    Fixture { bytes, start: memory.address(), space, pager }
+}
+
+impl Fixture {
+    fn manage(&self, pages: std::ops::Range<usize>) {
+        let address = |page: usize| self.start + (page * PAGE) as u64;
+        self.space.manage(address(pages.start)..address(pages.end)).unwrap();
+    }
+
+    /// Writes to every page of `pages`, so that all others are moved out if there are enough of these.
+    fn press(&mut self, pages: std::ops::Range<usize>, value: u8) {
+        for page in pages {
+            self.bytes.as_mut_slice()[page * PAGE + 9] = value;
+        }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.pager.release(&self.space);
+    }
+}
+
+/// Asking the kernel whether events are pending once lifted the write protection of the first page of the range: a clean
+/// page was then written unseen and dropped as clean.
+#[test]
+fn managing_a_range_again_leaves_its_clean_pages_protected() {
+    let mut fixture = fixture(16);
+    fixture.manage(0..16 * 512);
+    for round in 1..6u8 {
+        fixture.press(0..1, round);
+        fixture.press(512..16 * 512, round);
+        // The page is out; a read brings it back clean.
+        assert_eq!(fixture.bytes.as_slice()[9], round);
+        fixture.manage(0..600);
+        fixture.bytes.as_mut_slice()[9] = round + 100;
+        fixture.press(512..16 * 512, round + 50);
+        assert_eq!(fixture.bytes.as_slice()[9], round + 100, "a write was lost in round {round}");
+    }
+}
+
+/// An eviction once moved every page of its block along, those of mappings that are not managed too, and nobody
+/// brought them back.
+#[test]
+fn pages_of_a_block_that_are_not_managed_stay() {
+    let mut fixture = fixture(16);
+    fixture.manage(0..100);
+    fixture.manage(200..16 * 512);
+    fixture.press(100..200, 77);
+    for round in 0..4 {
+        fixture.press(0..100, round);
+        fixture.press(200..16 * 512, round);
+        for page in 100..200 {
+            assert_eq!(fixture.bytes.as_slice()[page * PAGE + 9], 77, "page {page} in round {round}");
+        }
+    }
+    assert!(fixture.pager.stats().evicted > 512);
+}
+
+#[test]
+fn what_counts_stays_within_the_limit() {
+    let mut fixture = fixture(32);
+    fixture.manage(0..32 * 512);
+    for round in 1..4 {
+        fixture.press(0..32 * 512, round);
+    }
+    let stats = fixture.pager.stats();
+    assert!(stats.peak <= LIMIT, "{} of {LIMIT}", stats.peak);
+    assert!(!stats.grown && stats.evicted > 20_000, "{stats:?}");
+}
+
+#[test]
+fn a_released_space_leaves_nothing_charged() {
+    let fixture = fixture(8);
+    fixture.manage(0..8 * 512);
+    let (pager_stats, engine) = {
+        let mut fixture = fixture;
+        fixture.press(0..8 * 512, 3);
+        fixture.pager.release(&fixture.space);
+        (fixture.pager.stats(), Arc::clone(fixture.pager.engine()))
+    };
+    assert_eq!(pager_stats.resident, 0);
+    assert_eq!(engine.pool_payload(), ByteCount::ZERO);
+}
