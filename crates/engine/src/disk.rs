@@ -8,7 +8,7 @@ use crate::stats::EngineStats;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use vswap_core::{ByteCount, ClusterId, MoveId, PageCount, PageIndex, SegmentAddr};
 use vswap_segment::{
     AlignedBuf, EntryAddr, FileStorage, RunKey, SegmentId, SegmentStore, SegmentWriter, Storage,
@@ -16,6 +16,9 @@ use vswap_segment::{
 
 /// Segments written at a time: the next is packed while one is under way.
 pub(crate) const DEPTH: usize = 2;
+
+/// The room of dead segments goes back to the file system at one call in so many of those that could do it.
+const TIDY_EVERY: u64 = 256;
 
 /// Where the clock hand stands.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,8 @@ pub(crate) struct Disk {
     store: Arc<SegmentStore>,
     writing: Mutex<Writing>,
     buffers: AtomicUsize,
+    /// Calls of [`Disk::tidy`].
+    calls: AtomicU64,
 }
 
 impl Disk {
@@ -58,7 +63,15 @@ impl Disk {
             next_batch: 0,
             spare: Vec::new(),
         };
-        Self { store, writing: Mutex::new(writing), buffers: AtomicUsize::new(0) }
+        Self { store, writing: Mutex::new(writing), buffers: AtomicUsize::new(0), calls: AtomicU64::new(0) }
+    }
+
+    /// Gives the room of dead segments back to the file system, but for a few that will be written next. For a caller that
+    /// comes often: mostly this does nothing. Tells whether it did something.
+    pub(crate) fn tidy(&self) -> bool {
+        // Relaxed: a pace, nothing more.
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        calls % TIDY_EVERY == TIDY_EVERY - 1 && self.store.trim(true) > 0
     }
 
     pub(crate) fn store(&self) -> &SegmentStore {

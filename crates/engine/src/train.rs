@@ -8,6 +8,7 @@
 //! by a store: [`Engine::maintain`] does it when there is something to do. A dictionary is adopted only if pages that it
 //! was not trained on come out shorter than without it.
 
+use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::movement::{codec_tag, decodes};
 use parking_lot::Mutex;
@@ -103,9 +104,15 @@ fn encoded_bytes(mut compressor: Compressor, pages: &[Page]) -> usize {
 }
 
 impl Engine {
-    /// Does what waits to be done at leisure: trains a dictionary when enough samples came (tens of milliseconds, once in a while).
-    /// For a background thread, every so often; when there is nothing to do it costs one load. Tells whether it did something.
+    /// Does what waits to be done at leisure: trains a dictionary when enough samples came (tens of milliseconds, once in a while),
+    /// gives the room of dead segments back to the file system. For a background thread, every few milliseconds; when
+    /// there is nothing to do it costs a load or two. Tells whether it did something.
     pub fn maintain(&self) -> bool {
+        let tidied = self.disk.as_ref().is_some_and(Disk::tidy);
+        self.train() || tidied
+    }
+
+    fn train(&self) -> bool {
         if !self.trainer.ready.load(Ordering::Relaxed) || self.pool.held() < LEAST_POOL {
             return false;
         }
