@@ -198,6 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)]
     fn holes_are_cut_out_of_a_range() {
         assert_eq!(without(0..10, &[3..5, 8..20]), [0..3, 5..8]);
         assert_eq!(without(0..10, &[0..10]), []);
