@@ -8,6 +8,8 @@ mod processes;
 mod seccomp;
 mod surroundings;
 
+pub use faults::lack_of_access;
+
 use std::path::PathBuf;
 
 use vswap_sys::probe::Obstacle;

@@ -14,4 +14,4 @@ pub mod setup;
 mod table;
 
 pub use check::{Check, Report, Verdict};
-pub use checks::{LEAST_KERNEL, Request, examine};
+pub use checks::{LEAST_KERNEL, Request, examine, lack_of_access};

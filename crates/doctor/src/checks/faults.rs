@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use vswap_sys::probe::{self, Access, FaultTrial, Obstacle, Trial};
 
-use crate::check::Check;
+use crate::check::{Check, Verdict};
 
 const DEVICE: &str = "/dev/userfaultfd";
 const ENOSYS: i32 = 38;
@@ -26,6 +26,11 @@ pub(super) fn check(checks: &mut Vec<Check>) {
             Err(obstacle) => feature_fails(name, use_of_it, since, &obstacle),
         });
     }
+}
+
+/// The one lack that an ordinary user is sure to meet, alone and in microseconds: `None` if there is access.
+pub fn lack_of_access() -> Option<Check> {
+    Some(access_check(&probe::userfaultfd_access())).filter(|check| check.verdict == Verdict::Fails)
 }
 
 /// Name, what it is for, and the Linux that brought it.

@@ -63,6 +63,18 @@ fn an_ordinary_user_gets_a_report_and_for_want_of_access_the_remedy() {
 }
 
 #[test]
+fn a_run_without_access_is_refused_with_the_remedy_and_not_left_unlimited() {
+    let Some(report) = as_nobody(&["doctor"]) else { return };
+    if !report.out.contains("FAIL  userfaultfd ") {
+        return;
+    }
+    let Some(said) = as_nobody(&["run", "--memory", "64M", "--", "echo", "started"]) else { return };
+    assert_eq!((said.code, said.out.as_str()), (Some(125), ""), "{said:?}");
+    assert!(said.err.contains("vswap setup") || said.err.contains("--device"), "{said:?}");
+    assert!(said.all_prefixed(), "{said:?}");
+}
+
+#[test]
 fn an_ordinary_user_cannot_set_up_and_is_told_to_use_root() {
     let Some(said) = as_nobody(&["setup", "--yes"]) else { return };
     if !std::path::Path::new("/dev/userfaultfd").exists() {

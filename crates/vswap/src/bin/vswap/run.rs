@@ -5,7 +5,27 @@ use std::process::ExitCode;
 use vswap_core::ByteCount;
 use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, RunConfig};
 
+use crate::EXIT_OWN_ERROR;
 use crate::args::{self, RunArgs};
+use crate::say;
+
+/// What would only show in the middle of the run, or after it: said before anything is started.
+fn cannot_begin(args: &RunArgs) -> Option<String> {
+    if let Some(lack) = vswap_doctor::lack_of_access() {
+        let remedy = lack.remedy.unwrap_or_default();
+        return Some(format!(
+            "no access to userfaultfd ({}), without which nothing can be evicted; what helps:\n{remedy}\n\
+             vswap doctor says more",
+            lack.found
+        ));
+    }
+    let file = args.stats_json.as_ref()?;
+    // Neither truncated nor written yet: the figures of an earlier run stay if this one comes to nothing.
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.err().map(|error| {
+        format!("cannot write --stats-json {}: {error}; name a file that you may write", file.display())
+    })
+}
 
 /// The configuration that the options ask for.
 fn config(args: RunArgs) -> RunConfig {
@@ -35,6 +55,10 @@ fn config(args: RunArgs) -> RunConfig {
 
 /// Runs the command.
 pub fn run(args: RunArgs) -> ExitCode {
+    if let Some(words) = cannot_begin(&args) {
+        say::say(words);
+        return ExitCode::from(EXIT_OWN_ERROR);
+    }
     match vswap_run::run(&config(args)) {
         ExitOutcome::Code(code) => ExitCode::from(code),
         ExitOutcome::Signal(signal) => vswap_sys::inherited::end_by_signal(signal),
