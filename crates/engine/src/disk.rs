@@ -32,7 +32,7 @@ pub(crate) struct Hand {
 pub(crate) struct Writing {
     pub(crate) writer: SegmentWriter,
     pub(crate) hand: Hand,
-    /// Batches under way, by segment. Their numbers differ, since fewer than 32 are under way.
+    /// Batches under way, by segment. Their numbers differ, since few are under way.
     pub(crate) batches: VecDeque<(SegmentId, MoveId)>,
     next_batch: u8,
     spare: Vec<AlignedBuf>,
@@ -111,7 +111,7 @@ impl Disk {
 impl Writing {
     /// A number for a batch that is about to start.
     pub(crate) fn new_batch(&mut self) -> MoveId {
-        self.next_batch = (self.next_batch + 1) % (1 << MoveId::BITS);
+        self.next_batch = (self.next_batch + 1) % crate::compact::BATCH;
         MoveId::new(self.next_batch).expect("below 32")
     }
 

@@ -9,6 +9,7 @@ use crate::share::LargeCounts;
 use crate::space::Space;
 use crate::stats::{BackingKind, Counters, EngineStats};
 use crate::train::Trainer;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_codec::{Compressor, Dictionaries, Method};
@@ -34,6 +35,10 @@ pub struct Engine {
     pub(crate) dictionaries: Dictionaries,
     pub(crate) trainer: Trainer,
     pub(crate) counters: Counters,
+    /// Calls of `maintain` for which the pool is left as it is.
+    pub(crate) rest: AtomicU64,
+    /// One compaction at a time.
+    pub(crate) compacting: Mutex<()>,
     codec: CodecChoice,
     groups: Box<[Group]>,
     /// Groups made so far; the root is there from the start.
@@ -69,6 +74,8 @@ impl Engine {
             dictionaries: Dictionaries::default(),
             trainer: Trainer::new(config.codec != CodecChoice::Lz4),
             counters: Counters::default(),
+            rest: AtomicU64::new(0),
+            compacting: Mutex::new(()),
             codec: config.codec,
             groups: (0..GROUPS).map(|_| Group::default()).collect(),
             group_count: AtomicU64::new(1),

@@ -1,7 +1,7 @@
 //! Space, slots and backings: where the bytes are, under a stable slot.
 //!
 //! - [`Engine`] keeps the virtual swap space and moves pages between backings: [`Engine::store`], [`Engine::load`],
-//!   [`Engine::writeback`]. It has no thread of its own; a load allocates nothing.
+//!   [`Engine::writeback`]; at leisure [`Engine::maintain`]. It has no thread of its own; a load allocates nothing.
 //! - [`OwnerBlock`] is what an owner remembers for 2 MiB of itself; owners share clusters by count after a fork.
 //! - [`Scratch`] holds one thread's buffers and codec contexts.
 //!
@@ -16,15 +16,17 @@
 //!   slot in their header.
 //!
 //! # Lock order
-//! writer (one writeback at a time) -> cluster (1 of 64) -> large counts | free list; then, alone: pool class -> chunk; segment table.
+//! writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; then, alone: pool class -> chunk; segment table.
 //! A load takes a chunk's lock (shared) or a look at the segment table, nothing else.
 #![forbid(unsafe_code)]
 
 mod clean;
+mod compact;
 mod config;
 mod disk;
 mod engine;
 mod error;
+mod maintain;
 mod movement;
 mod owner;
 mod run;

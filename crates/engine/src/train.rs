@@ -5,10 +5,9 @@
 //!
 //! Samples are spread over a growing number of stores (each collection four times as long as the one before), so the first
 //! dictionary comes early and later ones know more of the workload. Training takes tens of milliseconds, so it is never done
-//! by a store: [`Engine::maintain`] does it when there is something to do. A dictionary is adopted only if pages that it
+//! by a store: `Engine::maintain` does it when there is something to do. A dictionary is adopted only if pages that it
 //! was not trained on come out shorter than without it.
 
-use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::movement::{codec_tag, decodes};
 use parking_lot::Mutex;
@@ -104,15 +103,8 @@ fn encoded_bytes(mut compressor: Compressor, pages: &[Page]) -> usize {
 }
 
 impl Engine {
-    /// Does what waits to be done at leisure: trains a dictionary when enough samples came (tens of milliseconds, once in a while),
-    /// gives the room of dead segments back to the file system. For a background thread, every few milliseconds; when
-    /// there is nothing to do it costs a load or two. Tells whether it did something.
-    pub fn maintain(&self) -> bool {
-        let tidied = self.disk.as_ref().is_some_and(Disk::tidy);
-        self.train() || tidied
-    }
-
-    fn train(&self) -> bool {
+    /// Trains a dictionary if enough samples came. Tells whether it did something.
+    pub(crate) fn train(&self) -> bool {
         if !self.trainer.ready.load(Ordering::Relaxed) || self.pool.held() < LEAST_POOL {
             return false;
         }

@@ -284,7 +284,7 @@ impl Engine {
 }
 
 /// The pool entry that this batch moves, if the word is still on its way with it.
-fn moving_from(word: SlotWord, batch: MoveId) -> Option<PoolHandle> {
+pub(crate) fn moving_from(word: SlotWord, batch: MoveId) -> Option<PoolHandle> {
     match word.backing() {
         Backing::Moving(moving) if moving.batch == batch => Some(moving.source),
         _ => None,
@@ -292,6 +292,6 @@ fn moving_from(word: SlotWord, batch: MoveId) -> Option<PoolHandle> {
 }
 
 /// The move is given up: the page is where it was.
-fn turn_back(cell: SlotCell<'_>, batch: MoveId) {
+pub(crate) fn turn_back(cell: SlotCell<'_>, batch: MoveId) {
     let _ = cell.update(|word| moving_from(word, batch).map(|source| word.moved_to(Backing::Pool(source))));
 }

@@ -40,6 +40,11 @@ impl<S: ChunkSource> Chunk<S> {
         usize::from(self.used) == self.headers.len()
     }
 
+    /// Entries that it can hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.headers.len()
+    }
+
     /// Entries that could still be put in.
     pub(crate) fn room(&self) -> usize {
         self.headers.len() - usize::from(self.used)

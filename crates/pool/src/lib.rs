@@ -26,5 +26,5 @@ mod table;
 
 pub use class::ClassTable;
 pub use header::{EntryHeader, EntryTag};
-pub use pool::{Pool, PoolConfig, PoolError, PoolStats};
+pub use pool::{Pool, PoolConfig, PoolError, PoolStats, SparseChunk};
 pub use source::{ChunkSource, HeapSource, MappedSource};

@@ -67,6 +67,16 @@ pub struct PoolStats {
     pub held: ByteCount,
 }
 
+/// A chunk that takes no new entries while its own are moved elsewhere.
+#[derive(Debug)]
+#[must_use = "put it back, or its room is lost until it is empty"]
+pub struct SparseChunk {
+    class: usize,
+    chunk: Partial,
+    /// What it held when it was taken; entries may be freed at any time.
+    pub entries: Vec<(PoolHandle, EntryHeader)>,
+}
+
 /// A chunk that has room, by number and life.
 type Partial = (u32, u32);
 
@@ -289,6 +299,48 @@ impl<S: ChunkSource> Pool<S> {
             let chunk = self.table.cell(*number as usize).map(Cell::read);
             chunk.is_some_and(|chunk| chunk.as_ref().is_some_and(|chunk| chunk.serial == *serial))
         });
+    }
+
+    /// Takes the emptiest chunk of a class out of use for new entries, if it is at most half full and the others with room can
+    /// take all that it has. The caller moves its entries by inserting and removing them (new ones go to the fullest
+    /// chunk), then calls [`Pool::put_back`].
+    pub fn take_sparse(&self, class: usize) -> Option<SparseChunk> {
+        // Lock order: class, then one chunk at a time.
+        let mut partial = self.partial.get(class)?.lock();
+        let mut rooms: Vec<(usize, Partial)> = Vec::with_capacity(partial.len());
+        for (number, serial) in partial.drain(..) {
+            let chunk = self.table.cell(number as usize).map(Cell::read);
+            let Some(Some(chunk)) = chunk.as_deref() else { continue };
+            if chunk.serial == serial {
+                rooms.push((chunk.room(), (number, serial)));
+            }
+        }
+        // The emptiest first; inserts take the last.
+        rooms.sort_unstable_by_key(|(room, _)| std::cmp::Reverse(*room));
+        partial.extend(rooms.iter().map(|(_, chunk)| *chunk));
+        let &(room, (number, serial)) = rooms.first()?;
+        let others: usize = rooms[1..].iter().map(|(room, _)| room).sum();
+        let chunk = self.table.cell(number as usize)?.read();
+        let chunk = chunk.as_deref()?;
+        let used = chunk.capacity() - room;
+        if chunk.serial != serial || used * 2 > chunk.capacity() || used > others {
+            return None;
+        }
+        partial.remove(0);
+        let named = |(index, header)| Some((PoolHandle::new(class, number as usize, index)?, header));
+        let entries = chunk.entries().filter_map(named).collect();
+        Some(SparseChunk { class, chunk: (number, serial), entries })
+    }
+
+    /// Lets new entries into a chunk again, if any of its own are left; else it is gone already.
+    pub fn put_back(&self, sparse: SparseChunk) {
+        let (number, serial) = sparse.chunk;
+        // Lock order: class, then chunk.
+        let mut partial = self.partial[sparse.class].lock();
+        let chunk = self.table.cell(number as usize).map(Cell::read);
+        if chunk.is_some_and(|chunk| chunk.as_ref().is_some_and(|chunk| chunk.serial == serial)) {
+            partial.insert(0, (number, serial));
+        }
     }
 
     /// Drops the spare chunks.

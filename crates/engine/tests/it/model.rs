@@ -83,6 +83,7 @@ impl World {
             Op::New => self.add(),
             Op::Maintain => {
                 engine.maintain();
+                engine.compact(3);
             }
             Op::Writeback { kib } if disk => {
                 let report = engine.writeback(ByteCount::new(kib << 10), scratch).unwrap();
@@ -337,6 +338,34 @@ fn a_dictionary_is_learnt_once_there_is_enough_and_old_pages_stay_readable() {
     assert!(lengths[1] < lengths[0], "{lengths:?}: no shorter with a dictionary");
     let mut bytes = [0; PAGE_SIZE];
     for number in (0..24_576).step_by(97) {
+        let slot = blocks[number / 512].slot(index(number % 512)).unwrap();
+        engine.load(slot, &mut bytes, &mut scratch).unwrap();
+        assert!(bytes == record(number as u64), "page {number}");
+    }
+    blocks.into_iter().for_each(|block| block.dispose(&engine));
+    assert_eq!(engine.pool_payload(), ByteCount::ZERO);
+}
+
+#[test]
+fn a_pool_that_was_thinned_out_is_packed() {
+    let engine = Engine::new(EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() }).unwrap();
+    let mut scratch = engine.scratch();
+    let mut blocks: Vec<_> = (0..16).map(|_| engine.owner_block(GroupId::ROOT).unwrap()).collect();
+    for number in 0..8192 {
+        let slot = blocks[number / 512].slot_for_store(&engine, index(number % 512)).unwrap();
+        engine.store(slot, &record(number as u64), &mut scratch).unwrap();
+    }
+    let full = engine.pool_bytes().get();
+    for number in (0..8192).filter(|number| number % 8 != 0) {
+        blocks[number / 512].release(&engine, index(number % 512));
+    }
+    let thin = engine.pool_bytes().get();
+    assert!(thin > full * 3 / 4, "{thin} of {full}: every chunk has some left");
+    while engine.compact(8) > 0 {}
+    let packed = engine.pool_bytes().get();
+    assert!(packed < full / 4, "{packed} of {full} for an eighth of the pages");
+    let mut bytes = [0; PAGE_SIZE];
+    for number in (0..8192).step_by(8) {
         let slot = blocks[number / 512].slot(index(number % 512)).unwrap();
         engine.load(slot, &mut bytes, &mut scratch).unwrap();
         assert!(bytes == record(number as u64), "page {number}");

@@ -108,6 +108,9 @@ impl World {
                 block.expect[page.get()] = Expect::Nothing;
             }
             950..953 => self.fork(at, random.below(BLOCKS as u64) as usize),
+            953..960 => {
+                self.engine.compact(2);
+            }
             _ => self.writeback(1 << (14 + random.below(7)), scratch),
         }
     }

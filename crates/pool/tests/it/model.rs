@@ -6,11 +6,18 @@ use vswap_pool::{EntryTag, HeapSource, Pool, PoolConfig, PoolError};
 
 #[derive(Clone, Debug)]
 enum Op {
-    Insert { length: usize, tag: u16 },
+    Insert {
+        length: usize,
+        tag: u16,
+    },
     Remove(prop::sample::Index),
     Read(prop::sample::Index),
     ReadStale(prop::sample::Index),
     RemoveMost,
+    /// Entries of a sparse chunk move, but for every `leave`th.
+    Pack {
+        leave: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -25,6 +32,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => any::<prop::sample::Index>().prop_map(Op::Read),
         1 => any::<prop::sample::Index>().prop_map(Op::ReadStale),
         1 => Just(Op::RemoveMost),
+        2 => (1..5usize).prop_map(|leave| Op::Pack { leave }),
     ]
 }
 
@@ -66,6 +74,22 @@ fn remove(pool: &Pool<HeapSource>, model: &mut Model, at: usize) -> Result<(), T
     Ok(())
 }
 
+fn pack(pool: &Pool<HeapSource>, model: &mut Model, leave: usize) -> Result<(), TestCaseError> {
+    for class in 0..pool.classes().count() {
+        let Some(sparse) = pool.take_sparse(class) else { continue };
+        for (handle, header) in sparse.entries.iter().skip(leave % 2).step_by(leave) {
+            let known = model.live.iter_mut().find(|known| known.handle == *handle).expect("a live entry");
+            prop_assert_eq!(header.slot, known.slot);
+            let new = pool.insert(known.slot, header.tag, &known.bytes).unwrap();
+            prop_assert!(new.chunk() != handle.chunk(), "moved into the chunk that it should leave");
+            prop_assert_eq!(pool.remove(*handle, known.slot), Some(known.bytes.len()));
+            known.handle = new;
+        }
+        pool.put_back(sparse);
+    }
+    Ok(())
+}
+
 fn apply(pool: &Pool<HeapSource>, model: &mut Model, op: Op) -> Result<(), TestCaseError> {
     match op {
         Op::Insert { length, tag } => {
@@ -84,6 +108,7 @@ fn apply(pool: &Pool<HeapSource>, model: &mut Model, op: Op) -> Result<(), TestC
             let known = index.get(&model.dead);
             prop_assert_eq!(pool.read(known.handle, known.slot, |_, _| ()), None);
         }
+        Op::Pack { leave } => pack(pool, model, leave)?,
         Op::RemoveMost => {
             while model.live.len() > 3 {
                 remove(pool, model, 0)?;
