@@ -65,8 +65,9 @@ impl Supervisor {
         let (stub, uffd) = inject(tracee, pid, gifts)?;
         let probe = Uffd::from_fd(uffd.as_fd().try_clone_to_owned().map_err(failed)?);
         let staging = StagingArea { base: stub.staging, windows: self.windows };
-        let pagemap = Pagemap::open(pid).map_err(failed)?;
-        let adopt = Adopt { pid, uffd, mover: Mover::Stub(link), staging, pagemap };
+        // By the stub's number, not the process's: a main thread that has ended alone has no memory to show.
+        let pagemap = Pagemap::open(stub.tid).map_err(failed)?;
+        let adopt = Adopt { pid: stub.tid, uffd, mover: Mover::Stub(link), staging, pagemap };
         Ok(Newborn { stub, probe, adopt })
     }
 

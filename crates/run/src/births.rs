@@ -88,6 +88,8 @@ impl Call<'_> {
     /// Lets the fork happen and takes the child in before it runs.
     fn follow(&self, managed: &Arc<Managed>, mut parent: Tracee) {
         let hold = managed.space.hold();
+        // Other threads of the parent run on: what is known of its pages must be what the child gets.
+        hold.freeze();
         self.proceed();
         let (child_pid, signal) = match wait_for_child(&mut parent) {
             Outcome::Child(pid) => (pid, 0),
@@ -141,6 +143,7 @@ impl Call<'_> {
             // What the parent had not registered, if anything, is whole in the child.
             let _ = space.manage(range.clone());
         }
+        hold.thaw();
         supervisor.install(&process, &memory, (newborn.stub, newborn.probe, space));
         Ok(())
     }

@@ -14,6 +14,7 @@ use vswap_sys::poll::{EVENTS, Epoll};
 use vswap_sys::process::{self, Arguments, Change};
 use vswap_sys::seccomp::Listener;
 use vswap_sys::signal;
+use vswap_sys::uffd::{Uffd, feature};
 
 use crate::census::Census;
 use crate::config::{Codec, Full, RunConfig};
@@ -86,6 +87,14 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
     process::raise_descriptor_limit();
     report_panics(front);
     let device = open_device();
+    if device.is_none() {
+        Uffd::open(feature::MAIN_FEATURES).map_err(|error| {
+            format!(
+                "no access to userfaultfd: {}; sudo vswap setup gives it to a group once, vswap doctor says more",
+                crate::front::plain(&error)
+            )
+        })?;
+    }
     let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None })
         .map_err(|error| error.to_string())?;
     let pager = start_pager(config, engine, front)?;

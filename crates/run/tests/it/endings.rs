@@ -145,3 +145,21 @@ fn a_traced_program_is_harmed() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("without being managed"), "{}", text(&output));
 }
+
+#[test]
+fn an_ordinary_user_without_userfaultfd_is_left_to_guess() {
+    use std::os::unix::fs::PermissionsExt;
+    let closed = |path: &str| std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o006 == 0);
+    let may = std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").unwrap_or_default();
+    if !process::is_root() || may.trim() != "0" || !closed("/dev/userfaultfd") {
+        return;
+    }
+    let mut command = within(64, &["true"]);
+    // Where nobody may read what is in the build's directory, this test says nothing.
+    let output = match command.uid(65534).gid(65534).output() {
+        Ok(output) => output,
+        Err(_) => return,
+    };
+    assert_eq!(output.status.code(), Some(125), "{}", text(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("vswap setup"), "{}", text(&output));
+}

@@ -45,7 +45,7 @@ static void press(void) {
 static int status_of(pid_t k) { int st; if (waitpid(k, &st, 0) != k) return -1; return st; }
 "#;
 
-/// Where helper programs of this crate are built.
+/// The example `supervise`, which `cargo test` builds (with `--test it` alone it does not: add `--examples`).
 fn supervise() -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
