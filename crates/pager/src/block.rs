@@ -182,12 +182,98 @@ impl BlockState {
         self.heat[1].assign(page, heat & 2 != 0);
     }
 
-    /// Panics if a relation of the module does not hold. For tests.
-    pub fn check(&self) {
+    /// Panics if a relation of the module does not hold.
+    #[cfg(test)]
+    fn check(&self) {
         assert!((self.resident & self.staged).is_empty(), "resident and staged");
         assert!((self.busy & (self.resident | self.staged)).is_empty(), "busy and present");
         assert!(self.flight.and_not(&self.resident).is_empty(), "flight but not resident");
         assert!(self.window.is_some() || (self.flight | self.staged).is_empty(), "staged nowhere");
         assert!(self.loading.and_not(&self.busy).is_empty(), "loading but not busy");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vswap_core::{GroupId, Page};
+    use vswap_engine::{EngineConfig, Scratch};
+
+    fn page(at: usize) -> PageIndex {
+        PageIndex::new(at).unwrap()
+    }
+
+    fn block(engine: &Engine) -> BlockState {
+        let mut state = Block::new(0, engine.owner_block(GroupId::ROOT).unwrap()).state.into_inner();
+        state.mapped = Bitmap512::FULL;
+        state
+    }
+
+    fn back(state: &mut BlockState, engine: &Engine, at: usize, bytes: &Page, scratch: &mut Scratch) {
+        let slot = state.owner.as_mut().unwrap().slot_for_store(engine, page(at)).unwrap();
+        engine.store(slot, bytes, scratch).unwrap();
+        state.backed.set(page(at));
+    }
+
+    #[test]
+    fn a_page_survives_the_hand_once_when_young_and_as_often_as_it_is_hot() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut state = block(&engine);
+        state.resident = Bitmap512::from_range(page(0), 4);
+        state.young.set(page(1));
+        state.warm(page(2), 2);
+        state.pinned.set(page(3));
+        let taken = |state: &mut BlockState| {
+            state.choose_victims(512, false).iter().map(|p| p.get()).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(&mut state), [0]);
+        assert_eq!(taken(&mut state), [0, 1]);
+        assert_eq!(taken(&mut state), [0, 1, 2]);
+        assert_eq!(state.choose_victims(1, true).count(), 1);
+        state.check();
+        state.owner.take().unwrap().dispose(&engine);
+    }
+
+    #[test]
+    fn heat_is_never_lowered_by_warming_nor_below_zero_by_cooling() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut state = block(&engine);
+        for heat in 0..=3 {
+            state.warm(page(9), heat);
+            state.warm(page(9), 1);
+            let mut passes = 0;
+            state.resident.set(page(9));
+            while state.choose_victims(512, false).is_empty() {
+                passes += 1;
+            }
+            assert_eq!(passes, heat.max(1));
+            assert!((state.heat[0] | state.heat[1]).is_empty());
+            state.choose_victims(512, false);
+            assert!((state.heat[0] | state.heat[1]).is_empty());
+        }
+        state.owner.take().unwrap().dispose(&engine);
+    }
+
+    #[test]
+    fn a_discard_frees_what_is_backed_and_leaves_what_is_being_loaded_to_its_loader() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut scratch = engine.scratch();
+        let mut state = block(&engine);
+        let bytes: Page = std::array::from_fn(|at| (at * at % 251) as u8);
+        for at in 0..3 {
+            back(&mut state, &engine, at, &bytes, &mut scratch);
+        }
+        state.resident.set(page(0));
+        state.busy.set(page(1));
+        state.loading.set(page(1));
+        assert_eq!(state.charged(), 2);
+        assert_eq!(state.discard(&engine, Bitmap512::from_range(page(0), 3)), 1);
+        state.check();
+        assert!(state.backed.is_empty() && state.cancelled.get(page(1)));
+        let owner = state.owner.as_ref().unwrap();
+        assert!(!owner.has_backing(&engine, page(0)) && owner.has_backing(&engine, page(1)));
+        state.release_slot(&engine, page(1));
+        assert_eq!(engine.pool_payload().get(), 0);
+        state.owner.take().unwrap().dispose(&engine);
     }
 }

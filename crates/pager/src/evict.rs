@@ -52,7 +52,8 @@ impl Shared {
             let Some((id, block)) = self.clock.next() else { return false };
             let Some(space) = self.space(id) else { continue };
             self.collect_late(&space);
-            if space.is_dead() || space.holds.load(Relaxed) > 0 || space.windows.lock().unanswered() > 0 {
+            let closed = space.is_dead() || space.unreadable.load(Relaxed) || space.holds.load(Relaxed) > 0;
+            if closed || space.windows.lock().unanswered() > 0 {
                 continue;
             }
             if self.evict_block(&space, &block, effort) {
@@ -168,7 +169,7 @@ impl Shared {
 
     /// Writes down the windows that have been staged longest, until what is staged is a small part of the limit.
     fn write_down_surplus(&self, space: &Arc<Space>, tools: &mut Tools) {
-        while self.staged.load(Relaxed) > self.budget.limit() / 32 {
+        while self.staged.load(Relaxed) > self.budget.limit() / 32 && !space.unreadable.load(Relaxed) {
             let Some((window, block)) = space.windows.lock().take_staged() else { return };
             self.write_down(space, window, &block, tools);
         }
@@ -178,6 +179,9 @@ impl Shared {
     pub(crate) fn write_down_any(&self, tools: &mut Tools) -> bool {
         for space in self.all_spaces() {
             self.collect_late(&space);
+            if space.unreadable.load(Relaxed) {
+                continue;
+            }
             let taken = space.windows.lock().take_staged();
             if let Some((window, block)) = taken {
                 self.write_down(&space, window, &block, tools);
@@ -190,7 +194,7 @@ impl Shared {
     /// Waits for what is in flight in `space` and writes down all that is staged; for a hold.
     pub(crate) fn finish_windows(&self, space: &Arc<Space>) {
         let mut tools = Tools::new(self);
-        while !space.is_dead() && !self.stopping() {
+        while !space.is_dead() && !self.stopping() && !space.unreadable.load(Relaxed) {
             self.collect_late(space);
             let taken = space.windows.lock().take_staged();
             match taken {
@@ -218,7 +222,7 @@ impl Shared {
     }
 
     /// Stores the dirty pages of a staged window, lets all of its pages be out, and discards it.
-    fn write_down(&self, space: &Space, window: usize, block: &Block, tools: &mut Tools) {
+    fn write_down(&self, space: &Space, window: usize, block: &Arc<Block>, tools: &mut Tools) {
         self.wait_for_installs(space, block);
         let address = space.windows.lock().address(window);
         let before = block.state.lock().staged.count();
@@ -231,9 +235,24 @@ impl Shared {
             dirty_pages += count;
         }
         let mut out = Bitmap512::EMPTY;
-        while !self.let_out(space, block, address, tools, &mut out) {
-            // An event must be read before pages can be put back.
-            space.drain();
+        loop {
+            match self.let_out(space, block, address, tools, &mut out) {
+                LetOut::Done => break,
+                // An event must be read before pages can be put back.
+                LetOut::Again => space.drain(),
+                LetOut::Unreadable => {
+                    // Discarded, they would be lost. Where they are, each fault can still try to get its page.
+                    if !space.unreadable.swap(true, Relaxed) {
+                        tracing::error!(
+                            pid = space.pid,
+                            "staged pages cannot be read: no more of it are moved out"
+                        );
+                    }
+                    space.uncharge(out.count());
+                    space.windows.lock().put_back(window, Arc::clone(block));
+                    return;
+                }
+            }
         }
         self.discard_window(space, address);
         space.windows.lock().recycle(window);
@@ -291,8 +310,7 @@ impl Shared {
         count
     }
 
-    /// Lets the staged pages be out, and puts those that could not be stored back to where they were. `false` if that
-    /// has to wait for an event to be read.
+    /// Lets the staged pages be out, and puts those that could not be stored back to where they were.
     fn let_out(
         &self,
         space: &Space,
@@ -300,7 +318,7 @@ impl Shared {
         window: u64,
         tools: &mut Tools,
         out: &mut Bitmap512,
-    ) -> bool {
+    ) -> LetOut {
         let _gate = space.gate.read();
         let mut state = block.state.lock();
         *out |= state.staged & state.backed;
@@ -308,17 +326,33 @@ impl Shared {
         state.evicted_at = self.counters.evicted.load(Relaxed);
         for page in state.staged.iter() {
             let bytes = &mut tools.buffer[0];
-            if space.read_staged(window, page, bytes) {
-                let put = space.uffd.copy(block.address(page), bytes, Install::default());
-                if put.is_err_and(|(_, error)| error.raw_os_error() == Some(libc_errno::EAGAIN)) {
-                    return space.is_dead();
+            if !space.read_staged(window, page, bytes) {
+                if space.is_dead() {
+                    break;
                 }
+                return LetOut::Unreadable;
+            }
+            let put = space.uffd.copy(block.address(page), bytes, Install::default());
+            if put.is_err_and(|(_, error)| error.raw_os_error() == Some(libc_errno::EAGAIN))
+                && !space.is_dead()
+            {
+                return LetOut::Again;
             }
             let _ = space.uffd.wake(block.address(page), PAGE_BYTES);
             state.staged.clear(page);
             state.resident.set(page);
         }
         state.window = None;
-        true
+        LetOut::Done
     }
+}
+
+/// How letting the pages of a window be out ended.
+enum LetOut {
+    /// None is staged any more.
+    Done,
+    /// An event must be read first.
+    Again,
+    /// Pages that must go back cannot be read.
+    Unreadable,
 }

@@ -106,6 +106,10 @@ impl Shared {
         let Some(block) = space.block(fault.address) else { return self.stranger(space, fault) };
         let page = PageIndex::of_addr(fault.address);
         let gate = space.gate.read();
+        if space.is_frozen() {
+            // It comes again until the fork is over.
+            return self.stranger(space, fault);
+        }
         let state = block.state.lock();
         if fault.protected {
             return self.first_write(space, state, page, fault);
@@ -342,7 +346,9 @@ impl Shared {
         drop(state);
         self.load(&mut batch, hands);
         let gate = space.gate.read();
-        self.install(space, block, &mut batch, hands, fault.write);
+        if !space.is_frozen() {
+            self.install(space, block, &mut batch, hands, fault.write);
+        }
         let outcome = self.commit(space, block, &batch, fault);
         drop(gate);
         outcome

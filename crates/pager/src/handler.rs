@@ -33,7 +33,11 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize) {
                 ROOM => shared.room.clear(),
                 id => {
                     if let Some(space) = shared.space(id) {
-                        serve(shared, &space, &mut hands, &mut parked);
+                        if space.is_frozen() {
+                            std::thread::yield_now();
+                        } else {
+                            serve(shared, &space, &mut hands, &mut parked);
+                        }
                     }
                 }
             }

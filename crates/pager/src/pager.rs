@@ -101,6 +101,7 @@ pub(crate) struct Shared {
     pub staged: AtomicU64,
     disk_full: AtomicBool,
     told_full: AtomicBool,
+    started: Instant,
     config: PagerConfig,
 }
 
@@ -121,6 +122,11 @@ impl Shared {
 
     pub(crate) fn all_spaces(&self) -> Vec<Arc<Space>> {
         self.spaces.read().values().cloned().collect()
+    }
+
+    /// Milliseconds since the pager started.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 
     pub(crate) fn stopping(&self) -> bool {
@@ -280,6 +286,7 @@ impl Pager {
             staged: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
             told_full: AtomicBool::new(false),
+            started: Instant::now(),
             config,
         });
         let pager = Pager { shared, threads: Mutex::default() };

@@ -62,6 +62,11 @@ pub struct Space {
     pub(crate) dead: AtomicBool,
     /// Managed pages that are resident or staged.
     pub(crate) present: AtomicU64,
+    /// While a fork copies the page table: until when (milliseconds of the pager's clock) no fault is resolved and no
+    /// event read. 0: not frozen.
+    frozen_until: AtomicU64,
+    /// Staged pages could not be read: no more of this space are taken.
+    pub(crate) unreadable: AtomicBool,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -79,6 +84,8 @@ impl Space {
             holds: AtomicU32::new(0),
             dead: AtomicBool::new(false),
             present: AtomicU64::new(0),
+            frozen_until: AtomicU64::new(0),
+            unreadable: AtomicBool::new(false),
             shared,
         }
     }
@@ -215,9 +222,19 @@ impl Space {
         }
     }
 
+    /// Whether the space stands still for a fork.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let until = self.frozen_until.load(Ordering::SeqCst);
+        until != 0 && self.shared.clock_ms() < until
+    }
+
     /// Reads messages and applies those that are events; the faults among them are left to the caller.
     pub(crate) fn read_events(&self, messages: &mut [Message; READ_BATCH]) -> usize {
         let _gate = self.gate.write();
+        // Looked at under the gate: who froze the space has passed it since.
+        if self.is_frozen() {
+            return 0;
+        }
         let count = self.uffd.read(messages).unwrap_or(0);
         for message in &messages[..count] {
             if !matches!(message, Message::Fault { .. }) {
@@ -388,8 +405,27 @@ pub struct Hold {
     pub(crate) space: Arc<Space>,
 }
 
+impl Hold {
+    /// Stops the space for the moment in which the kernel copies its page table: from here to [`Hold::thaw`] (or the end
+    /// of the hold) no page is installed and no event applied, so what is known of the parent's pages is true of
+    /// the child's. Whatever the kernel writes for the fork must have been brought in before. Ends by itself after a
+    /// second, should the fork hang on something unforeseen.
+    pub fn freeze(&self) {
+        let until = self.space.shared.clock_ms() + 1000;
+        self.space.frozen_until.store(until, Ordering::SeqCst);
+        // Whoever is past the look at it holds the gate: wait for that.
+        drop(self.space.gate.write());
+    }
+
+    /// Ends [`Hold::freeze`].
+    pub fn thaw(&self) {
+        self.space.frozen_until.store(0, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
+        self.thaw();
         self.space.holds.fetch_sub(1, Ordering::SeqCst);
         self.space.shared.budget.call_eviction();
     }

@@ -85,6 +85,11 @@ impl Windows {
         self.staged.pop_front()
     }
 
+    /// A window that was taken to be written down could not be.
+    pub fn put_back(&mut self, window: usize, block: Arc<Block>) {
+        self.staged.push_front((window, block));
+    }
+
     /// A window that was taken to be written down is free again.
     pub fn recycle(&mut self, window: usize) {
         self.free.push(window);
