@@ -55,7 +55,7 @@ fn work(chunk: &mut [u64], first: u64, versions: &mut [u64], seed: u64, operatio
         let words = &mut chunk[at * WORDS..(at + 1) * WORDS];
         let page = first + at as u64;
         check(words, page, versions[at]);
-        if draw % 3 == 0 {
+        if draw.is_multiple_of(3) {
             versions[at] += 1 + draw % 5;
             write(words, page, versions[at]);
         }

@@ -69,3 +69,44 @@ fn an_unknown_user_is_named() {
     assert_eq!(said.code, Some(125));
     assert!(said.err.contains("\"bob\""), "{said:?}");
 }
+
+/// The real thing: changes this machine and changes it back. `cargo test -p vswap --test it -- --ignored real_machine`, as root.
+#[test]
+#[ignore = "changes the machine's groups and device for a moment; wants root"]
+fn on_the_real_machine_an_ordinary_user_gets_to_run_and_all_is_undone() {
+    const GROUP: &str = "vswap-test";
+    assert!(!Path::new("/var/lib/vswap/setup-state").exists(), "a setup is in force: it would be undone");
+    let state = || {
+        let device = fs::metadata("/dev/userfaultfd").expect("device");
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let files = [read("/etc/group"), read("/etc/gshadow"), read("/etc/passwd")];
+        (device.mode(), device.uid(), device.gid(), files)
+    };
+    let before = state();
+    let own = |words: &[&str]| said(command().arg("setup").args(words).output().expect("starts"));
+    let done = own(&["--yes", "--group", GROUP]);
+    let gid = fs::metadata("/dev/userfaultfd").expect("device").gid().to_string();
+    let copy =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempfile_in("/var/tmp");
+    let copy = copy.expect("a file").into_temp_path();
+    fs::copy(env!("CARGO_BIN_EXE_vswap"), &copy).expect("copied");
+    let ran = std::process::Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--groups", &gid])
+        .arg(&copy)
+        .args([
+            "run",
+            "--memory",
+            "32M",
+            "--",
+            "python3",
+            "-c",
+            "print(len(bytes(range(256)) * (400 << 10)))",
+        ])
+        .output()
+        .map(said);
+    let undone = own(&["--undo", "--yes"]);
+    assert_eq!((done.code, undone.code), (Some(0), Some(0)), "{done:?} {undone:?}");
+    assert_eq!(state(), before, "all is as it was");
+    let ran = ran.expect("starts");
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "104857600\n"), "{ran:?}");
+}
