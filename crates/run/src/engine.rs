@@ -86,6 +86,7 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
     let _ = std::env::set_current_dir("/");
     process::raise_descriptor_limit();
     report_panics(front);
+    crate::log::start(front);
     let device = open_device();
     if device.is_none() {
         Uffd::open(feature::MAIN_FEATURES).map_err(|error| {

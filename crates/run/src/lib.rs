@@ -22,6 +22,7 @@ mod front;
 mod grow;
 mod inject;
 mod keeper;
+mod log;
 mod message;
 mod report;
 mod rules;
