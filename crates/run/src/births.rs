@@ -174,7 +174,7 @@ impl Call<'_> {
             )
         });
         let hold = managed.space.hold();
-        for range in manageable_ranges(self.process.pid, &managed.own()).unwrap_or_default() {
+        for range in manageable_ranges(managed.space.pid(), &managed.own()).unwrap_or_default() {
             managed.space.bring_in(range.start, range.end - range.start);
         }
         let children = || process::children(self.process.pid).unwrap_or_default();

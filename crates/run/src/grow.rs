@@ -13,10 +13,8 @@ use crate::supervisor::{Call, Supervisor};
 use crate::tree::{Managed, Memory, Process, UNKNOWN};
 
 const PAGE: u64 = 4096;
-/// New mappings from this size on are made by the stub; smaller ones are found afterwards.
-const MADE_BY_STUB: u64 = 64 << 10;
-/// Small mappings may come to so much before they are looked for.
-const LOOK_AFTER: u64 = 1 << 20;
+/// `include/uapi/linux/mman.h`.
+const MREMAP_DONTUNMAP: u64 = 4;
 
 fn pages(len: u64) -> u64 {
     len.saturating_add(PAGE - 1) & !(PAGE - 1)
@@ -89,6 +87,9 @@ impl Supervisor {
 
 impl Call<'_> {
     /// `mmap` of anonymous private memory.
+    ///
+    /// In a managed process the stub makes it, however small: evictions and new mappings are then in one order, so that
+    /// none takes pages from a mapping that it was not meant for.
     pub(crate) fn map(&self) {
         const PROT_NONE: u64 = 0;
         let [address, len, rights, flags, _, offset] = self.notification.args;
@@ -101,12 +102,6 @@ impl Call<'_> {
         let work = self.memory.work.lock();
         managed.space.barrier_for_mapping();
         if flags & call::MAP_UNUSUAL != 0 || managed.is_left() {
-            return self.proceed();
-        }
-        if len < MADE_BY_STUB {
-            if self.memory.unseen.fetch_add(pages(len), Relaxed) > LOOK_AFTER {
-                let _ = managed.look(&self.memory);
-            }
             return self.proceed();
         }
         let flags = flags & !call::MAP_POPULATE;
@@ -125,6 +120,13 @@ impl Call<'_> {
     fn take(&self, managed: &Managed, range: Range<u64>) {
         if let Err(error) = managed.space.manage(range.clone()) {
             tracing::debug!(?range, %error, "a new mapping is not managed");
+        }
+    }
+
+    fn take_what_is_mapped(&self, managed: &Managed, whole: Range<u64>) {
+        let ranges = manageable_ranges(managed.space.pid(), &managed.own()).unwrap_or_default();
+        for range in ranges.into_iter().filter(|r| r.start < whole.end && whole.start < r.end) {
+            self.take(managed, range.start.max(whole.start)..range.end.min(whole.end));
         }
     }
 
@@ -184,7 +186,7 @@ impl Call<'_> {
         let made = self.through_stub(&managed, call::MREMAP, args);
         if let Ok(at) = made {
             let whole = at as u64..at as u64 + pages(new_len);
-            let ranges = manageable_ranges(self.process.pid, &managed.own()).unwrap_or_default();
+            let ranges = manageable_ranges(managed.space.pid(), &managed.own()).unwrap_or_default();
             for range in ranges.into_iter().filter(|r| r.start < whole.end && whole.start < r.end) {
                 self.take(&managed, range.start.max(whole.start)..range.end.min(whole.end));
             }

@@ -55,8 +55,10 @@ impl Call<'_> {
             .all(|tid| *tid == managed.stub.tid || exiting.contains(tid) || is_zombie(self.process.pid, *tid))
     }
 
+    /// Sends the stub away, after writing down what is staged: without it nothing can be read from there.
     fn send_away(&self, managed: &Managed) {
         self.supervisor.let_another_read();
+        drop(managed.space.hold());
         managed.leaving.store(true, SeqCst);
         if let Some(link) = managed.space.link() {
             link.close();
@@ -88,7 +90,6 @@ impl Call<'_> {
             && self.is_alone(&managed)
         {
             let _work = self.memory.work.lock();
-            drop(managed.space.hold());
             self.send_away(&managed);
         }
         self.proceed();
