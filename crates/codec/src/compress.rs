@@ -35,8 +35,8 @@ pub struct Encoded<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The greatest length at which a page is kept compressed. Past it the saving is smaller than what size classes
-/// lose, and a raw page needs no work to come back.
+/// The greatest length at which a page is kept compressed. Past it the saving is smaller than what size
+/// classes lose, and a raw page needs no work to come back.
 const WORTHWHILE: usize = PAGE_SIZE - PAGE_SIZE / 16;
 
 /// zstd's own bound for a page is 4096 + 16 (+ header); lz4's is 4096 * 1.1 + 20.
@@ -94,7 +94,8 @@ impl Compressor {
         contexts + self.buffer.len()
     }
 
-    /// Encodes a page: compressed if that is worthwhile, else raw. Never fails: what a codec refuses stays raw.
+    /// Encodes a page: compressed if that is worthwhile, else raw. Never fails: what a codec refuses stays
+    /// raw.
     pub fn compress<'a>(&'a mut self, page: &'a Page) -> Encoded<'a> {
         let (tag, length) = match &mut self.engine {
             Engine::Lz4(table) => {
@@ -111,8 +112,8 @@ impl Compressor {
     }
 }
 
-/// A zstd context for 4 KiB sources. A parameter that this build of zstd refuses keeps its default, which costs
-/// bytes or time but is still read back, except the format, which both sides must agree on.
+/// A zstd context for 4 KiB sources. A parameter that this build of zstd refuses keeps its default, which
+/// costs bytes or time but is still read back, except the format, which both sides must agree on.
 fn context(level: i32, dictionary: Option<&Dictionary>) -> CCtx<'static> {
     let mut context = CCtx::create();
     let format = CParameter::Format(FrameFormat::Magicless);

@@ -1,7 +1,7 @@
 //! zstd dictionaries, trained on the workload's own pages.
 //!
-//! 16 KiB is enough for 4 KiB pages (32 and 64 KiB gave the same ratio); training on 100 times that takes tens of
-//! milliseconds. A dictionary of another workload is worse than none, so none is built in.
+//! 16 KiB is enough for 4 KiB pages (32 and 64 KiB gave the same ratio); training on 100 times that takes
+//! tens of milliseconds. A dictionary of another workload is worse than none, so none is built in.
 
 use crate::tag::DictionaryId;
 use std::sync::OnceLock;
@@ -85,8 +85,8 @@ impl Dictionary {
     }
 }
 
-/// All dictionaries of an engine. They are only ever added, so that each entry stays readable; looking one up takes
-/// no lock.
+/// All dictionaries of an engine. They are only ever added, so that each entry stays readable; looking one up
+/// takes no lock.
 pub struct Dictionaries {
     slots: Box<[OnceLock<Dictionary>]>,
     count: AtomicUsize,

@@ -1,15 +1,17 @@
 //! Ages: which pages are cold. Generations, as in the kernel's multi-generational LRU, with a clock hand.
 //!
-//! A page that comes to the pool is stamped with the present generation. The generation advances as pages come, and never
-//! onto a stamp that pages of 16 generations ago still bear, so stamps (modulo 16) never lie: the youngest
-//! generation just grows until the oldest is gone. The population of every generation is counted, so the hand knows, before it
-//! looks at any slot, how old a page must be to be among the coldest so many. A page that was loaded since the hand
-//! last passed gets a second chance. Nothing per page exists but the four bits and the mark in its slot word.
+//! A page that comes to the pool is stamped with the present generation. The generation advances as pages
+//! come, and never onto a stamp that pages of 16 generations ago still bear, so stamps (modulo 16) never lie:
+//! the youngest generation just grows until the oldest is gone. The population of every generation is
+//! counted, so the hand knows, before it looks at any slot, how old a page must be to be among the coldest so
+//! many. A page that was loaded since the hand last passed gets a second chance. Nothing per page exists but
+//! the four bits and the mark in its slot word.
 
 use crate::slot::{Age, SlotWord};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The present generation and how many pages each one has. The numbers steer choices and order nothing, so all are relaxed.
+/// The present generation and how many pages each one has. The numbers steer choices and order nothing, so
+/// all are relaxed.
 #[derive(Debug, Default)]
 pub struct Generations {
     now: AtomicU64,
@@ -24,7 +26,8 @@ impl Generations {
         Age::of_generation(self.now.load(Ordering::Relaxed))
     }
 
-    /// A page of this age came into the pool; advances the generation when an eighth of all pages came since the last.
+    /// A page of this age came into the pool; advances the generation when an eighth of all pages came since
+    /// the last.
     pub fn came(&self, age: Age) {
         self.population[age.get()].fetch_add(1, Ordering::Relaxed);
         let since = self.since.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,12 +1,14 @@
 //! What is known of a cluster as a whole: who shares it. One word, cast in and out like the slot's.
 //!
-//! An owner refers to a cluster in one of three ways: *directly* (all 512 positions are its, whatever they hold), through
-//! *single slots* in its private list, or by *holding* it as the place for its own new slots. A slot's owners are the direct
-//! owners of its cluster plus the lists that name it (the swap count in its word). The cluster is free when nobody is left:
-//! no direct owner, no slot named by a list, nobody holding it.
+//! An owner refers to a cluster in one of three ways: *directly* (all 512 positions are its, whatever they
+//! hold), through *single slots* in its private list, or by *holding* it as the place for its own new slots.
+//! A slot's owners are the direct owners of its cluster plus the lists that name it (the swap count in its
+//! word). The cluster is free when nobody is left: no direct owner, no slot named by a list, nobody holding
+//! it.
 
-/// Who refers to a cluster. 0 is a free cluster. Changed under the cluster's lock (see the engine), except that an owner may
-/// read [`ClusterState::is_sole_direct`] of its own cluster without it: if true it stays true until that owner forks.
+/// Who refers to a cluster. 0 is a free cluster. Changed under the cluster's lock (see the engine), except
+/// that an owner may read [`ClusterState::is_sole_direct`] of its own cluster without it: if true it stays
+/// true until that owner forks.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct ClusterState(u64);
 

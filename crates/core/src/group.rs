@@ -1,8 +1,8 @@
 //! Groups: limit domains in a tree. A cluster is charged to one group and so to all above it.
 //!
-//! Invariant: a group's usage is at least the sum of its children's; a charge that any ancestor refuses changes nothing (seen
-//! after it returned). Orderings are relaxed: a charge guards no memory, only a number, and each change of it is one
-//! read-modify-write.
+//! Invariant: a group's usage is at least the sum of its children's; a charge that any ancestor refuses
+//! changes nothing (seen after it returned). Orderings are relaxed: a charge guards no memory, only a number,
+//! and each change of it is one read-modify-write.
 
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::{GroupId, PageCount};

@@ -1,7 +1,7 @@
 //! The pure centre of vswap: slot word, clusters, groups and policy.
 //!
-//! No allocation, no I/O, no clock, no thread, no `unsafe`: time and randomness come in as arguments, so everything
-//! here can be simulated and model-checked. The crate builds for a bare target, which proves it.
+//! No allocation, no I/O, no clock, no thread, no `unsafe`: time and randomness come in as arguments, so
+//! everything here can be simulated and model-checked. The crate builds for a bare target, which proves it.
 //!
 //! - [`units`]: distinct types for pages, bytes, slots, clusters, groups.
 //! - [`bitmap`]: 512 bits, one for each page of a 2 MiB block.

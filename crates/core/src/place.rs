@@ -51,7 +51,8 @@ impl PoolHandle {
     }
 }
 
-/// The place of an entry in a segment, as the segment layer packs it. Opaque here and above the segment layer.
+/// The place of an entry in a segment, as the segment layer packs it. Opaque here and above the segment
+/// layer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SegmentAddr(u64);
 
@@ -93,9 +94,10 @@ impl MoveId {
     }
 }
 
-/// A page on its way out of the pool. The source is in the word itself, so a reader reads it without waiting for
-/// the move or looking anything up; the batch knows the destination. Any store or free replaces the word, and the
-/// move then finds that it has lost: the entry's handle may be used again, this word with this batch cannot.
+/// A page on its way out of the pool. The source is in the word itself, so a reader reads it without waiting
+/// for the move or looking anything up; the batch knows the destination. Any store or free replaces the word,
+/// and the move then finds that it has lost: the entry's handle may be used again, this word with this batch
+/// cannot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Moving {
     /// Where the bytes still are.

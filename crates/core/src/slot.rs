@@ -8,10 +8,11 @@
 //! | 52..56 | age: the generation (modulo 16) in which the bytes came to the pool or were last seen in use |
 //! | 56..64 | swap count: private lists that refer to the slot; 255 says that the count is in a side table |
 //!
-//! Invariants: the word 0 is the empty slot, so fresh zeroed memory is a space of empty slots; an `Empty` word has
-//! no accessed bit and no age, so empty words differ in their count alone. There is no lock bit: a pool entry is
-//! pinned by its chunk's lock for the time of a copy and told apart by the slot in its header, a segment entry by
-//! a reader count of its segment, and a move that lost a race finds its `Moving` word replaced.
+//! Invariants: the word 0 is the empty slot, so fresh zeroed memory is a space of empty slots; an `Empty`
+//! word has no accessed bit and no age, so empty words differ in their count alone. There is no lock bit: a
+//! pool entry is pinned by its chunk's lock for the time of a copy and told apart by the slot in its header,
+//! a segment entry by a reader count of its segment, and a move that lost a race finds its `Moving` word
+//! replaced.
 
 use crate::fill::FillPattern;
 use crate::place::{MoveId, Moving, PoolHandle, SegmentAddr};
@@ -241,10 +242,10 @@ impl core::fmt::Debug for SlotWord {
 
 /// A slot in memory: a view of the atomic that holds its word. Nothing else touches the bits.
 ///
-/// Orderings: a word that names a pool or segment entry must not be seen before the entry's bytes, hence release on
-/// every change and acquire on every read. (Pool entries are also ordered by their chunk's lock; the word does
-/// not rely on that.) Changes of marks alone publish nothing, but keep what earlier changes published by being
-/// read-modify-writes, so they are relaxed.
+/// Orderings: a word that names a pool or segment entry must not be seen before the entry's bytes, hence
+/// release on every change and acquire on every read. (Pool entries are also ordered by their chunk's lock;
+/// the word does not rely on that.) Changes of marks alone publish nothing, but keep what earlier changes
+/// published by being read-modify-writes, so they are relaxed.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotCell<'a>(&'a AtomicU64);
 

@@ -1,5 +1,6 @@
-//! The arithmetic of a sparse array that grows without moving: segment `k` holds `first * 2^k` items, so few segments reach any
-//! index, a small array is small, and an item is found by one count of leading zeroes and one load.
+//! The arithmetic of a sparse array that grows without moving: segment `k` holds `first * 2^k` items, so few
+//! segments reach any index, a small array is small, and an item is found by one count of leading zeroes and
+//! one load.
 
 /// How indices are spread over segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,8 +1,9 @@
 //! Cleaning: what lives in sparse segments is packed together, so that a full disk has room again.
 //!
-//! Done by the one writer, when a new segment finds no room. A slot's word changes from the old address to the new one only if
-//! it still has the old one; a reader that holds the old address finds, in the worst case, that it is out of date, and looks
-//! at the word again. The old segments go when their last entry is released.
+//! Done by the one writer, when a new segment finds no room. A slot's word changes from the old address to
+//! the new one only if it still has the old one; a reader that holds the old address finds, in the worst
+//! case, that it is out of date, and looks at the word again. The old segments go when their last entry is
+//! released.
 
 use crate::disk::{Disk, Writing, locator};
 use crate::engine::Engine;
@@ -17,7 +18,8 @@ const MOST_ALIVE: f64 = 0.85;
 const MOST_READ: usize = 16;
 
 impl Engine {
-    /// Writes one segment from the live entries of several. Tells whether room was won. Nothing else may be under way.
+    /// Writes one segment from the live entries of several. Tells whether room was won. Nothing else may be
+    /// under way.
     pub(crate) fn clean(&self, disk: &Disk, writing: &mut Writing) -> Result<bool, WritebackError> {
         let before = disk.store().stats().segments;
         let Ok(mut builder) = disk.store().begin(Purpose::Cleaning, writing.buffer()) else {
@@ -41,7 +43,8 @@ impl Engine {
         Ok(disk.store().stats().segments < before)
     }
 
-    /// Copies what lives in a segment. False when the builder is full. What cannot be read stays where it is: its reader will be told.
+    /// Copies what lives in a segment. False when the builder is full. What cannot be read stays where it is:
+    /// its reader will be told.
     fn collect_live(
         &self,
         disk: &Disk,
@@ -71,7 +74,8 @@ impl Engine {
         self.word(slot).backing() == Backing::Segment(addr)
     }
 
-    /// Writes the collected entries and flips their slots; `moved` has their former addresses in the same order.
+    /// Writes the collected entries and flips their slots; `moved` has their former addresses in the same
+    /// order.
     fn write_cleaned(
         &self,
         writing: &mut Writing,
@@ -90,7 +94,8 @@ impl Engine {
                 let flipped = self.space.slot(slot).is_some_and(|cell| {
                     cell.update(|word| (word.backing() == from).then(|| word.moved_to(to))).is_ok()
                 });
-                // Of the two copies one is dead now: the old one, or (the slot changed meanwhile) the new one.
+                // Of the two copies one is dead now: the old one, or (the slot changed meanwhile) the new
+                // one.
                 self.release_segment_entry(locator(if flipped { *old } else { new }));
                 Counters::add(&self.counters.cleaned_pages, u64::from(flipped));
             }

@@ -1,7 +1,9 @@
-//! Compaction: the entries of sparse chunks of the pool move together, so that whole chunks go back to the system.
+//! Compaction: the entries of sparse chunks of the pool move together, so that whole chunks go back to the
+//! system.
 //!
-//! Each entry moves as in writeback, with the pool as the destination and a batch number of its own, one entry at a time: the word is
-//! marked `Moving(h, BATCH)`, the bytes are copied to a new entry, and the word is flipped to it if it still bears the mark.
+//! Each entry moves as in writeback, with the pool as the destination and a batch number of its own, one
+//! entry at a time: the word is marked `Moving(h, BATCH)`, the bytes are copied to a new entry, and the word
+//! is flipped to it if it still bears the mark.
 //!
 //! Lock order: the compaction's own, then class, then chunk.
 
@@ -13,8 +15,8 @@ use vswap_core::{Backing, MoveId, Moving, PAGE_SIZE, PoolHandle, SlotId};
 pub(crate) const BATCH: u8 = (1 << MoveId::BITS) - 1;
 
 impl Engine {
-    /// Empties up to `most` sparse chunks of the pool. Gives how many entries were moved; 0 when nothing is sparse enough. Some
-    /// hundred microseconds a chunk; does not wait for anything.
+    /// Empties up to `most` sparse chunks of the pool. Gives how many entries were moved; 0 when nothing is
+    /// sparse enough. Some hundred microseconds a chunk; does not wait for anything.
     pub fn compact(&self, most: usize) -> usize {
         let Some(_alone) = self.compacting.try_lock() else { return 0 };
         let mut buffer = [0; PAGE_SIZE];

@@ -66,8 +66,8 @@ impl Disk {
         Self { store, writing: Mutex::new(writing), buffers: AtomicUsize::new(0), calls: AtomicU64::new(0) }
     }
 
-    /// Gives the room of dead segments back to the file system, but for a few that will be written next. For a caller that
-    /// comes often: mostly this does nothing. Tells whether it did something.
+    /// Gives the room of dead segments back to the file system, but for a few that will be written next. For
+    /// a caller that comes often: mostly this does nothing. Tells whether it did something.
     pub(crate) fn tidy(&self) -> bool {
         // Relaxed: a pace, nothing more.
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);

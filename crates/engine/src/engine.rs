@@ -82,7 +82,8 @@ impl Engine {
         })
     }
 
-    /// A block of 512 positions for an owner; costs nothing until something is stored. Its clusters are charged to `group`.
+    /// A block of 512 positions for an owner; costs nothing until something is stored. Its clusters are
+    /// charged to `group`.
     ///
     /// # Errors
     /// When there is no such group.

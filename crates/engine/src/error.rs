@@ -88,8 +88,8 @@ pub enum LoadError {
         /// The page.
         slot: SlotId,
     },
-    /// The entry's bytes are those that were written but do not decode, or the pool lost the entry: a fault of this
-    /// program or of the machine's memory. The page is lost.
+    /// The entry's bytes are those that were written but do not decode, or the pool lost the entry: a fault
+    /// of this program or of the machine's memory. The page is lost.
     #[error("{slot}: its compressed bytes are damaged: the page is lost")]
     Damaged {
         /// The page.

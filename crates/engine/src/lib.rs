@@ -1,23 +1,26 @@
 //! Space, slots and backings: where the bytes are, under a stable slot.
 //!
-//! - [`Engine`] keeps the virtual swap space and moves pages between backings: [`Engine::store`], [`Engine::load`],
-//!   [`Engine::writeback`]; at leisure [`Engine::maintain`]. It has no thread of its own; a load allocates nothing.
-//! - [`OwnerBlock`] is what an owner remembers for 2 MiB of itself; owners share clusters by count after a fork.
+//! - [`Engine`] keeps the virtual swap space and moves pages between backings: [`Engine::store`],
+//!   [`Engine::load`], [`Engine::writeback`]; at leisure [`Engine::maintain`]. It has no thread of its own; a
+//!   load allocates nothing.
+//! - [`OwnerBlock`] is what an owner remembers for 2 MiB of itself; owners share clusters by count after a
+//!   fork.
 //! - [`Scratch`] holds one thread's buffers and codec contexts.
 //!
-//! Below: the core decides (slot word, ages), the pool and the segment store keep bytes, the codec makes them small. The pool
-//! and the segments do not know each other; only this crate does.
+//! Below: the core decides (slot word, ages), the pool and the segment store keep bytes, the codec makes them
+//! small. The pool and the segments do not know each other; only this crate does.
 //!
 //! # Invariants
-//! - Whoever changes a word away from a backing, by compare-and-swap, owns that backing alone and frees it: nothing is freed twice and
-//!   nothing is forgotten.
+//! - Whoever changes a word away from a backing, by compare-and-swap, owns that backing alone and frees it:
+//!   nothing is freed twice and nothing is forgotten.
 //! - The content of a slot changes by its exclusive owner alone; the engine changes only where it is.
-//! - Bytes come back as they were stored, or there is an error: segment entries are checked by checksum, pool entries by the
-//!   slot in their header.
+//! - Bytes come back as they were stored, or there is an error: segment entries are checked by checksum, pool
+//!   entries by the slot in their header.
 //!
 //! # Lock order
-//! writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; then, alone: pool class -> chunk; segment table.
-//! A load takes a chunk's lock (shared) or a look at the segment table, nothing else.
+//! writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; then,
+//! alone: pool class -> chunk; segment table. A load takes a chunk's lock (shared) or a look at the segment
+//! table, nothing else.
 #![forbid(unsafe_code)]
 
 mod clean;

@@ -13,15 +13,17 @@ const CHUNKS_AT_ONCE: usize = 4;
 const REST: u64 = 200;
 
 impl Engine {
-    /// Does what waits to be done at leisure: trains a dictionary when enough samples came (tens of milliseconds, once in a while),
-    /// gives the room of dead segments back to the file system, packs a loose pool. For a background thread, every few milliseconds; when
-    /// there is nothing to do it costs a load or two. Tells whether it did something.
+    /// Does what waits to be done at leisure: trains a dictionary when enough samples came (tens of
+    /// milliseconds, once in a while), gives the room of dead segments back to the file system, packs a loose
+    /// pool. For a background thread, every few milliseconds; when there is nothing to do it costs a load or
+    /// two. Tells whether it did something.
     pub fn maintain(&self) -> bool {
         let tidied = self.disk.as_ref().is_some_and(Disk::tidy);
         self.train() || self.pack_if_loose() || tidied
     }
 
-    /// Packs a pool that holds much more than its entries; after an attempt that found nothing, not again for a while.
+    /// Packs a pool that holds much more than its entries; after an attempt that found nothing, not again for
+    /// a while.
     fn pack_if_loose(&self) -> bool {
         // Relaxed: a pace, nothing more.
         let rest = self.rest.load(Ordering::Relaxed);

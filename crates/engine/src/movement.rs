@@ -1,8 +1,8 @@
 //! Store and load: the bytes of one page in or out of a slot.
 //!
-//! The caller guarantees by its own page state that nobody stores into or releases the slot meanwhile. What the engine itself
-//! does at any time (writeback, cleaning) changes where the bytes are, never what they are; a load that finds an entry gone looks at
-//! the word again and finds the new place.
+//! The caller guarantees by its own page state that nobody stores into or releases the slot meanwhile. What
+//! the engine itself does at any time (writeback, cleaning) changes where the bytes are, never what they are;
+//! a load that finds an entry gone looks at the word again and finds the new place.
 
 use crate::engine::Engine;
 use crate::error::{LoadError, StoreError};
@@ -15,8 +15,8 @@ use vswap_core::{
 use vswap_pool::EntryTag;
 use vswap_segment::{self as segment, EntryAddr, ReadError};
 
-/// How often a load may find that the bytes moved under it. Each time a whole writeback or cleaning of the slot must
-/// have passed, so even a few are unlikely; past this many something is wrong.
+/// How often a load may find that the bytes moved under it. Each time a whole writeback or cleaning of the
+/// slot must have passed, so even a few are unlikely; past this many something is wrong.
 const PATIENCE: usize = 1000;
 
 pub(crate) fn entry_tag(tag: CodecTag) -> EntryTag {
@@ -106,7 +106,8 @@ impl Engine {
         self.free_backing(slot, old.unwrap_or_default());
     }
 
-    /// Reads the page of a slot; what it reads from stays as it is. Allocates nothing; at most one read of the device.
+    /// Reads the page of a slot; what it reads from stays as it is. Allocates nothing; at most one read of
+    /// the device.
     ///
     /// # Errors
     /// When the bytes cannot be had. The reader must not go on: the page's content is lost (or, after

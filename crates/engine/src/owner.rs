@@ -1,8 +1,9 @@
 //! [`OwnerBlock`]: what an owner remembers for 2 MiB of itself.
 //!
-//! One cluster, shared by count after a fork. The first change by an owner in a shared cluster gives it a private list of slots
-//! (8 bytes a page, only there) and a fresh cluster for what it stores from then on; each slot in a list counts its
-//! owners. The list is allocated at that first change, which is the only allocation here.
+//! One cluster, shared by count after a fork. The first change by an owner in a shared cluster gives it a
+//! private list of slots (8 bytes a page, only there) and a fresh cluster for what it stores from then on;
+//! each slot in a list counts its owners. The list is allocated at that first change, which is the only
+//! allocation here.
 
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -54,8 +55,8 @@ impl OwnerBlock {
         Self { group, slots: Slots::None }
     }
 
-    /// Where the page's bytes are, if it has a slot. An unshared block has one for every page once anything was stored;
-    /// [`OwnerBlock::has_backing`] tells whether it holds bytes.
+    /// Where the page's bytes are, if it has a slot. An unshared block has one for every page once anything
+    /// was stored; [`OwnerBlock::has_backing`] tells whether it holds bytes.
     pub fn slot(&self, page: PageIndex) -> Option<SlotId> {
         match &self.slots {
             Slots::None => None,
@@ -64,11 +65,12 @@ impl OwnerBlock {
         }
     }
 
-    /// A slot that is exclusively this owner's, to store the page into. It holds what it held before if it was this owner's
-    /// alone; else the page has a new, empty one and its former bytes are released.
+    /// A slot that is exclusively this owner's, to store the page into. It holds what it held before if it
+    /// was this owner's alone; else the page has a new, empty one and its former bytes are released.
     ///
     /// # Errors
-    /// When the space or the group is full, or the system has no memory for slots; the page's bytes are then where they were.
+    /// When the space or the group is full, or the system has no memory for slots; the page's bytes are then
+    /// where they were.
     pub fn slot_for_store(&mut self, engine: &Engine, page: PageIndex) -> Result<SlotId, EngineError> {
         if let Slots::None = self.slots {
             self.slots = Slots::Direct(engine.new_cluster(ClusterState::direct(), self.group)?);
@@ -126,9 +128,9 @@ impl OwnerBlock {
         OwnerBlock { group: self.group, slots }
     }
 
-    /// The page's backing goes to position `to` of another block of the same owner (memory that was remapped), without any
-    /// byte being moved; what was there is released. Both blocks have private lists from then on: to move a whole
-    /// block, move the `OwnerBlock`.
+    /// The page's backing goes to position `to` of another block of the same owner (memory that was
+    /// remapped), without any byte being moved; what was there is released. Both blocks have private lists
+    /// from then on: to move a whole block, move the `OwnerBlock`.
     pub fn move_page(&mut self, engine: &Engine, page: PageIndex, other: &mut OwnerBlock, to: PageIndex) {
         other.release(engine, to);
         if !self.has_backing(engine, page) {
@@ -186,7 +188,8 @@ impl List {
         let taken = self.fresh.map(|fresh| fresh.slot(page)).filter(|slot| engine.take_slot(*slot));
         let slot = match taken {
             Some(slot) => slot,
-            // No fresh cluster, or an owner that was forked from this one still has its slot at this position.
+            // No fresh cluster, or an owner that was forked from this one still has its slot at this
+            // position.
             None => {
                 let fresh = engine.new_cluster(ClusterState::held(), group)?;
                 if let Some(former) = self.fresh.replace(fresh) {
@@ -202,7 +205,8 @@ impl List {
         Ok(slot)
     }
 
-    /// Counts another list with the same slots. Neighbours mostly share their cluster, whose lock is taken once a run.
+    /// Counts another list with the same slots. Neighbours mostly share their cluster, whose lock is taken
+    /// once a run.
     fn share(&self, engine: &Engine) {
         let mut slots = self.slots.iter().filter_map(|entry| entry.slot()).peekable();
         while let Some(first) = slots.next() {

@@ -12,9 +12,10 @@ use vswap_core::{Backing, Page, SegmentAddr, SlotId};
 pub type Loaded = Option<Result<LoadedFrom, LoadError>>;
 
 impl Engine {
-    /// Loads the first of some slots as [`Engine::load`] does, and of the others what comes without another read of the device:
-    /// patterns, pool entries, and those that were written next to the first one. Pages that are neighbours in a
-    /// cluster are packed side by side, so one read of 64 KiB brings a good part of a sequential scan. Allocates nothing.
+    /// Loads the first of some slots as [`Engine::load`] does, and of the others what comes without another
+    /// read of the device: patterns, pool entries, and those that were written next to the first one. Pages
+    /// that are neighbours in a cluster are packed side by side, so one read of 64 KiB brings a good part of
+    /// a sequential scan. Allocates nothing.
     ///
     /// `slots`, `pages` and `loaded` go together; a position without a slot gives `None`.
     ///
@@ -35,15 +36,16 @@ impl Engine {
         }
         for (at, slot) in slots.iter().enumerate() {
             let Some(slot) = slot.filter(|_| loaded[at].is_none()) else { continue };
-            // Only the first is worth a read. If its place changed meanwhile, this is its second read, as in `load`.
+            // Only the first is worth a read. If its place changed meanwhile, this is its second read, as in
+            // `load`.
             if at == 0 || !matches!(self.word(slot).backing(), Backing::Segment(_)) {
                 loaded[at] = Some(self.load(slot, &mut pages[at], scratch));
             }
         }
     }
 
-    /// Reads around the first slot's entry and takes what belongs to any of the slots. What fails here is left to
-    /// [`Engine::load`], which knows whom to believe.
+    /// Reads around the first slot's entry and takes what belongs to any of the slots. What fails here is
+    /// left to [`Engine::load`], which knows whom to believe.
     fn load_neighbours(
         &self,
         addr: SegmentAddr,

@@ -6,7 +6,8 @@ use vswap_segment::{AlignedBuf, BLOCK, MAX_ENTRY_BLOCKS};
 /// Blocks that one read with neighbours takes: 64 KiB cost little more than 4.
 const RUN_BLOCKS: usize = 16;
 
-/// One thread's codec contexts and its aligned buffer for reading. Made by [`Engine::scratch`](crate::Engine::scratch).
+/// One thread's codec contexts and its aligned buffer for reading. Made by
+/// [`Engine::scratch`](crate::Engine::scratch).
 #[derive(Debug)]
 pub struct Scratch {
     pub(crate) compressor: Compressor,

@@ -1,8 +1,9 @@
 //! Counting: who refers to a cluster and to its slots. Exact, under the cluster's lock.
 //!
-//! A slot's owners are the direct owners of its cluster plus its swap count. Whoever takes the last one away changes (backing,
-//! count 1) to (empty, 0) in *one* compare-and-swap and then alone frees the backing: so a slot that shows no count and no
-//! backing can be used again at once, and no backing is freed twice, whatever writeback does meanwhile.
+//! A slot's owners are the direct owners of its cluster plus its swap count. Whoever takes the last one away
+//! changes (backing, count 1) to (empty, 0) in *one* compare-and-swap and then alone frees the backing: so a
+//! slot that shows no count and no backing can be used again at once, and no backing is freed twice, whatever
+//! writeback does meanwhile.
 //!
 //! Lock order: cluster, then the table of large counts. Backings are freed outside of both.
 
@@ -63,7 +64,8 @@ impl Engine {
         self.space.slot(slot).expect("slots are handed out with their cluster made")
     }
 
-    /// Changes a slot's count by `change` under its cluster's lock, keeping the cluster's sum of listed slots.
+    /// Changes a slot's count by `change` under its cluster's lock, keeping the cluster's sum of listed
+    /// slots.
     fn set_count(
         &self,
         cluster: &mut LockedCluster<'_>,
@@ -116,7 +118,8 @@ impl Engine {
         cluster.state().direct_owners() == 0 && self.cell(slot).load().count() == SwapCount::Exact(1)
     }
 
-    /// Whether a slot of a direct owner's cluster has no other owner. If true it stays true until that owner forks.
+    /// Whether a slot of a direct owner's cluster has no other owner. If true it stays true until that owner
+    /// forks.
     pub(crate) fn is_exclusive_direct(&self, slot: SlotId) -> bool {
         // The state first, with acquire: an owner that went to its own list counted its slots before it left.
         self.space.state(slot.cluster()).is_sole_direct()
@@ -137,8 +140,8 @@ impl Engine {
         if state.direct_owners() > 0 {
             return cluster.set(state);
         }
-        // The last one. The cluster stays held by this call until its slots are empty; it was no owner's fresh
-        // cluster, so none of them can be used again meanwhile.
+        // The last one. The cluster stays held by this call until its slots are empty; it was no owner's
+        // fresh cluster, so none of them can be used again meanwhile.
         cluster.set(ClusterState::from_word(state.to_word() | ClusterState::held().to_word()));
         drop(cluster);
         for page in PageIndex::all() {
@@ -162,13 +165,14 @@ impl Engine {
         self.free_if_abandoned(cluster);
     }
 
-    /// A direct owner goes over to a private list: each slot with a page is counted for it, then it leaves the cluster.
-    /// Gives the slots to `each`.
+    /// A direct owner goes over to a private list: each slot with a page is counted for it, then it leaves
+    /// the cluster. Gives the slots to `each`.
     pub(crate) fn list_cluster(&self, id: ClusterId, mut each: impl FnMut(PageIndex, SlotId)) {
         let mut cluster = self.space.lock(id);
         for page in PageIndex::all() {
             let slot = id.slot(page);
-            // Nobody fills or empties a slot of a shared cluster, and if the owner is alone it is the one that could.
+            // Nobody fills or empties a slot of a shared cluster, and if the owner is alone it is the one
+            // that could.
             if !self.cell(slot).load().is_empty() {
                 self.list_slot(&mut cluster, slot);
                 each(page, slot);

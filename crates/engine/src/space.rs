@@ -1,12 +1,14 @@
 //! [`Space`]: all slots and what is known of their clusters.
 //!
-//! Two sparse arrays side by side, in segments of growing size that are reserved when first needed and committed page by page:
-//! 512 words a cluster (4096 bytes: one page of memory is one cluster), and two words a cluster for its state and group.
-//! Finding a slot's word takes one count of leading zeroes and one load.
+//! Two sparse arrays side by side, in segments of growing size that are reserved when first needed and
+//! committed page by page: 512 words a cluster (4096 bytes: one page of memory is one cluster), and two words
+//! a cluster for its state and group. Finding a slot's word takes one count of leading zeroes and one load.
 //!
 //! # Invariants
-//! - The words of a free cluster are all zero (every slot was released), so it needs no clearing when it is used again.
-//! - A cluster's state is changed under its lock, one of 64 chosen by its number. No two of them are held at once.
+//! - The words of a free cluster are all zero (every slot was released), so it needs no clearing when it is
+//!   used again.
+//! - A cluster's state is changed under its lock, one of 64 chosen by its number. No two of them are held at
+//!   once.
 //!
 //! Lock order: cluster, then the list of free clusters.
 
@@ -74,8 +76,8 @@ impl LockedCluster<'_> {
 
     pub(crate) fn set(&mut self, state: ClusterState) {
         if let Some(word) = self.space.record(self.id, STATE) {
-            // Release: an owner that reads, without the lock, that it is alone also sees the counts that the others left
-            // in the slots before they went.
+            // Release: an owner that reads, without the lock, that it is alone also sees the counts that the
+            // others left in the slots before they went.
             word.store(state.to_word(), Ordering::Release);
         }
     }

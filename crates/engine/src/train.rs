@@ -1,12 +1,12 @@
 //! [`Trainer`]: picks samples of what is stored and turns them into dictionaries.
 //!
-//! A sample is the number of a slot, nothing more: its page is read back from the pool when it is needed (if another page is
-//! there by then, it is as good a sample).
+//! A sample is the number of a slot, nothing more: its page is read back from the pool when it is needed (if
+//! another page is there by then, it is as good a sample).
 //!
-//! Samples are spread over a growing number of stores (each collection four times as long as the one before), so the first
-//! dictionary comes early and later ones know more of the workload. Training takes tens of milliseconds, so it is never done
-//! by a store: `Engine::maintain` does it when there is something to do. A dictionary is adopted only if pages that it
-//! was not trained on come out shorter than without it.
+//! Samples are spread over a growing number of stores (each collection four times as long as the one before),
+//! so the first dictionary comes early and later ones know more of the workload. Training takes tens of
+//! milliseconds, so it is never done by a store: `Engine::maintain` does it when there is something to do. A
+//! dictionary is adopted only if pages that it was not trained on come out shorter than without it.
 
 use crate::engine::Engine;
 use crate::movement::{codec_tag, decodes};
@@ -122,8 +122,8 @@ impl Engine {
         true
     }
 
-    /// The pages of those slots that have them in the pool now. Nobody keeps their owners from changing them meanwhile;
-    /// an entry is read whole or not at all in any case.
+    /// The pages of those slots that have them in the pool now. Nobody keeps their owners from changing them
+    /// meanwhile; an entry is read whole or not at all in any case.
     fn pages_in_pool(&self, slots: &[SlotId]) -> Vec<Page> {
         let mut decompressor = Decompressor::new();
         let mut read = |slot: SlotId| {

@@ -1,12 +1,15 @@
 //! Writeback: the coldest pool entries go, still compressed, into segments.
 //!
-//! One writer at a time. For each slot that the clock hand takes: its word changes from `Pool(h)` to `Moving(h, batch)`, the
-//! entry is copied into the segment's buffer, and when the segment is written the word changes to `Segment(address)` and the pool
-//! entry is freed - if the word is still the same. A store or a release in between has replaced the word (and freed the
-//! entry): then the copy in the segment is dead. That the batch is part of the word makes this safe even if the same handle
-//! comes back to the same slot meanwhile; within a batch, the slot's last entry is the one that counts. A failed write turns the words back; the pages never left.
+//! One writer at a time. For each slot that the clock hand takes: its word changes from `Pool(h)` to
+//! `Moving(h, batch)`, the entry is copied into the segment's buffer, and when the segment is written the
+//! word changes to `Segment(address)` and the pool entry is freed - if the word is still the same. A store or
+//! a release in between has replaced the word (and freed the entry): then the copy in the segment is dead.
+//! That the batch is part of the word makes this safe even if the same handle comes back to the same slot
+//! meanwhile; within a batch, the slot's last entry is the one that counts. A failed write turns the words
+//! back; the pages never left.
 //!
-//! Lock order: the writer, then a chunk (shared, for the copy) or the segment table. No slot or cluster is locked.
+//! Lock order: the writer, then a chunk (shared, for the copy) or the segment table. No slot or cluster is
+//! locked.
 
 use crate::disk::{DEPTH, Disk, Hand, Writing, locator};
 use crate::engine::Engine;
@@ -22,8 +25,8 @@ use vswap_core::{
 };
 use vswap_segment::{Appended, Purpose, SegmentBuilder, Written};
 
-/// Rounds of the hand in one filling: the first for what is old enough, the second after the marks of the first, the last
-/// for anything.
+/// Rounds of the hand in one filling: the first for what is old enough, the second after the marks of the
+/// first, the last for anything.
 const ROUNDS: usize = 3;
 
 /// What became of a slot that the hand took.
@@ -35,12 +38,12 @@ enum Packed {
 }
 
 impl Engine {
-    /// Moves about `want` bytes of the coldest pool entries to segments; rounded up to whole segments as long as there are
-    /// entries to fill them. Waits for the device. Concurrent calls take turns.
+    /// Moves about `want` bytes of the coldest pool entries to segments; rounded up to whole segments as long
+    /// as there are entries to fill them. Waits for the device. Concurrent calls take turns.
     ///
     /// # Errors
-    /// When there is no disk or a write failed for another reason than lack of room (which the report tells); the pages
-    /// concerned stay in the pool.
+    /// When there is no disk or a write failed for another reason than lack of room (which the report tells);
+    /// the pages concerned stay in the pool.
     pub fn writeback(
         &self,
         want: ByteCount,
@@ -133,7 +136,8 @@ impl Engine {
                 break;
             }
             let threshold = if last { 0 } else { self.generations.threshold(pages) };
-            // One cluster more than there are, to come back to the part of the first one that the hand had passed.
+            // One cluster more than there are, to come back to the part of the first one that the hand had
+            // passed.
             for _ in 0..=end {
                 match self.fill_from_cluster(&mut builder, writing, batch, threshold) {
                     Ok(bytes) => taken += bytes,
@@ -156,8 +160,8 @@ impl Engine {
         Ok(taken)
     }
 
-    /// Takes what the hand finds in its cluster from its page on. `Err` when the segment is full; the hand then stands at the
-    /// page that did not fit. Both give the payload taken.
+    /// Takes what the hand finds in its cluster from its page on. `Err` when the segment is full; the hand
+    /// then stands at the page that did not fit. Both give the payload taken.
     fn fill_from_cluster(
         &self,
         builder: &mut SegmentBuilder,
@@ -235,8 +239,8 @@ impl Engine {
         let at = writing.batches.iter().position(|(segment, _)| *segment == written.segment);
         if let Some((_, batch)) = at.and_then(|at| writing.batches.remove(at)) {
             let ok = written.result.is_ok();
-            // Backwards: a slot that was stored anew and taken again while its segment was filled is in it twice, and only
-            // its last entry is what the word is on its way with.
+            // Backwards: a slot that was stored anew and taken again while its segment was filled is in it
+            // twice, and only its last entry is what the word is on its way with.
             let entries: Vec<_> = written.entries().collect();
             for (slot, addr) in entries.into_iter().rev() {
                 let Some(cell) = self.space.slot(slot) else { continue };

@@ -1,7 +1,8 @@
 //! Size classes.
 //!
-//! A class's size is what is left of a chunk divided by a whole number, so chunks have no tail; from one class to the
-//! next it grows by at most about 6 %. Headers are apart, so a raw page takes exactly 4096 bytes.
+//! A class's size is what is left of a chunk divided by a whole number, so chunks have no tail; from one
+//! class to the next it grows by at most about 6 %. Headers are apart, so a raw page takes exactly 4096
+//! bytes.
 
 use vswap_core::{PAGE_SIZE, PoolHandle};
 

@@ -15,8 +15,8 @@ const SPARES: usize = 2;
 /// What a pool is made from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolConfig {
-    /// Bytes of a chunk: a multiple of a page, from 16 KiB. Each class has one partly filled chunk at least, so small
-    /// pools want small chunks; large ones cost fewer mappings.
+    /// Bytes of a chunk: a multiple of a page, from 16 KiB. Each class has one partly filled chunk at least,
+    /// so small pools want small chunks; large ones cost fewer mappings.
     pub chunk_bytes: usize,
     /// The most memory that the pool may hold.
     pub limit: Option<ByteCount>,
@@ -215,8 +215,8 @@ impl<S: ChunkSource> Pool<S> {
         PoolError::Full { held, limit: self.config.limit.unwrap_or(held) }
     }
 
-    /// Reads the entry that a handle names, if it is still this slot's: `read` sees its tag and bytes, which stay as they
-    /// are until it returns. It must be short and must not call the pool. Allocates nothing.
+    /// Reads the entry that a handle names, if it is still this slot's: `read` sees its tag and bytes, which
+    /// stay as they are until it returns. It must be short and must not call the pool. Allocates nothing.
     ///
     /// `None` says that the handle is out of date: look at the slot again.
     pub fn read<R>(
@@ -301,9 +301,9 @@ impl<S: ChunkSource> Pool<S> {
         });
     }
 
-    /// Takes the emptiest chunk of a class out of use for new entries, if it is at most half full and the others with room can
-    /// take all that it has. The caller moves its entries by inserting and removing them (new ones go to the fullest
-    /// chunk), then calls [`Pool::put_back`].
+    /// Takes the emptiest chunk of a class out of use for new entries, if it is at most half full and the
+    /// others with room can take all that it has. The caller moves its entries by inserting and removing them
+    /// (new ones go to the fullest chunk), then calls [`Pool::put_back`].
     pub fn take_sparse(&self, class: usize) -> Option<SparseChunk> {
         // Lock order: class, then one chunk at a time.
         let mut partial = self.partial.get(class)?.lock();

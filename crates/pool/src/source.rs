@@ -22,8 +22,8 @@ pub trait ChunkSource: fmt::Debug + Send + Sync {
     fn bytes_mut(memory: &mut Self::Memory) -> &mut [u8];
 }
 
-/// Anonymous mappings: given back to the system one by one, without huge pages, which would hold memory that the pool
-/// does not count.
+/// Anonymous mappings: given back to the system one by one, without huge pages, which would hold memory that
+/// the pool does not count.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct MappedSource;
 

@@ -1,6 +1,7 @@
 //! The table of chunks: grows without moving, so that a chunk is found without a lock.
 //!
-//! Segment `k` holds `64 * 2^k` cells, so 19 of them hold all that a handle can name, and a small pool has a small table.
+//! Segment `k` holds `64 * 2^k` cells, so 19 of them hold all that a handle can name, and a small pool has a
+//! small table.
 
 use crate::chunk::Chunk;
 use crate::source::ChunkSource;

@@ -2,8 +2,9 @@
 //!
 //! # Safety
 //!
-//! The memory is one anonymous mapping owned by the value; it is read and written only as `AtomicU64`, for which every
-//! bit pattern is valid. A discard makes words zero at any moment, which is what a concurrent atomic store of zero would do.
+//! The memory is one anonymous mapping owned by the value; it is read and written only as `AtomicU64`, for
+//! which every bit pattern is valid. A discard makes words zero at any moment, which is what a concurrent
+//! atomic store of zero would do.
 #![allow(unsafe_code)]
 
 use crate::mapping::{Mapping, PAGE};
@@ -20,7 +21,8 @@ pub struct AtomicArray {
 }
 
 impl AtomicArray {
-    /// Reserves room for `len` words (rounded up to whole pages), without huge pages: they would commit what nobody wrote.
+    /// Reserves room for `len` words (rounded up to whole pages), without huge pages: they would commit what
+    /// nobody wrote.
     ///
     /// # Errors
     /// What `mmap` says.
@@ -43,20 +45,22 @@ impl AtomicArray {
     /// All words.
     pub fn words(&self) -> &[AtomicU64] {
         let start = self.mapping.address() as *const AtomicU64;
-        // SAFETY: (1) the mapping is `len` words long, page aligned, mapped and initialised (zero) for as long as `self`
-        // lives; (2) every bit pattern is a valid `AtomicU64`; (3) nothing reaches these bytes but through this
-        // slice (the mapping's own slices are never asked for), so all accesses are atomic.
+        // SAFETY: (1) the mapping is `len` words long, page aligned, mapped and initialised (zero) for as
+        // long as `self` lives; (2) every bit pattern is a valid `AtomicU64`; (3) nothing reaches these bytes
+        // but through this slice (the mapping's own slices are never asked for), so all accesses are atomic.
         unsafe { std::slice::from_raw_parts(start, self.len()) }
     }
 
-    /// Gives the memory of the page of words that starts at `first` (a multiple of 512) back; they read as zero.
+    /// Gives the memory of the page of words that starts at `first` (a multiple of 512) back; they read as
+    /// zero.
     ///
     /// # Panics
     /// If there is no such page.
     pub fn discard_page(&self, first: usize) {
         assert!(first.is_multiple_of(WORDS) && first < self.len(), "no page of words starts at {first}");
         let start = self.mapping.address() as usize + first * size_of::<AtomicU64>();
-        // SAFETY: the page is inside the mapping; it holds nothing but atomics, which may become zero at any time.
+        // SAFETY: the page is inside the mapping; it holds nothing but atomics, which may become zero at any
+        // time.
         unsafe { libc::madvise(start as *mut libc::c_void, PAGE, libc::MADV_DONTNEED) };
     }
 }

@@ -1,9 +1,9 @@
 //! Every interleaving of two or three actors on one slot:
 //! `RUSTFLAGS="--cfg loom" cargo test -p vswap-core --release --test it`.
 //!
-//! The pool is modelled by entries behind locks, each with the header that tells whose it is, exactly as much as the protocol
-//! relies on. What is proven: a load gives the bytes that were stored, never torn, freed or another slot's; each entry is
-//! freed exactly once; a move that lost its race flips nothing.
+//! The pool is modelled by entries behind locks, each with the header that tells whose it is, exactly as much
+//! as the protocol relies on. What is proven: a load gives the bytes that were stored, never torn, freed or
+//! another slot's; each entry is freed exactly once; a move that lost its race flips nothing.
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use vswap_core::slot::{SlotCell, SlotWord};

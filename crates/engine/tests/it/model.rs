@@ -1,5 +1,5 @@
-//! Several owners against maps: store, load, release, fork, dispose, writeback. Counts are exact: when all owners are gone
-//! nothing is left anywhere.
+//! Several owners against maps: store, load, release, fork, dispose, writeback. Counts are exact: when all
+//! owners are gone nothing is left anywhere.
 use crate::flaky::{Faults, Flaky};
 use crate::pages::page;
 use proptest::prelude::*;

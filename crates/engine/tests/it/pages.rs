@@ -1,7 +1,8 @@
 //! Pages that tell what they are, of every kind that the engine treats differently.
 use vswap_core::{PAGE_SIZE, Page};
 
-/// A page by its number: fill patterns, pages that compress well and badly, noise. No two of them are the same but fills.
+/// A page by its number: fill patterns, pages that compress well and badly, noise. No two of them are the
+/// same but fills.
 pub fn page(number: u64) -> Page {
     let mut page = [0; PAGE_SIZE];
     let words = page.as_chunks_mut::<8>().0;
