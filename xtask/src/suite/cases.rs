@@ -38,7 +38,7 @@ fn bss(_: bool) -> Result<Vec<OsString>> {
 }
 
 fn musl(quick: bool) -> Result<Vec<OsString>> {
-    Ok(words(&[programs::musl_rust()?.as_os_str(), size(quick, "64", "160").as_ref()]))
+    Ok(words(&[programs::musl_rust()?.as_os_str(), size(quick, "48", "120").as_ref()]))
 }
 
 fn go(quick: bool) -> Result<Vec<OsString>> {
