@@ -102,6 +102,7 @@ impl Call<'_> {
         let work = self.memory.work.lock();
         managed.space.barrier_for_mapping();
         if flags & call::MAP_UNUSUAL != 0 || managed.is_left() {
+            self.memory.unseen.fetch_add(pages(len), Relaxed);
             return self.proceed();
         }
         let flags = flags & !call::MAP_POPULATE;
@@ -185,10 +186,10 @@ impl Call<'_> {
         let args = [old, old_len, new_len, flags, new, self.supervisor.mark];
         let made = self.through_stub(&managed, call::MREMAP, args);
         if let Ok(at) = made {
-            let whole = at as u64..at as u64 + pages(new_len);
-            let ranges = manageable_ranges(managed.space.pid(), &managed.own()).unwrap_or_default();
-            for range in ranges.into_iter().filter(|r| r.start < whole.end && whole.start < r.end) {
-                self.take(&managed, range.start.max(whole.start)..range.end.min(whole.end));
+            self.take_what_is_mapped(&managed, at as u64..at as u64 + pages(new_len));
+            if flags & MREMAP_DONTUNMAP != 0 {
+                // The old addresses stay mapped, empty.
+                self.take_what_is_mapped(&managed, old..old + pages(old_len));
             }
         }
         self.answer_with(made);
