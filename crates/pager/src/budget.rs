@@ -61,6 +61,11 @@ impl Budget {
         self.pool.load(Relaxed) + self.others.load(Relaxed) + self.own.load(Relaxed)
     }
 
+    /// Pages that count and are neither managed nor the pool's: the pager's own and the tree's that are not managed.
+    pub fn unmanaged(&self) -> u64 {
+        self.own.load(Relaxed) + self.others.load(Relaxed)
+    }
+
     /// Charged pages now.
     pub fn charged(&self) -> u64 {
         self.charged.load(Relaxed)

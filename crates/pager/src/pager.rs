@@ -205,7 +205,6 @@ impl Shared {
     /// The keeper's life: samples, and writes the pool's cold end to disk when it passes its share.
     fn keeper(&self) {
         let mut scratch = self.engine.scratch();
-        let share = self.budget.limit() * 4096 * self.config.pool_percent / 100;
         let mut sampled = Instant::now() - Duration::from_secs(1);
         while !self.stopping() {
             self.engine.maintain();
@@ -215,11 +214,22 @@ impl Shared {
                 self.budget.set_own(self.own_memory(pool));
                 sampled = Instant::now();
             }
-            let surplus = pool.get().saturating_sub(share);
+            let surplus = self.pool_surplus(pool);
             if surplus == 0 || !self.write_back(ByteCount::new(surplus), &mut scratch) {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
+    }
+
+    /// Bytes that the pool has beyond its share, or, when room is short and little else is left to move out, what is
+    /// missing.
+    fn pool_surplus(&self, pool: ByteCount) -> u64 {
+        let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
+        let share = available * self.config.pool_percent / 100;
+        let wanted = self.budget.wanted();
+        let starved = wanted > 0 && self.budget.charged() * 4096 < available / 4;
+        let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
+        pool.get().saturating_sub(share).max(missing)
     }
 
     /// Writes pool entries back; `false` if none could be.

@@ -11,8 +11,8 @@ use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 /// Marks a ring of this version.
 pub const RING_MAGIC: u32 = 0x7673_0001;
-/// Commands in flight at most.
-pub const RING_LEN: u32 = 12;
+/// Commands in flight at most: a power of two, so that places stay in order when the counters wrap.
+pub const RING_LEN: u32 = 8;
 /// Bytes of the shared mapping: the ring's page, then the stub's stack.
 pub const RING_BYTES: usize = 4096 + STACK_BYTES;
 /// Bytes of the stub's stack, at the end of the shared mapping.
