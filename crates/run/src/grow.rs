@@ -124,6 +124,27 @@ impl Call<'_> {
         }
     }
 
+    /// `madvise` with `MADV_WIPEONFORK` or `MADV_FREE`.
+    ///
+    /// `MADV_FREE` leaves pages in the page table that the program may write without a fault, after the same event as a
+    /// discard: who takes them for gone loses what is written. Giving them up at once is one of the things that it
+    /// allows the kernel to do.
+    pub(crate) fn advise(&self) {
+        let advice = self.arg(2);
+        if advice == call::WIPEONFORK {
+            self.memory.wipes.store(true, Relaxed);
+        }
+        match self.memory.managed() {
+            Some(managed) if advice == call::FREE && !managed.is_left() => {
+                let _work = self.memory.work.lock();
+                let args = [self.arg(0), self.arg(1), call::DONTNEED, 0, 0, self.supervisor.mark];
+                let made = self.through_stub(&managed, call::MADVISE, args);
+                self.answer_with(made);
+            }
+            _ => self.proceed(),
+        }
+    }
+
     fn take_what_is_mapped(&self, managed: &Managed, whole: Range<u64>) {
         let ranges = manageable_ranges(managed.space.pid(), &managed.own()).unwrap_or_default();
         for range in ranges.into_iter().filter(|r| r.start < whole.end && whole.start < r.end) {

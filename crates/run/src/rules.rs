@@ -43,10 +43,15 @@ pub(crate) fn filter(mark: u64) -> Filter {
         value: call::PRIVATE_ANONYMOUS as u32,
         negated: false,
     };
-    let wipe = Condition { argument: 2, mask: u32::MAX, value: call::WIPEONFORK as u32, negated: false };
+    let advice = |value: u64| Rule {
+        nr: call::MADVISE,
+        mark_argument: 5,
+        only_if: Some(Condition { argument: 2, mask: u32::MAX, value: value as u32, negated: false }),
+    };
     let mut rules = vec![
         Rule { nr: call::MMAP, mark_argument: 4, only_if: Some(private_anonymous) },
-        Rule { nr: call::MADVISE, mark_argument: 5, only_if: Some(wipe) },
+        advice(call::WIPEONFORK),
+        advice(call::FREE),
     ];
     rules.extend(ALWAYS.map(|nr| Rule {
         nr,

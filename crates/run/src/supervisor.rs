@@ -134,10 +134,7 @@ impl Supervisor {
             call::SET_TID_ADDRESS => call.pin_and_proceed(0, 4),
             call::SET_ROBUST_LIST => call.pin_and_proceed(0, 24),
             call::RSEQ => call.pin_and_proceed(0, notification.args[1].clamp(32, 4096)),
-            call::MADVISE => {
-                call.memory.wipes.store(true, Relaxed);
-                call.proceed();
-            }
+            call::MADVISE => call.advise(),
             call::MLOCK | call::MLOCK2 => call.pin_and_proceed(0, notification.args[1]),
             call::MLOCKALL => call.lock_all(),
             call::UNSHARE | call::SETNS => call.change_namespaces(),

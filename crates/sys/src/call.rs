@@ -79,6 +79,10 @@ pub const MAP_UNUSUAL: u64 = (libc::MAP_HUGETLB | libc::MAP_LOCKED | libc::MAP_G
 pub const DONTFORK: u64 = libc::MADV_DONTFORK as u64;
 /// Advice: zeroes in a child.
 pub const WIPEONFORK: u64 = libc::MADV_WIPEONFORK as u64;
+/// Advice: the bytes are of no use any more, whenever it suits the kernel.
+pub const FREE: u64 = libc::MADV_FREE as u64;
+/// Advice: the bytes are of no use any more.
+pub const DONTNEED: u64 = libc::MADV_DONTNEED as u64;
 /// Socket family `AF_UNIX`.
 pub const UNIX: u64 = libc::AF_UNIX as u64;
 /// Sockets that keep messages apart, closed on exec.

@@ -103,11 +103,11 @@ impl Filter {
     fn block(rule: &Rule, mark: u64) -> Vec<Instruction> {
         let mut block = Vec::new();
         if let Some(condition) = rule.only_if {
-            let (jump_true, jump_false) = if condition.negated { (0, 1) } else { (1, 0) };
+            // Unmet: past the six instructions below, to the next rule, which may name the same call.
+            let (jump_true, jump_false) = if condition.negated { (6, 0) } else { (0, 6) };
             block.push(instruction(LOAD_WORD, offset_argument(condition.argument)));
             block.push(instruction(AND, condition.mask));
             block.push(Instruction { jump_true, jump_false, ..instruction(JUMP_EQUAL, condition.value) });
-            block.push(instruction(RETURN, RET_ALLOW));
         }
         let at = offset_argument(rule.mark_argument);
         block.push(instruction(LOAD_WORD, at));
