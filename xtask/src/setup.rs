@@ -27,7 +27,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// What `cargo xtask setup-machine` takes.
 #[derive(Args, Default)]
 pub struct Options {
-    /// Also what only CI needs: Miri on nightly, cargo-deny.
+    /// Also what only CI needs: Miri on nightly.
     #[arg(long)]
     ci: bool,
 }
@@ -39,10 +39,6 @@ pub fn run(options: &Options) -> Result<()> {
     cargo_tool("cargo-nextest", "nextest")?;
     if options.ci {
         miri()?;
-        // A licence check is no reason to fail where the tool cannot be had.
-        if let Err(error) = cargo_tool("cargo-deny", "deny") {
-            eprintln!("xtask: no cargo-deny: {error:#}");
-        }
     }
     println!("this machine has all that building, testing and measuring vswap needs");
     Ok(())
