@@ -125,7 +125,11 @@ impl Shared {
     fn landed(&self, space: &Space, block: &Arc<Block>, window: usize, evicted: &Evicted) -> bool {
         let address = space.windows.lock().address(window);
         // Only `DISCARD` of this window, which comes later, changes what lies in it from here on.
-        let there = space.present_at(address).unwrap_or(Bitmap512::EMPTY);
+        let there = space.present_at(address).unwrap_or_else(|| {
+            // Unknown: as if all lay there, and then nothing of it may be discarded.
+            space.unreadable.store(true, Relaxed);
+            Bitmap512::FULL
+        });
         let mut state = block.state.lock();
         let moved = there & state.flight;
         let failed = evicted.failed & state.flight;

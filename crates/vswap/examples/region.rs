@@ -44,5 +44,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// What a word holds: compresses to about a third, as heaps do.
 fn value(page: usize, at: usize) -> u64 {
-    if at.is_multiple_of(3) { (page as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ at as u64 } else { page as u64 }
+    if at.is_multiple_of(3) {
+        (page as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ at as u64
+    } else {
+        page as u64
+    }
 }
