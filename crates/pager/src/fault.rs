@@ -355,8 +355,13 @@ impl Shared {
     }
 
     fn load(&self, batch: &mut Batch, hands: &mut Hands) {
-        let slots = &batch.slots[..batch.count];
-        self.engine.load_run(slots, &mut hands.pages, &mut batch.loaded, &mut hands.scratch);
+        match (&batch.slots[..batch.count], &mut hands.pages[0]) {
+            // A page alone is not worth the long read of a run.
+            ([Some(slot)], page) => batch.loaded[0] = Some(self.engine.load(*slot, page, &mut hands.scratch)),
+            (slots, _) => {
+                self.engine.load_run(slots, &mut hands.pages, &mut batch.loaded, &mut hands.scratch);
+            }
+        }
         for error in batch.loaded.iter().flatten().filter_map(|result| result.as_ref().err()) {
             tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS");
         }

@@ -227,7 +227,7 @@ impl Shared {
         let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
         let share = available * self.config.pool_percent / 100;
         let wanted = self.budget.wanted();
-        let starved = wanted > 0 && self.budget.charged() * 4096 < available / 4;
+        let starved = wanted > 0 && self.budget.charged() * 4096 < available / 16;
         let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
         pool.get().saturating_sub(share).max(missing)
     }
