@@ -21,8 +21,7 @@ pub struct Options {
     #[arg(long)]
     units: bool,
     /// Also the suite of real programs at a quarter of what they need (`cargo xtask suite --quick`) and sudden deaths (`cargo
-    /// xtask deaths`). Not part of the rest yet: outputs are right, but peaks are above the suite's bound on memory, and
-    /// of a stub's deaths about one in ten is not noticed.
+    /// xtask deaths`). Not part of the rest yet: outputs are right, but peaks are above the suite's bound on memory.
     #[arg(long)]
     suite: bool,
 }

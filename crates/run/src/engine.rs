@@ -34,7 +34,7 @@ const PROGRAM: u64 = 1 << 44;
 /// Below this much private memory a process is left alone, whatever the limit.
 const LEFT_ALONE: u64 = 16 << 20;
 /// A stub that has ended while its program lives on, without an exec, for so long has crashed.
-const CRASHED_AFTER: Duration = Duration::from_secs(5);
+const CRASHED_AFTER: Duration = Duration::from_secs(2);
 
 /// A failure of vswap before the program runs: a sentence for the user.
 type Failure = String;
