@@ -8,6 +8,7 @@ use crate::pager::Shared;
 use crate::space::{Space, libc_errno};
 use crate::stats::FaultKind;
 use parking_lot::MutexGuard;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use vswap_core::{Bitmap512, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex, SlotId};
@@ -47,11 +48,40 @@ pub(crate) enum Outcome {
 pub(crate) struct Hands {
     pub scratch: Scratch,
     pub pages: Box<[Page]>,
+    /// Of a quick handler: whoever it wakes takes its CPU at once, so it wakes nobody before its locks are free.
+    pub quick: bool,
+    /// Addresses whose waiters are to be woken then.
+    owed: Option<Range<u64>>,
 }
 
 impl Hands {
-    pub fn new(shared: &Shared) -> Hands {
-        Hands { scratch: shared.engine.scratch(), pages: vec![[0; PAGE_SIZE]; READAHEAD_MAX].into() }
+    pub fn new(shared: &Shared, quick: bool) -> Hands {
+        let pages = vec![[0; PAGE_SIZE]; READAHEAD_MAX].into();
+        Hands { scratch: shared.engine.scratch(), pages, quick, owed: None }
+    }
+
+    /// Wakes those who wait for `address..address + len`, now or once the locks are free.
+    fn wake(&mut self, space: &Space, address: u64, len: u64) {
+        if self.quick {
+            self.woken(address, len);
+        } else {
+            let _ = space.uffd.wake(address, len);
+        }
+    }
+
+    /// The kernel has woken those who wait there, unless it was asked to leave that to us.
+    fn woken(&mut self, address: u64, len: u64) {
+        if self.quick {
+            let owed = self.owed.take().unwrap_or(address..address);
+            self.owed = Some(owed.start.min(address)..owed.end.max(address + len));
+        }
+    }
+
+    /// Wakes whom it owes that. All locks are free.
+    pub fn pay(&mut self, space: &Space) {
+        if let Some(owed) = self.owed.take() {
+            let _ = space.uffd.wake(owed.start, owed.end - owed.start);
+        }
     }
 }
 
@@ -103,22 +133,22 @@ struct Batch {
 impl Shared {
     /// Resolves one fault.
     pub(crate) fn resolve(&self, space: &Space, hands: &mut Hands, fault: Fault) -> Outcome {
-        let Some(block) = space.block(fault.address) else { return self.stranger(space, fault) };
+        let Some(block) = space.block(fault.address) else { return self.stranger(space, hands, fault) };
         let page = PageIndex::of_addr(fault.address);
         let gate = space.gate.read();
         if space.is_frozen() {
             // It comes again until the fork is over.
-            return self.stranger(space, fault);
+            return self.stranger(space, hands, fault);
         }
         let state = block.state.lock();
         if fault.protected {
-            return self.first_write(space, state, page, fault);
+            return self.first_write(space, state, page, hands, fault);
         }
         if state.busy.get(page) {
             return Outcome::Done;
         }
         if !state.mapped.get(page) {
-            return self.stranger(space, fault);
+            return self.stranger(space, hands, fault);
         }
         if state.staged.get(page) || state.resident.get(page) {
             return self.take_back(space, state, page, hands, fault);
@@ -127,14 +157,14 @@ impl Shared {
             drop(gate);
             return self.swap_in(space, &block, state, page, hands, fault);
         }
-        self.first_touch(space, &block, state, page, fault)
+        self.first_touch(space, &block, state, page, hands, fault)
     }
 
     /// A fault outside of what is managed: the mapping is being put under management, or its unmap is not applied
     /// yet. The thread asks again.
-    fn stranger(&self, space: &Space, fault: Fault) -> Outcome {
+    fn stranger(&self, space: &Space, hands: &mut Hands, fault: Fault) -> Outcome {
         self.counters.spurious.fetch_add(1, Relaxed);
-        let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+        hands.wake(space, fault.address, PAGE_BYTES);
         Outcome::Done
     }
 
@@ -144,11 +174,12 @@ impl Shared {
         space: &Space,
         mut state: MutexGuard<BlockState>,
         page: PageIndex,
+        hands: &mut Hands,
         fault: Fault,
     ) -> Outcome {
         if !state.resident.get(page) {
             // Moved out since: the thread comes back with a missing page.
-            let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+            hands.wake(space, fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
         let ahead = if state.next_write as usize == page.get() { WRITE_AHEAD } else { 1 };
@@ -161,20 +192,23 @@ impl Shared {
             }
         }
         // Under the block's lock, so that nobody makes the pages clean again in between.
-        let mut lifted = space.uffd.protect(fault.address, count as u64 * PAGE_BYTES, false);
+        let mut lifted = space.uffd.lift(fault.address, count as u64 * PAGE_BYTES, hands.quick);
         if count > 1 && lifted.as_ref().is_err_and(|error| error.raw_os_error() != Some(libc_errno::EAGAIN)) {
             // The run crosses mappings. The others are dirty and still protected: their next write comes here again.
-            lifted = space.uffd.protect(fault.address, PAGE_BYTES, false);
+            lifted = space.uffd.lift(fault.address, PAGE_BYTES, hands.quick);
         }
         drop(state);
         self.counters.fault(FaultKind::Write, fault.since.elapsed());
         match lifted.map_err(|error| error.raw_os_error()) {
             Err(Some(libc_errno::EAGAIN)) => Outcome::Again,
             Err(_) => {
-                let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+                hands.wake(space, fault.address, PAGE_BYTES);
                 Outcome::Done
             }
-            Ok(()) => Outcome::Done,
+            Ok(()) => {
+                hands.woken(fault.address, count as u64 * PAGE_BYTES);
+                Outcome::Done
+            }
         }
     }
 
@@ -185,6 +219,7 @@ impl Shared {
         block: &Block,
         mut state: MutexGuard<BlockState>,
         page: PageIndex,
+        hands: &mut Hands,
         fault: Fault,
     ) -> Outcome {
         let taken = state.resident | state.staged | state.busy | state.backed;
@@ -200,7 +235,7 @@ impl Shared {
             }
         }
         let done = in_one_mapping(count, |count| {
-            installed(space.uffd.zero(fault.address, count as u64 * PAGE_BYTES, false), count)
+            installed(space.uffd.zero(fault.address, count as u64 * PAGE_BYTES, hands.quick), count)
         });
         let pages = Bitmap512::from_range(page, done.done);
         state.resident |= pages;
@@ -211,16 +246,18 @@ impl Shared {
         space.uncharge(count - done.done);
         self.counters.zero_ahead.fetch_add(done.done.saturating_sub(1) as u64, Relaxed);
         self.counters.fault(FaultKind::First, fault.since.elapsed());
-        self.after_install(space, block.address(page), &done)
+        self.after_install(space, hands, block.address(page), &done)
     }
 
     /// What to tell the thread after an install of the page at `address`.
-    fn after_install(&self, space: &Space, address: u64, done: &Installed) -> Outcome {
+    fn after_install(&self, space: &Space, hands: &mut Hands, address: u64, done: &Installed) -> Outcome {
         if done.done == 0 && done.errno == libc_errno::EAGAIN {
             return Outcome::Again;
         }
         if done.done == 0 || done.found {
-            let _ = space.uffd.wake(address, PAGE_BYTES);
+            hands.wake(space, address, PAGE_BYTES);
+        } else {
+            hands.woken(address, done.done as u64 * PAGE_BYTES);
         }
         Outcome::Done
     }
@@ -247,10 +284,10 @@ impl Shared {
         let window = state.window.map(|window| space.windows.lock().address(window));
         let bytes = &mut hands.pages[0];
         if !window.is_some_and(|window| space.read_staged(window, page, bytes)) {
-            return self.missing_unexpectedly(space, state, page, fault);
+            return self.missing_unexpectedly(space, state, page, hands, fault);
         }
         let clean = state.backed.get(page) && !fault.write;
-        let how = Install { protect: clean, no_wake: false };
+        let how = Install { protect: clean, no_wake: hands.quick };
         let done = installed(space.uffd.copy(fault.address, bytes, how), 1);
         if done.errno == 0 {
             if state.backed.get(page) && !clean {
@@ -268,7 +305,7 @@ impl Shared {
             state.resident.set(page);
         }
         drop(state);
-        self.after_install(space, fault.address, &done)
+        self.after_install(space, hands, fault.address, &done)
     }
 
     /// A page that is down as present but raised a fault, and does not lie in staging: mostly two threads asked for it.
@@ -277,6 +314,7 @@ impl Shared {
         space: &Space,
         state: MutexGuard<BlockState>,
         page: PageIndex,
+        hands: &mut Hands,
         fault: Fault,
     ) -> Outcome {
         self.counters.spurious.fetch_add(1, Relaxed);
@@ -284,7 +322,7 @@ impl Shared {
         let range = fault.address..fault.address + PAGE_BYTES;
         let known = space.pagemap.present(range, |_| present = true).is_ok();
         if present || !known || state.window.is_some() || space.is_dead() {
-            let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+            hands.wake(space, fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
         // Its bytes are nowhere: nothing must ever read as zero that was not. (Refused with "again" while an event
@@ -349,7 +387,7 @@ impl Shared {
         if !space.is_frozen() {
             self.install(space, block, &mut batch, hands, fault.write);
         }
-        let outcome = self.commit(space, block, &batch, fault);
+        let outcome = self.commit(space, block, &batch, hands, fault);
         drop(gate);
         outcome
     }
@@ -387,7 +425,7 @@ impl Shared {
                 end += 1;
             }
             let start = PageIndex::of_addr(batch.first.byte_offset() + i as u64 * PAGE_BYTES);
-            let how = Install { protect: !write, no_wake: false };
+            let how = Install { protect: !write, no_wake: hands.quick };
             let done = in_one_mapping(end - i, |count| {
                 let bytes = hands.pages[i..i + count].as_flattened();
                 installed(space.uffd.copy(block.address(start), bytes, how), count)
@@ -409,7 +447,14 @@ impl Shared {
         }
     }
 
-    fn commit(&self, space: &Space, block: &Block, batch: &Batch, fault: Fault) -> Outcome {
+    fn commit(
+        &self,
+        space: &Space,
+        block: &Block,
+        batch: &Batch,
+        hands: &mut Hands,
+        fault: Fault,
+    ) -> Outcome {
         let all = Bitmap512::from_range(batch.first, batch.count);
         let mut state = block.state.lock();
         state.busy = state.busy.and_not(&all);
@@ -438,8 +483,9 @@ impl Shared {
         let missed = !all.and_not(&(batch.installed | lost)).is_empty();
         if missed {
             // Threads may have come to wait for any of these pages while they were busy.
-            let _ = space.uffd.wake(fault.address, batch.count as u64 * PAGE_BYTES);
+            hands.wake(space, fault.address, batch.count as u64 * PAGE_BYTES);
         }
+        hands.woken(fault.address, batch.count as u64 * PAGE_BYTES);
         if !batch.installed.get(batch.first) && !lost.get(batch.first) {
             return Outcome::Done;
         }

@@ -1,5 +1,6 @@
 //! Handlers: one thread per CPU, pinned, each waiting for every userfaultfd. All wake for a fault; the one beside the
-//! faulting thread reads it first, and a wake-up on the same CPU is several times cheaper than across CPUs.
+//! faulting thread reads it first, and a wake-up on the same CPU is several times cheaper than across CPUs. Beside each
+//! there is a quick one (see `listen`).
 
 use crate::block::PAGE_BYTES;
 use crate::fault::{Fault, Hands, Outcome};
@@ -8,7 +9,7 @@ use crate::space::Space;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use vswap_sys::poll::{EVENTS, pin_to_cpu};
+use vswap_sys::poll::{EVENTS, pin_to_cpu, run_when_idle};
 use vswap_sys::uffd::{Message, READ_BATCH};
 
 /// Token of the event that ends handlers.
@@ -19,14 +20,18 @@ pub(crate) const ROOM: u64 = u64::MAX - 1;
 const PARKED_MAX: usize = 256;
 
 /// Serves faults on CPU `cpu` until the pager stops.
-pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize) {
+pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize, quick: bool) {
     pin_to_cpu(cpu);
-    let mut hands = Hands::new(shared);
+    if quick {
+        run_when_idle();
+    }
+    let poll = if quick { &shared.quick_polls[index] } else { &shared.polls[index] };
+    let mut hands = Hands::new(shared, quick);
     let mut tokens = [0; EVENTS];
     let mut parked: Vec<(u64, Fault)> = Vec::with_capacity(PARKED_MAX);
     loop {
         let timeout = if parked.is_empty() { -1 } else { 1 };
-        let count = shared.polls[index].wait(&mut tokens, timeout).unwrap_or(0);
+        let count = poll.wait(&mut tokens, timeout).unwrap_or(0);
         for &token in &tokens[..count] {
             match token {
                 STOP => return,
@@ -36,7 +41,7 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize) {
                         if space.is_frozen() {
                             std::thread::yield_now();
                         } else {
-                            serve(shared, &space, &mut hands, &mut parked);
+                            serve(shared, &space, index, &mut hands, &mut parked);
                         }
                     }
                 }
@@ -48,12 +53,13 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize) {
     }
 }
 
-fn serve(shared: &Shared, space: &Space, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
+fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
     let mut messages = [Message::Other(0); READ_BATCH];
     let count = space.read_events(&mut messages);
     let since = Instant::now();
     for message in &messages[..count] {
-        if let Message::Fault { address, write, protected } = *message {
+        if let Message::Fault { address, write, protected, thread } = *message {
+            shared.heard(space, index, thread);
             answer(shared, space, hands, parked, Fault { address, write, protected, since });
         }
     }
@@ -62,7 +68,9 @@ fn serve(shared: &Shared, space: &Space, hands: &mut Hands, parked: &mut Vec<(u6
 /// Resolves a fault, reading events in between for as long as the kernel asks for that.
 fn answer(shared: &Shared, space: &Space, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>, fault: Fault) {
     loop {
-        match shared.resolve(space, hands, fault) {
+        let outcome = shared.resolve(space, hands, fault);
+        hands.pay(space);
+        match outcome {
             Outcome::Done => return,
             Outcome::Again if space.is_dead() => return,
             Outcome::Again => {
@@ -94,6 +102,7 @@ fn retry(shared: &Shared, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
             continue;
         };
         let outcome = if space.is_dead() { Outcome::Done } else { shared.resolve(&space, hands, fault) };
+        hands.pay(&space);
         match outcome {
             Outcome::Done => {
                 shared.parked.fetch_sub(1, Relaxed);

@@ -15,6 +15,7 @@ mod fault;
 mod fork;
 mod handler;
 mod link;
+mod listen;
 mod pager;
 mod space;
 mod stats;

@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     pub clock: Clock,
     pub counters: Counters,
     pub polls: Vec<Epoll>,
+    /// The quick handlers' ones, by the same index.
+    pub quick_polls: Vec<Epoll>,
     pub room: Event,
     stop: Event,
     stopped: AtomicBool,
@@ -208,6 +210,7 @@ impl Shared {
         let mut sampled = Instant::now() - Duration::from_secs(1);
         while !self.stopping() {
             self.engine.maintain();
+            self.watch_listeners();
             let pool = self.engine.pool_bytes();
             self.budget.set_pool(pool);
             if sampled.elapsed() > Duration::from_millis(100) {
@@ -269,7 +272,7 @@ pub struct Pager {
 }
 
 impl Pager {
-    /// Starts a pager: a handler per CPU that this thread may run on, as many evictors, a keeper.
+    /// Starts a pager: a handler and a quick one per CPU that this thread may run on, as many evictors, a keeper.
     ///
     /// # Errors
     /// What making threads and descriptors says.
@@ -277,7 +280,8 @@ impl Pager {
         let cpus = allowed_cpus();
         let polls = cpus.iter().map(|_| Epoll::new()).collect::<io::Result<Vec<_>>>()?;
         let (stop, room) = (Event::new()?, Event::new()?);
-        for poll in &polls {
+        let quick_polls = cpus.iter().map(|_| Epoll::new()).collect::<io::Result<Vec<_>>>()?;
+        for poll in polls.iter().chain(&quick_polls) {
             poll.add(stop.as_fd(), STOP)?;
             poll.add(room.as_fd(), ROOM)?;
         }
@@ -287,6 +291,7 @@ impl Pager {
             clock: Clock::default(),
             counters: Counters::default(),
             polls,
+            quick_polls,
             room,
             stop,
             stopped: AtomicBool::new(false),
@@ -301,7 +306,8 @@ impl Pager {
         });
         let pager = Pager { shared, threads: Mutex::default() };
         for (index, &cpu) in cpus.iter().enumerate() {
-            pager.spawn(&format!("fault-{cpu}"), move |shared| handler::run(shared, index, cpu))?;
+            pager.spawn(&format!("fault-{cpu}"), move |shared| handler::run(shared, index, cpu, false))?;
+            pager.spawn(&format!("quick-{cpu}"), move |shared| handler::run(shared, index, cpu, true))?;
             pager.spawn(&format!("evict-{index}"), |shared| shared.evictor())?;
         }
         pager.spawn("keeper", |shared| shared.keeper())?;
@@ -323,9 +329,7 @@ impl Pager {
         let id = self.shared.next_id.fetch_add(1, Relaxed);
         let space = Arc::new(Space::new(id, adopt, Arc::clone(&self.shared)));
         self.shared.spaces.write().insert(id, Arc::clone(&space));
-        for poll in &self.shared.polls {
-            poll.add(space.uffd.as_fd(), id)?;
-        }
+        self.shared.listen(&space)?;
         Ok(space)
     }
 
@@ -347,9 +351,7 @@ impl Pager {
         if space.dead.swap(true, SeqCst) {
             return;
         }
-        for poll in &self.shared.polls {
-            let _ = poll.remove(space.uffd.as_fd());
-        }
+        self.shared.listen_no_more(space);
         self.shared.spaces.write().remove(&space.id);
         let _gate = space.gate.write();
         let blocks = std::mem::take(&mut *space.blocks.write());

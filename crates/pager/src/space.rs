@@ -8,6 +8,7 @@
 
 use crate::block::{BLOCK_BYTES, Block, PAGE_BYTES};
 use crate::link::Mover;
+use crate::listen::Listeners;
 use crate::pager::Shared;
 use crate::window::Windows;
 use parking_lot::{Mutex, RwLock};
@@ -56,6 +57,7 @@ pub struct Space {
     pub(crate) mover: Mover,
     pub(crate) pagemap: Pagemap,
     pub(crate) windows: Mutex<Windows>,
+    pub(crate) listeners: Listeners,
     /// Holders that want no eviction here.
     pub(crate) holds: AtomicU32,
     /// Program gone or replaced.
@@ -81,6 +83,7 @@ impl Space {
             mover: adopt.mover,
             pagemap: adopt.pagemap,
             windows: Mutex::new(Windows::new(adopt.staging)),
+            listeners: Listeners::default(),
             holds: AtomicU32::new(0),
             dead: AtomicBool::new(false),
             present: AtomicU64::new(0),

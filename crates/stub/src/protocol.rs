@@ -98,7 +98,7 @@ pub struct Hello {
 }
 
 /// Features of the main userfaultfd (`include/uapi/linux/userfaultfd.h`): write protection, the events of
-/// `mremap`, discards and unmaps, poison, move.
-pub const MAIN_FEATURES: u64 = (1 << 0) | (1 << 2) | (1 << 3) | (1 << 6) | (1 << 14) | (1 << 16);
+/// `mremap`, discards and unmaps, the faulting thread's number, poison, move.
+pub const MAIN_FEATURES: u64 = (1 << 0) | (1 << 2) | (1 << 3) | (1 << 6) | (1 << 8) | (1 << 14) | (1 << 16);
 /// Features of the staging userfaultfd: `SIGBUS` (a reader from outside gets an error, not a hang) and move.
 pub const STAGING_FEATURES: u64 = (1 << 7) | (1 << 16);

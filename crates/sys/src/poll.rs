@@ -1,4 +1,4 @@
-//! Waiting for many descriptors (epoll), waking a waiter (eventfd), and pinning threads to CPUs.
+//! Waiting for many descriptors (epoll), waking a waiter (eventfd), and where and when threads run.
 //!
 //! # Safety
 //! Plain calls on descriptors owned by the values here; the only buffers are live local arrays.
@@ -118,6 +118,13 @@ impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Puts this thread under `SCHED_IDLE`, for good; a hint, failure is ignored.
+pub fn run_when_idle() {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` is live for the call.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) };
 }
 
 /// CPUs that this thread may run on.

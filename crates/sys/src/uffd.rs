@@ -46,6 +46,8 @@ pub enum Message {
         write: bool,
         /// The page is there but write-protected.
         protected: bool,
+        /// Number of the thread, in its own process-number space; for telling threads apart.
+        thread: u32,
     },
     /// `start..end` was discarded (`MADV_DONTNEED` and its kin): reads as zero from now on.
     Remove {
@@ -185,6 +187,14 @@ impl Uffd {
         self.ioctl(IOC_WRITEPROTECT, &mut [start, len, u64::from(on)])
     }
 
+    /// Lifts the write protection of the range, and wakes writers that wait unless `no_wake`.
+    ///
+    /// # Errors
+    /// As [`Uffd::protect`].
+    pub fn lift(&self, start: u64, len: u64, no_wake: bool) -> io::Result<()> {
+        self.ioctl(IOC_WRITEPROTECT, &mut [start, len, u64::from(no_wake) << 1])
+    }
+
     /// Marks missing pages of the range as unreadable: `SIGBUS` to whoever touches them.
     ///
     /// # Errors
@@ -222,9 +232,12 @@ pub const READ_BATCH: usize = 16;
 impl Message {
     fn from_raw(raw: &RawMessage) -> Message {
         match raw.event {
-            0x12 => {
-                Message::Fault { address: raw.b & !4095, write: raw.a & 1 != 0, protected: raw.a & 2 != 0 }
-            }
+            0x12 => Message::Fault {
+                address: raw.b & !4095,
+                write: raw.a & 1 != 0,
+                protected: raw.a & 2 != 0,
+                thread: raw.c as u32,
+            },
             0x14 => Message::Remap { from: raw.a, to: raw.b, len: raw.c },
             0x15 => Message::Remove { start: raw.a, end: raw.b },
             0x16 => Message::Unmap { start: raw.a, end: raw.b },
