@@ -21,6 +21,8 @@ use crate::host::{interrupt, programs};
 
 /// Everybody must be gone this long after the death.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// A child's death is the program's own affair: it goes on until it notices, and ends with a complaint.
+const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What `cargo xtask deaths` takes.
 #[derive(Args)]
@@ -151,14 +153,18 @@ impl Death<'_> {
         if !killed {
             group.kill();
         }
-        let begin = Instant::now();
+        let patience = if self.victim == Victim::Child { NOTICED_WITHIN } else { GONE_WITHIN };
+        let mut begin = Instant::now();
         let status = loop {
             match front.try_wait()? {
                 Some(status) => break Some(status),
-                None if begin.elapsed() > GONE_WITHIN => break None,
+                None if begin.elapsed() > patience => break None,
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         };
+        if self.victim == Victim::Child {
+            begin = Instant::now();
+        }
         let empty =
             group.wait_empty(GONE_WITHIN.saturating_sub(begin.elapsed()) + Duration::from_millis(200));
         let mut wrong = Vec::new();

@@ -353,7 +353,7 @@ impl Pager {
         }
         self.shared.listen_no_more(space);
         self.shared.spaces.write().remove(&space.id);
-        let _gate = space.gate.write();
+        // Not under the gate: a handler that still loads a page needs it to be done with the page.
         let blocks = std::mem::take(&mut *space.blocks.write());
         for block in blocks.into_values() {
             self.shared.dispose(space, &block);

@@ -1,6 +1,10 @@
 //! The pager on memory of this process: each bug that was found keeps a test that names it.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::time::Duration;
 use vswap_core::ByteCount;
 use vswap_engine::{Engine, EngineConfig};
 use vswap_pager::{Adopt, Mover, Pager, PagerConfig, Space, StagingArea};
@@ -15,6 +19,8 @@ const LIMIT: u64 = 8 << 20;
 struct Fixture {
     bytes: PagedBytes,
     start: u64,
+    /// The space's descriptor, to end its faults with when nobody answers them any more.
+    uffd: Uffd,
     space: Arc<Space>,
     pager: Pager,
 }
@@ -25,15 +31,17 @@ fn fixture(blocks: usize) -> Fixture {
     let (memory, bytes) = PagedMemory::new(blocks).unwrap();
     let staging = LocalStaging::new(3, Arc::clone(&memory)).unwrap();
     let pid = std::process::id() as i32;
+    let main = Uffd::open(feature::MAIN_FEATURES).unwrap();
+    let uffd = Uffd::from_fd(main.as_fd().try_clone_to_owned().unwrap());
     let adopt = Adopt {
         pid,
-        uffd: Uffd::open(feature::MAIN_FEATURES).unwrap(),
+        uffd: main,
         staging: StagingArea { base: staging.base(), windows: 3 },
         mover: Mover::Local(staging),
         pagemap: Pagemap::open(pid).unwrap(),
     };
     let space = pager.adopt(adopt).unwrap();
-    Fixture { bytes, start: memory.address(), space, pager }
+    Fixture { bytes, start: memory.address(), uffd, space, pager }
 }
 
 impl Fixture {
@@ -116,4 +124,42 @@ fn a_released_space_leaves_nothing_charged() {
     };
     assert_eq!(pager_stats.resident, 0);
     assert_eq!(engine.pool_payload(), ByteCount::ZERO);
+}
+
+/// Releasing a space once waited for the loads under way while it kept them from ending: when one process of a tree was
+/// killed, everybody else hung.
+#[test]
+fn a_space_is_released_while_its_pages_are_being_loaded() {
+    for round in 0..20 {
+        let mut fixture = fixture(16);
+        fixture.manage(0..16 * 512);
+        fixture.press(0..16 * 512, round);
+        let fixture = &fixture;
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for reader in 0..3usize {
+                let (over, bytes) = (&over, fixture.bytes.as_slice());
+                scope.spawn(move || {
+                    let mut page = reader;
+                    while !over.load(Relaxed) {
+                        page = (page * 1_103_515_245 + 12_345) % (16 * 512);
+                        std::hint::black_box(bytes[page * PAGE + 9]);
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            let (released, wait) = mpsc::channel();
+            scope.spawn(move || {
+                fixture.pager.release(&fixture.space);
+                released.send(()).unwrap();
+            });
+            if wait.recv_timeout(Duration::from_secs(30)).is_err() {
+                eprintln!("the space is not released in round {round}");
+                // Unwinding would wait for the threads that hang.
+                std::process::exit(101);
+            }
+            over.store(true, Relaxed);
+            fixture.uffd.unregister(fixture.start, 16 * 512 * PAGE as u64).unwrap();
+        });
+    }
 }
