@@ -21,7 +21,7 @@ use crate::host::{interrupt, programs};
 
 /// Everybody must be gone this long after the death.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
-/// A child's death is the program's own affair: it goes on until it notices, and ends with a complaint.
+/// Where vswap itself lives on, other processes of the program go on, as in a plain run, until they notice.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What `cargo xtask deaths` takes.
@@ -153,8 +153,9 @@ impl Death<'_> {
         if !killed {
             group.kill();
         }
-        let patience = if self.victim == Victim::Child { NOTICED_WITHIN } else { GONE_WITHIN };
-        let mut begin = Instant::now();
+        let ours = matches!(self.victim, Victim::Front | Victim::Engine | Victim::Both);
+        let patience = if ours { GONE_WITHIN } else { NOTICED_WITHIN };
+        let begin = Instant::now();
         let status = loop {
             match front.try_wait()? {
                 Some(status) => break Some(status),
@@ -162,14 +163,10 @@ impl Death<'_> {
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         };
-        if self.victim == Victim::Child {
-            begin = Instant::now();
-        }
-        let empty =
-            group.wait_empty(GONE_WITHIN.saturating_sub(begin.elapsed()) + Duration::from_millis(200));
+        let empty = group.wait_empty(patience.saturating_sub(begin.elapsed()) + Duration::from_millis(200));
         let mut wrong = Vec::new();
         if !empty || status.is_none() {
-            wrong.push(format!("left after {GONE_WITHIN:?}: {}", describe(&group)));
+            wrong.push(format!("left after {patience:?}: {}", describe(&group)));
             group.kill();
             let _ = front.wait();
         }

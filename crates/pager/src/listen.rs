@@ -13,7 +13,6 @@ use crate::pager::Shared;
 use crate::space::Space;
 use parking_lot::Mutex;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering::Relaxed;
 use vswap_sys::poll::EVENTS;
 
 /// Faults of one thread read on one CPU in a row, after which only that CPU's quick handler listens.
@@ -104,7 +103,7 @@ impl Shared {
                 state.seen_late = None;
             } else if state.seen_late == Some(state.count) {
                 state.rest_until = self.clock_ms() + REST;
-                self.counters.starved.fetch_add(1, Relaxed);
+                tracing::debug!(pid = space.pid, index, "a quick handler did not get its CPU");
                 self.all(&space, &mut state);
             } else {
                 state.seen_late = Some(state.count);

@@ -91,8 +91,6 @@ pub struct Counters {
     pub spurious: AtomicU64,
     /// Pages made unreadable because their bytes were lost.
     pub poisoned: AtomicU64,
-    /// Times that a quick handler did not get its CPU.
-    pub starved: AtomicU64,
 }
 
 /// A kind of fault in numbers.
