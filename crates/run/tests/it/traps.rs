@@ -174,3 +174,46 @@ fn threads_that_grow_at_once_get_two_stubs() {
          int main(){ for(int r=0;r<4;r++){ pthread_t h[8]; for(long k=0;k<8;k++) pthread_create(&h[k],0,t,(void*)k); for(int k=0;k<8;k++){ void*b; pthread_join(h[k],&b); if(b) return 1; } } return 0; }",
     );
 }
+
+/// The kernel reports MADV_FREE as a discard and leaves the pages where they are: a write after it raises no fault.
+#[test]
+fn a_write_after_madv_free_is_lost() {
+    check(
+        "free",
+        "int main(){ size_t n=24*MIB; char*p=area(n); for(int r=1;r<5;r++){ fill(p,n,r); press(); fill(p,n,r+10); if(madvise(p,n,MADV_FREE)) return 2; fill(p,n,r+20); press(); if(wrong(p,n,r+20)) return 3; } return 0; }",
+    );
+}
+
+/// Other threads' writes between the copy of the page table and the share of the slots made child or parent wrong.
+#[test]
+fn threads_that_write_while_the_process_forks_spoil_a_copy() {
+    check(
+        "forkthreads",
+        "static char*p; static volatile int over; enum{PAGES=6144};
+         static unsigned long last[2][PAGES];
+         static void*writer(void*a){ long me=(long)a; unsigned long v=0; while(!over){ v++; for(size_t i=me;i<PAGES&&!over;i+=2){ *(volatile unsigned long*)(p+i*4096+8*me)=(i<<32)|v; last[me][i]=v; } } return 0; }
+         int main(){ p=area(PAGES*4096ul); for(size_t i=0;i<PAGES;i++) *(unsigned long*)(p+i*4096+8*(i%2))=i<<32; pthread_t t[2]; for(long k=0;k<2;k++) pthread_create(&t[k],0,writer,(void*)k);
+           int bad=0; for(int f=0;f<6;f++){ pid_t c=fork(); if(!c){ for(size_t i=0;i<PAGES;i++) if(*(unsigned long*)(p+i*4096+8*(i%2))>>32!=i) _exit(1); _exit(0); } if(status_of(c)) bad=4; }
+           over=1; for(int k=0;k<2;k++) pthread_join(t[k],0);
+           for(size_t i=0;i<PAGES;i++) if(*(unsigned long*)(p+i*4096+8*(i%2))!=((i<<32)|last[i%2][i])) bad=5; return bad; }",
+    );
+}
+
+/// What MREMAP_DONTUNMAP leaves mapped was nobody's: its next touch waited for ever.
+#[test]
+fn memory_that_mremap_leaves_behind_hangs_its_reader() {
+    check(
+        "dontunmap",
+        "int main(){ size_t n=16*MIB; char*p=area(n); for(int r=0;r<4;r++){ fill(p,n,r); press(); char*q=mremap(p,n,n,MREMAP_MAYMOVE|4); if(q==MAP_FAILED) return 2; if(wrong(q,n,r)) return 3; for(size_t i=0;i<n;i+=4096) if(p[i]) return 4; fill(p,n,r+9); press(); if(wrong(p,n,r+9)||wrong(q,n,r)) return 5; munmap(q,n); } return 0; }",
+    );
+}
+
+/// A run of pages that crosses from one mapping into the next is refused by the kernel as a whole.
+#[test]
+fn runs_across_mappings_lose_their_ends() {
+    check(
+        "pieces",
+        "int main(){ size_t n=32*MIB; char*p=area(n); fill(p,n,1); for(size_t i=0;i<n;i+=32*4096) if(mprotect(p+i,7*4096,PROT_READ)) return 2; for(int r=0;r<3;r++){ press(); if(wrong(p,n,1)) return 3; }
+           for(size_t i=0;i<n;i+=32*4096) if(mprotect(p+i,7*4096,PROT_READ|PROT_WRITE)) return 4; fill(p,n,2); press(); return wrong(p,n,2)!=0; }",
+    );
+}
