@@ -35,4 +35,7 @@ pub struct EngineConfig {
     /// The most memory that the pool may hold; `None` is no limit (the caller watches
     /// [`Engine::pool_bytes`](crate::Engine::pool_bytes) and calls writeback).
     pub pool_limit: Option<ByteCount>,
+    /// Whether to save on buffers, for limits so small that they count: one of a segment (2 MiB) instead of three, so
+    /// nothing is packed while a segment is written; and no dictionary is trained, which takes 12 MiB for a moment.
+    pub lean: bool,
 }

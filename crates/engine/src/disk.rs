@@ -15,7 +15,7 @@ use vswap_segment::{
 };
 
 /// Segments written at a time: the next is packed while one is under way.
-pub(crate) const DEPTH: usize = 2;
+const DEPTH: usize = 2;
 
 /// The room of dead segments goes back to the file system at one call in so many of those that could do it.
 const TIDY_EVERY: u64 = 256;
@@ -42,6 +42,8 @@ pub(crate) struct Writing {
 #[derive(Debug)]
 pub(crate) struct Disk {
     store: Arc<SegmentStore>,
+    /// Segments written at a time.
+    pub(crate) depth: usize,
     writing: Mutex<Writing>,
     buffers: AtomicUsize,
     /// Calls of [`Disk::tidy`].
@@ -49,21 +51,28 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn create(config: &DiskConfig) -> Result<Self, EngineError> {
+    pub(crate) fn create(config: &DiskConfig, lean: bool) -> Result<Self, EngineError> {
         let file = FileStorage::create(&config.dir, config.capacity.get())?;
-        Ok(Self::over(Arc::new(file)))
+        Ok(Self::over(Arc::new(file), lean))
     }
 
-    pub(crate) fn over(storage: Arc<dyn Storage>) -> Self {
+    pub(crate) fn over(storage: Arc<dyn Storage>, lean: bool) -> Self {
+        let depth = if lean { 1 } else { DEPTH };
         let store = SegmentStore::new(storage, RunKey::random());
         let writing = Writing {
-            writer: store.writer(DEPTH),
+            writer: store.writer(depth),
             hand: Hand { cluster: ClusterId::new(0), page: PageIndex::default() },
             batches: VecDeque::new(),
             next_batch: 0,
             spare: Vec::new(),
         };
-        Self { store, writing: Mutex::new(writing), buffers: AtomicUsize::new(0), calls: AtomicU64::new(0) }
+        Self {
+            store,
+            depth,
+            writing: Mutex::new(writing),
+            buffers: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
+        }
     }
 
     /// Gives the room of dead segments back to the file system, but for a few that will be written next. For

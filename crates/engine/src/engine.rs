@@ -51,7 +51,7 @@ impl Engine {
     /// # Errors
     /// When the segment file cannot be made.
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
-        let disk = config.disk.as_ref().map(Disk::create).transpose()?;
+        let disk = config.disk.as_ref().map(|disk| Disk::create(disk, config.lean)).transpose()?;
         Ok(Self::with_disk(&config, disk))
     }
 
@@ -60,7 +60,8 @@ impl Engine {
     /// # Errors
     /// None so far.
     pub fn with_storage(config: EngineConfig, storage: Arc<dyn Storage>) -> Result<Arc<Self>, EngineError> {
-        Ok(Self::with_disk(&config, Some(Disk::over(storage))))
+        let disk = Disk::over(storage, config.lean);
+        Ok(Self::with_disk(&config, Some(disk)))
     }
 
     fn with_disk(config: &EngineConfig, disk: Option<Disk>) -> Arc<Self> {
@@ -72,7 +73,7 @@ impl Engine {
             generations: Generations::default(),
             disk,
             dictionaries: Dictionaries::default(),
-            trainer: Trainer::new(config.codec != CodecChoice::Lz4),
+            trainer: Trainer::new(config.codec != CodecChoice::Lz4 && !config.lean),
             counters: Counters::default(),
             rest: AtomicU64::new(0),
             compacting: Mutex::new(()),

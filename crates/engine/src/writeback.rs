@@ -11,7 +11,7 @@
 //! Lock order: the writer, then a chunk (shared, for the copy) or the segment table. No slot or cluster is
 //! locked.
 
-use crate::disk::{DEPTH, Disk, Hand, Writing, locator};
+use crate::disk::{Disk, Hand, Writing, locator};
 use crate::engine::Engine;
 use crate::error::WritebackError;
 use crate::movement::segment_tag;
@@ -73,7 +73,7 @@ impl Engine {
             while planned < want
                 && failed.is_none()
                 && !report.disk_full
-                && writing.writer.outstanding() < DEPTH
+                && writing.writer.outstanding() < disk.depth
             {
                 let Some(builder) = self.begin(disk, writing, report)? else { break };
                 match self.fill(builder, writing, want - planned)? {

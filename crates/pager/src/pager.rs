@@ -23,6 +23,9 @@ use vswap_sys::poll::{Epoll, Event, allowed_cpus};
 /// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
 
+/// Milliseconds after which the pager's own memory is counted again.
+const OWN_EVERY: u64 = 20;
+
 /// What to do when nothing more can be moved out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullPolicy {
@@ -102,6 +105,8 @@ pub(crate) struct Shared {
     /// Pages staged.
     pub staged: AtomicU64,
     disk_full: AtomicBool,
+    /// When its own memory was counted last, milliseconds of its clock.
+    own_sampled: AtomicU64,
     told_full: AtomicBool,
     started: Instant,
     config: PagerConfig,
@@ -147,6 +152,7 @@ impl Shared {
         let mut tools = Tools::new(self);
         let mut moved = Instant::now();
         while !self.stopping() {
+            self.sample_own();
             if self.budget.wanted() == 0 {
                 moved = Instant::now();
                 self.budget.wait_for_call(Duration::from_millis(50));
@@ -207,16 +213,12 @@ impl Shared {
     /// The keeper's life: samples, and writes the pool's cold end to disk when it passes its share.
     fn keeper(&self) {
         let mut scratch = self.engine.scratch();
-        let mut sampled = Instant::now() - Duration::from_secs(1);
         while !self.stopping() {
             self.engine.maintain();
             self.watch_listeners();
             let pool = self.engine.pool_bytes();
             self.budget.set_pool(pool);
-            if sampled.elapsed() > Duration::from_millis(100) {
-                self.budget.set_own(self.own_memory(pool));
-                sampled = Instant::now();
-            }
+            self.sample_own();
             let surplus = self.pool_surplus(pool);
             if surplus == 0 || !self.write_back(ByteCount::new(surplus), &mut scratch) {
                 std::thread::sleep(Duration::from_millis(5));
@@ -245,6 +247,16 @@ impl Shared {
                 report.pages.get() > 0
             }
             Err(_) => false,
+        }
+    }
+
+    /// Counts the pager's own memory again if that was long ago. By whoever comes along: the keeper may be at its writing,
+    /// whose buffers are the largest part of what changes.
+    fn sample_own(&self) {
+        let now = self.clock_ms();
+        let last = self.own_sampled.load(Relaxed);
+        if now >= last + OWN_EVERY && self.own_sampled.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+            self.budget.set_own(self.own_memory(self.engine.pool_bytes()));
         }
     }
 
@@ -300,6 +312,7 @@ impl Pager {
             parked: AtomicU64::new(0),
             staged: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
+            own_sampled: AtomicU64::new(0),
             told_full: AtomicBool::new(false),
             started: Instant::now(),
             config,

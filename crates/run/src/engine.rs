@@ -33,6 +33,8 @@ const PROGRAM: u64 = 1 << 44;
 
 /// Below this much private memory a process is left alone, whatever the limit.
 const LEFT_ALONE: u64 = 16 << 20;
+/// Below this limit the engine saves on its buffers.
+const LEAN_BELOW: u64 = 64 << 20;
 /// A stub that has ended while its program lives on, without an exec, for so long has crashed.
 const CRASHED_AFTER: Duration = Duration::from_secs(2);
 
@@ -96,7 +98,8 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
             )
         })?;
     }
-    let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None })
+    let lean = config.memory.get() < LEAN_BELOW;
+    let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None, lean })
         .map_err(|error| error.to_string())?;
     let pager = start_pager(config, engine, front)?;
     let (listener, pid) = receive_listener(&program)?;
