@@ -19,14 +19,22 @@ pub struct Budget {
     peak: AtomicU64,
     /// Nothing more can be evicted: charges are let through.
     over: AtomicBool,
+    beds: Box<[Bed]>,
+}
+
+/// Where one evictor sleeps.
+#[derive(Debug, Default)]
+struct Bed {
     sleeping: Mutex<bool>,
     wake: Condvar,
     asleep: AtomicBool,
+    /// It is to work only when the others cannot keep up.
+    patient: AtomicBool,
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: ByteCount) -> Budget {
+    /// A budget of `limit` bytes, kept by `evictors` threads.
+    pub fn new(limit: ByteCount, evictors: usize) -> Budget {
         Budget {
             limit: limit.get() / 4096,
             charged: AtomicU64::new(0),
@@ -35,9 +43,7 @@ impl Budget {
             own: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             over: AtomicBool::new(false),
-            sleeping: Mutex::new(false),
-            wake: Condvar::new(),
-            asleep: AtomicBool::new(false),
+            beds: (0..evictors).map(|_| Bed::default()).collect(),
         }
     }
 
@@ -148,25 +154,62 @@ impl Budget {
         self.used().saturating_sub(self.limit)
     }
 
-    /// Wakes the evictors if they sleep.
+    /// Pages that may still be charged.
+    fn free(&self) -> u64 {
+        self.limit.saturating_sub(self.used())
+    }
+
+    /// Whether evictor `index` is to go on: an impatient one until the reserve is whole again, a patient one until a
+    /// quarter of it is.
+    pub fn is_wanted(&self, index: usize) -> bool {
+        let patient = self.beds[index].patient.load(Relaxed);
+        self.free() < if patient { self.reserve() / 4 } else { self.reserve() }
+    }
+
+    /// Has evictor `index` leave the work to the others as long as they keep up, or not any more.
+    pub fn set_patient(&self, index: usize, patient: bool) {
+        self.beds[index].patient.store(patient, Relaxed);
+    }
+
+    /// Wakes the evictors for which there is work.
     pub fn call_eviction(&self) {
-        if self.asleep.load(Relaxed) {
-            let mut sleeping = self.sleeping.lock();
-            *sleeping = false;
-            self.asleep.store(false, Relaxed);
-            self.wake.notify_all();
+        let free = self.free();
+        for bed in &self.beds {
+            if bed.asleep.load(Relaxed) && free < self.least_free(bed) {
+                bed.rouse();
+            }
         }
     }
 
-    /// Sleeps until eviction is called for, `timeout` at most.
-    pub fn wait_for_call(&self, timeout: Duration) {
-        let mut sleeping = self.sleeping.lock();
+    /// Wakes all evictors.
+    pub fn call_all(&self) {
+        self.beds.iter().for_each(Bed::rouse);
+    }
+
+    /// With less than this free, an evictor that sleeps is called.
+    fn least_free(&self, bed: &Bed) -> u64 {
+        self.reserve() / if bed.patient.load(Relaxed) { 8 } else { 2 }
+    }
+
+    /// Evictor `index` sleeps until it is called, `timeout` at most.
+    pub fn wait_for_call(&self, index: usize, timeout: Duration) {
+        let bed = &self.beds[index];
+        let mut sleeping = bed.sleeping.lock();
         *sleeping = true;
-        self.asleep.store(true, Relaxed);
+        bed.asleep.store(true, Relaxed);
         // A charge between the caller's look and here is seen now, or its call finds `asleep` set.
-        if self.used() + self.reserve() / 2 <= self.limit {
-            let _ = self.wake.wait_while_for(&mut sleeping, |asleep| *asleep, timeout);
+        if self.free() >= self.least_free(bed) {
+            let _ = bed.wake.wait_while_for(&mut sleeping, |asleep| *asleep, timeout);
         }
+        bed.asleep.store(false, Relaxed);
+    }
+}
+
+impl Bed {
+    fn rouse(&self) {
+        let mut sleeping = self.sleeping.lock();
+        *sleeping = false;
         self.asleep.store(false, Relaxed);
+        self.wake.notify_all();
     }
 }

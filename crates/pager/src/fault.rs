@@ -256,9 +256,8 @@ impl Shared {
         }
         if done.done == 0 || done.found {
             hands.wake(space, address, PAGE_BYTES);
-        } else {
-            hands.woken(address, done.done as u64 * PAGE_BYTES);
         }
+        hands.woken(address, done.done as u64 * PAGE_BYTES);
         Outcome::Done
     }
 

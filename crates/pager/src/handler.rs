@@ -9,7 +9,7 @@ use crate::space::Space;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use vswap_sys::poll::{EVENTS, pin_to_cpu, run_when_idle};
+use vswap_sys::poll::{EVENTS, bind_to_cpus, run_when_idle};
 use vswap_sys::uffd::{Message, READ_BATCH};
 
 /// Token of the event that ends handlers.
@@ -18,10 +18,12 @@ pub(crate) const STOP: u64 = u64::MAX;
 pub(crate) const ROOM: u64 = u64::MAX - 1;
 /// Faults that one handler keeps waiting for room; more than that ask again by themselves.
 const PARKED_MAX: usize = 256;
+/// Times that a quick handler reads one space's faults before it looks for others'.
+const READS_AT_ONCE: usize = 64;
 
 /// Serves faults on CPU `cpu` until the pager stops.
 pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize, quick: bool) {
-    pin_to_cpu(cpu);
+    bind_to_cpus(0, &[cpu]);
     if quick {
         run_when_idle();
     }
@@ -55,12 +57,21 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize, quick: bool) {
 
 fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
     let mut messages = [Message::Other(0); READ_BATCH];
-    let count = space.read_events(&mut messages);
-    let since = Instant::now();
-    for message in &messages[..count] {
-        if let Message::Fault { address, write, protected, thread } = *message {
-            shared.heard(space, index, thread);
-            answer(shared, space, hands, parked, Fault { address, write, protected, since });
+    // A quick handler finds the next fault when it comes back from waking the thread.
+    for _ in 0..if hands.quick { READS_AT_ONCE } else { 1 } {
+        let count = space.read_events(&mut messages);
+        if count == 0 {
+            if hands.quick {
+                shared.heard_nothing(space, index);
+            }
+            return;
+        }
+        let since = Instant::now();
+        for message in &messages[..count] {
+            if let Message::Fault { address, write, protected, thread } = *message {
+                shared.heard(space, index, thread);
+                answer(shared, space, hands, parked, Fault { address, write, protected, since });
+            }
         }
     }
 }

@@ -6,21 +6,24 @@
 //! (`select_idle_sibling` in `kernel/sched/fair.c`), which therefore stays where it is, and where its next fault finds
 //! the handler again. What that policy costs, never getting the CPU while others want it, is watched for by the keeper.
 //!
-//! Which CPU a thread is on nobody tells; but when all handlers listen, the one beside it is first by far. So
-//! now and then all do, for a few faults.
+//! While all handlers listen, the one beside the thread is first by far, which tells where it is. Where it has gone later
+//! `/proc` tells, and that it has gone, that no next fault is there when one is done with.
 
 use crate::pager::Shared;
 use crate::space::Space;
 use parking_lot::Mutex;
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use vswap_sys::poll::EVENTS;
 
 /// Faults of one thread read on one CPU in a row, after which only that CPU's quick handler listens.
 const STREAK: u32 = 8;
-/// Faults after which it is looked again where they come from.
-const TERM: u32 = 256;
-/// Milliseconds without quick handlers after one did not get its CPU.
-const REST: u64 = 1000;
+/// Faults between two looks, at least, at the CPU that their thread is on.
+const LOOK_EVERY: u32 = 4;
+/// Milliseconds without quick handlers after one did not get its CPU, the first time and at most. Each time that follows
+/// soon doubles them.
+const REST: (u64, u64) = (8, 1024);
 
 /// Who listens.
 #[derive(Debug, Default)]
@@ -38,6 +41,8 @@ struct State {
     seen_late: Option<u32>,
     /// Until when nobody is to be quick, milliseconds of the pager's clock.
     rest_until: u64,
+    /// How long that rest was.
+    rest: u64,
 }
 
 impl Shared {
@@ -51,7 +56,10 @@ impl Shared {
 
     /// Nobody listens to `space` any more, which is dead.
     pub(crate) fn listen_no_more(&self, space: &Space) {
-        let _state = space.listeners.0.lock();
+        let mut state = space.listeners.0.lock();
+        if let Some(index) = state.quick.take() {
+            self.count_quick(index, false);
+        }
         for poll in self.polls.iter().chain(&self.quick_polls) {
             let _ = poll.remove(space.uffd.as_fd());
         }
@@ -67,7 +75,7 @@ impl Shared {
             None if state.count >= STREAK && self.clock_ms() >= state.rest_until => {
                 self.only(space, &mut state, index);
             }
-            Some(_) if !same || state.count >= TERM => self.all(space, &mut state),
+            Some(_) if !same => self.all(space, &mut state),
             _ => {}
         }
     }
@@ -80,6 +88,7 @@ impl Shared {
             let _ = poll.remove(space.uffd.as_fd());
         }
         (state.quick, state.count, state.seen_late) = (Some(index), 0, None);
+        self.count_quick(index, true);
     }
 
     fn all(&self, space: &Space, state: &mut State) {
@@ -90,6 +99,49 @@ impl Shared {
         }
         let _ = self.quick_polls[index].remove(space.uffd.as_fd());
         (state.quick, state.count) = (None, 0);
+        self.count_quick(index, false);
+    }
+
+    /// Quick handler `index` has found no next fault when it was done with one. Where its thread still is beside it, it
+    /// mostly does find one, since the thread took the CPU when it was woken and gave it back by the next fault. So the thread
+    /// may have been moved; then the quick handler there takes over.
+    pub(crate) fn heard_nothing(&self, space: &Space, index: usize) {
+        let mut state = space.listeners.0.lock();
+        if state.quick != Some(index) || state.count < LOOK_EVERY {
+            return;
+        }
+        state.count = 0;
+        let there = cpu_of(state.last.0).and_then(|cpu| self.cpus.iter().position(|&c| c == cpu));
+        match there {
+            Some(there) if there == index => {}
+            Some(there) => {
+                if !space.is_dead() && self.quick_polls[there].add(space.uffd.as_fd(), space.id).is_ok() {
+                    let _ = self.quick_polls[index].remove(space.uffd.as_fd());
+                    self.count_quick(index, false);
+                    self.count_quick(there, true);
+                    state.quick = Some(there);
+                    state.last.1 = there;
+                    state.seen_late = None;
+                }
+            }
+            None => self.all(space, &mut state),
+        }
+    }
+
+    /// One space more or less has the quick handler `index`. The evictor on its CPU leaves the work to the others, if there
+    /// is one beside which no quick handler works.
+    fn count_quick(&self, index: usize, more: bool) {
+        let count = &self.quick_spaces[index];
+        if more {
+            count.fetch_add(1, Relaxed)
+        } else {
+            count.fetch_sub(1, Relaxed)
+        };
+        let busy = |count: &AtomicUsize| count.load(Relaxed) > 0;
+        let all = self.quick_spaces.iter().all(busy);
+        for (i, count) in self.quick_spaces.iter().enumerate() {
+            self.budget.set_patient(i, busy(count) && !all);
+        }
     }
 
     /// The keeper's look, every few milliseconds: a quick handler that leaves faults unread does not get its CPU.
@@ -102,7 +154,10 @@ impl Shared {
             if !tokens[..ready].contains(&space.id) {
                 state.seen_late = None;
             } else if state.seen_late == Some(state.count) {
-                state.rest_until = self.clock_ms() + REST;
+                let now = self.clock_ms();
+                let soon = now < state.rest_until + 8 * state.rest;
+                state.rest = if soon { (2 * state.rest).min(REST.1) } else { REST.0 };
+                state.rest_until = now + state.rest;
                 tracing::debug!(pid = space.pid, index, "a quick handler did not get its CPU");
                 self.all(&space, &mut state);
             } else {
@@ -110,4 +165,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// The CPU that a thread ran on last: field 39 of `/proc/TID/stat`.
+fn cpu_of(thread: u32) -> Option<usize> {
+    let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
+    // The name, field 2, may hold anything, spaces and parentheses too.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(36)?.parse().ok()
 }

@@ -13,12 +13,12 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, EngineError, OwnerBlock};
-use vswap_sys::poll::{Epoll, Event, allowed_cpus};
+use vswap_sys::poll::{Epoll, Event, allowed_cpus, bind_to_cpus};
 
 /// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
@@ -95,6 +95,10 @@ pub(crate) struct Shared {
     pub polls: Vec<Epoll>,
     /// The quick handlers' ones, by the same index.
     pub quick_polls: Vec<Epoll>,
+    /// CPUs that the handlers are bound to, by the same index.
+    pub cpus: Vec<usize>,
+    /// Spaces to which the quick handler alone listens, by the same index.
+    pub quick_spaces: Vec<AtomicUsize>,
     pub room: Event,
     stop: Event,
     stopped: AtomicBool,
@@ -148,14 +152,15 @@ impl Shared {
     }
 
     /// One evictor's life.
-    fn evictor(&self) {
+    fn evictor(&self, index: usize, cpu: usize) {
+        bind_to_cpus(0, &[cpu]);
         let mut tools = Tools::new(self);
         let mut moved = Instant::now();
         while !self.stopping() {
             self.sample_own();
-            if self.budget.wanted() == 0 {
+            if !self.budget.is_wanted(index) {
                 moved = Instant::now();
-                self.budget.wait_for_call(Duration::from_millis(50));
+                self.budget.wait_for_call(index, Duration::from_millis(50));
             } else if self.relieve(&mut tools) {
                 moved = Instant::now();
             } else {
@@ -299,11 +304,13 @@ impl Pager {
         }
         let shared = Arc::new(Shared {
             engine,
-            budget: Budget::new(config.limit),
+            budget: Budget::new(config.limit, cpus.len()),
             clock: Clock::default(),
             counters: Counters::default(),
             polls,
             quick_polls,
+            quick_spaces: cpus.iter().map(|_| AtomicUsize::new(0)).collect(),
+            cpus: cpus.clone(),
             room,
             stop,
             stopped: AtomicBool::new(false),
@@ -321,7 +328,7 @@ impl Pager {
         for (index, &cpu) in cpus.iter().enumerate() {
             pager.spawn(&format!("fault-{cpu}"), move |shared| handler::run(shared, index, cpu, false))?;
             pager.spawn(&format!("quick-{cpu}"), move |shared| handler::run(shared, index, cpu, true))?;
-            pager.spawn(&format!("evict-{index}"), |shared| shared.evictor())?;
+            pager.spawn(&format!("evict-{cpu}"), move |shared| shared.evictor(index, cpu))?;
         }
         pager.spawn("keeper", |shared| shared.keeper())?;
         Ok(pager)
@@ -366,8 +373,12 @@ impl Pager {
         }
         self.shared.listen_no_more(space);
         self.shared.spaces.write().remove(&space.id);
-        // Not under the gate: a handler that still loads a page needs it to be done with the page.
-        let blocks = std::mem::take(&mut *space.blocks.write());
+        // Under the gate, so that no event is being applied to them; and let go of it again, since a handler that still
+        // loads a page needs it to be done with the page.
+        let blocks = {
+            let _gate = space.gate.write();
+            std::mem::take(&mut *space.blocks.write())
+        };
         for block in blocks.into_values() {
             self.shared.dispose(space, &block);
         }
@@ -435,7 +446,7 @@ impl Drop for Pager {
     fn drop(&mut self) {
         self.shared.stopped.store(true, SeqCst);
         self.shared.stop.set();
-        self.shared.budget.call_eviction();
+        self.shared.budget.call_all();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }

@@ -139,14 +139,14 @@ pub fn allowed_cpus() -> Vec<usize> {
     }
 }
 
-/// Binds this thread to one CPU; a hint, failure is ignored.
-pub fn pin_to_cpu(cpu: usize) {
-    // SAFETY: as in `allowed_cpus`; `cpu` came from there and is below `CPU_SETSIZE`.
+/// Binds thread `tid` (0: this one) to `cpus`; a hint, failure is ignored.
+pub fn bind_to_cpus(tid: i32, cpus: &[usize]) {
+    // SAFETY: an all-zero `cpu_set_t` is valid, its size is passed with its address, and only bits in it are set.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if cpu < libc::CPU_SETSIZE as usize {
+        for &cpu in cpus.iter().filter(|&&cpu| cpu < libc::CPU_SETSIZE as usize) {
             libc::CPU_SET(cpu, &mut set);
-            libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
         }
+        libc::sched_setaffinity(tid, size_of_val(&set), &raw const set);
     }
 }
