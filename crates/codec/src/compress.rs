@@ -23,7 +23,7 @@ impl Method {
     /// zstd as used before a dictionary is there: the fast level.
     pub const ZSTD_FAST: Self = Self::Zstd { level: -1 };
     /// zstd as used with a dictionary.
-    pub const ZSTD: Self = Self::Zstd { level: 1 };
+    pub const ZSTD: Self = Self::Zstd { level: -1 };
 }
 
 /// An encoded page, in the compressor's buffer or (raw) the page itself.

@@ -130,6 +130,16 @@ struct Batch {
     dirty: Bitmap512,
 }
 
+impl Batch {
+    /// Whether the page is to have no backing any more. A lone page that was compressed in memory: most of these come back
+    /// by random access, their copies would take room that pages could have, and the first write to each would cost a fault;
+    /// compressing them again costs less, and on another CPU. A run is kept: reading on, a program leaves it unwritten.
+    /// What is on disk is not worth writing there again.
+    fn is_exclusive(&self) -> bool {
+        self.count == 1 && !matches!(self.loaded[0], Some(Ok(LoadedFrom::Segment)))
+    }
+}
+
 impl Shared {
     /// Resolves one fault.
     pub(crate) fn resolve(&self, space: &Space, hands: &mut Hands, fault: Fault) -> Outcome {
@@ -384,7 +394,8 @@ impl Shared {
         self.load(&mut batch, hands);
         let gate = space.gate.read();
         if !space.is_frozen() {
-            self.install(space, block, &mut batch, hands, fault.write);
+            let writable = fault.write || batch.is_exclusive();
+            self.install(space, block, &mut batch, hands, writable);
         }
         let outcome = self.commit(space, block, &batch, hands, fault);
         drop(gate);
@@ -405,7 +416,7 @@ impl Shared {
     }
 
     /// Copies the loaded pages into place, in runs that end at a page that must not be installed.
-    fn install(&self, space: &Space, block: &Block, batch: &mut Batch, hands: &Hands, write: bool) {
+    fn install(&self, space: &Space, block: &Block, batch: &mut Batch, hands: &Hands, writable: bool) {
         // Events are applied under the gate that the caller holds, so nobody cancels a page from here on.
         let cancelled = block.state.lock().cancelled;
         let first = batch.first.get();
@@ -424,14 +435,14 @@ impl Shared {
                 end += 1;
             }
             let start = PageIndex::of_addr(batch.first.byte_offset() + i as u64 * PAGE_BYTES);
-            let how = Install { protect: !write, no_wake: hands.quick };
+            let how = Install { protect: !writable, no_wake: hands.quick };
             let done = in_one_mapping(end - i, |count| {
                 let bytes = hands.pages[i..i + count].as_flattened();
                 installed(space.uffd.copy(block.address(start), bytes, how), count)
             });
             batch.installed |= Bitmap512::from_range(start, done.done);
-            if write {
-                // Who writes page after page would only be stopped at each of them.
+            if writable {
+                // If for a write: who writes page after page would only be stopped at each of them.
                 batch.dirty |= Bitmap512::from_range(start, done.done);
             }
             if done.found
