@@ -9,6 +9,7 @@
 //! - `storing` and `loading` pages' slots belong to whoever set the bit: nobody else stores to them or releases them;
 //! - what is charged to the budget is `|resident| + |staged| + |busy|`.
 
+use crate::heat::Heat;
 use parking_lot::Mutex;
 use vswap_core::{Bitmap512, PageIndex};
 use vswap_engine::{Engine, OwnerBlock};
@@ -56,8 +57,8 @@ pub struct BlockState {
     pub stuck: Bitmap512,
     /// Pages installed since the clock hand last passed.
     pub young: Bitmap512,
-    /// Low and high bit of each page's heat, 0 to 3: how many passes of the hand it survives.
-    pub heat: [Bitmap512; 2],
+    /// How long each page is spared by the hand.
+    pub heat: Heat,
     /// The staging window of pages in flight or staged.
     pub window: Option<usize>,
     /// Page after the last one faulted in, and how many pages the next read ahead takes.
@@ -66,8 +67,6 @@ pub struct BlockState {
     pub next_write: u16,
     /// Read-ahead size in pages.
     pub readahead: u16,
-    /// Evictions so far, in pages, when this block was last evicted from.
-    pub evicted_at: u64,
 }
 
 impl Block {
@@ -90,12 +89,11 @@ impl Block {
                 pinned: none,
                 stuck: none,
                 young: none,
-                heat: [none; 2],
+                heat: Heat::COLD,
                 window: None,
                 next_expected: u16::MAX,
                 next_write: u16::MAX,
                 readahead: 1,
-                evicted_at: 0,
             }),
         }
     }
@@ -145,17 +143,23 @@ impl BlockState {
         freed.count()
     }
 
+    /// Whether a fault at `page` goes on where the last one ended: no page between them was missing.
+    pub fn follows_on(&self, page: PageIndex) -> bool {
+        let next = self.next_expected as usize;
+        (next..page.get()).all(|at| PageIndex::new(at).is_some_and(|page| self.resident.get(page)))
+            && next <= page.get()
+    }
+
     /// The pages to move out at this pass of the clock hand, at most `most`; ages the others.
     ///
     /// Pages installed since the last pass and hot ones are spared once, unless `force`.
     pub fn choose_victims(&mut self, most: usize, force: bool) -> Bitmap512 {
         let fixed = self.pinned | self.stuck | self.flight;
         let candidates = self.resident.and_not(&fixed);
-        let hot = self.heat[0] | self.heat[1];
-        let spared = if force { Bitmap512::EMPTY } else { self.young | hot };
+        let spared = if force { Bitmap512::EMPTY } else { self.young | self.heat.hot() };
         let mut victims = candidates.and_not(&spared);
         if !force {
-            self.cool(candidates.and_not(&self.young));
+            self.heat.pass(candidates.and_not(&self.young));
             self.young = Bitmap512::EMPTY;
         }
         if victims.count() > most {
@@ -164,22 +168,6 @@ impl BlockState {
             victims = fewer;
         }
         victims
-    }
-
-    /// Lowers the heat of `pages` by one (a two-bit counter each, down to 0).
-    fn cool(&mut self, pages: Bitmap512) {
-        let [low, high] = self.heat;
-        let any = (low | high) & pages;
-        self.heat[0] = low ^ any;
-        self.heat[1] = high ^ (any.and_not(&low) & high);
-    }
-
-    /// Raises the heat of `page` to at least `heat`.
-    pub fn warm(&mut self, page: PageIndex, heat: u8) {
-        let now = u8::from(self.heat[0].get(page)) | u8::from(self.heat[1].get(page)) << 1;
-        let heat = heat.min(3).max(now);
-        self.heat[0].assign(page, heat & 1 != 0);
-        self.heat[1].assign(page, heat & 2 != 0);
     }
 
     /// Panics if a relation of the module does not hold.
@@ -221,12 +209,14 @@ mod tests {
         let mut state = block(&engine);
         state.resident = Bitmap512::from_range(page(0), 4);
         state.young.set(page(1));
-        state.warm(page(2), 2);
+        state.heat.learn(page(2), true);
+        state.heat.learn(page(2), true);
         state.pinned.set(page(3));
         let taken = |state: &mut BlockState| {
             state.choose_victims(512, false).iter().map(|p| p.get()).collect::<Vec<_>>()
         };
         assert_eq!(taken(&mut state), [0]);
+        assert_eq!(taken(&mut state), [0, 1]);
         assert_eq!(taken(&mut state), [0, 1]);
         assert_eq!(taken(&mut state), [0, 1, 2]);
         assert_eq!(state.choose_victims(1, true).count(), 1);
@@ -235,22 +225,16 @@ mod tests {
     }
 
     #[test]
-    fn heat_is_never_lowered_by_warming_nor_below_zero_by_cooling() {
+    fn a_fault_follows_on_over_pages_that_are_there() {
         let engine = Engine::new(EngineConfig::default()).unwrap();
         let mut state = block(&engine);
-        for heat in 0..=3 {
-            state.warm(page(9), heat);
-            state.warm(page(9), 1);
-            let mut passes = 0;
-            state.resident.set(page(9));
-            while state.choose_victims(512, false).is_empty() {
-                passes += 1;
-            }
-            assert_eq!(passes, heat.max(1));
-            assert!((state.heat[0] | state.heat[1]).is_empty());
-            state.choose_victims(512, false);
-            assert!((state.heat[0] | state.heat[1]).is_empty());
+        state.next_expected = 10;
+        state.resident = Bitmap512::from_range(page(10), 3);
+        for (at, follows) in [(9, false), (10, true), (12, true), (13, true), (14, false)] {
+            assert_eq!(state.follows_on(page(at)), follows, "{at}");
         }
+        state.next_expected = 512;
+        assert!(!state.follows_on(page(511)));
         state.owner.take().unwrap().dispose(&engine);
     }
 

@@ -325,9 +325,11 @@ impl Shared {
     ) -> LetOut {
         let _gate = space.gate.read();
         let mut state = block.state.lock();
-        *out |= state.staged & state.backed;
+        let gone = state.staged & state.backed;
+        *out |= gone;
+        self.terms.advance(self.counters.evicted.load(Relaxed), self.budget.charged());
+        state.heat.go(gone, self.terms.now());
         state.staged = state.staged.and_not(&state.backed);
-        state.evicted_at = self.counters.evicted.load(Relaxed);
         for page in state.staged.iter() {
             let bytes = &mut tools.buffer[0];
             if !space.read_staged(window, page, bytes) {

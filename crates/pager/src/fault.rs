@@ -21,8 +21,6 @@ pub(crate) const READAHEAD_MAX: usize = 32;
 const ZERO_AHEAD_MAX: u16 = 256;
 /// Clean pages that one write fault makes dirty when the program writes page after page.
 const WRITE_AHEAD: usize = 16;
-/// Heat of a page that was asked for while staged.
-const HEAT_SECOND_CHANCE: u8 = 2;
 
 /// A fault to resolve.
 #[derive(Clone, Copy, Debug)]
@@ -306,7 +304,7 @@ impl Shared {
             state.flight.clear(page);
             state.resident.set(page);
             state.young.set(page);
-            state.warm(page, HEAT_SECOND_CHANCE);
+            state.heat.learn(page, true);
             self.counters.fault(FaultKind::Second, fault.since.elapsed());
         } else if done.found && state.staged.get(page) {
             // The page is there after all; staging holds an older copy of it.
@@ -360,7 +358,7 @@ impl Shared {
         hands: &mut Hands,
         fault: Fault,
     ) -> Outcome {
-        let sequential = state.next_expected as usize == page.get();
+        let sequential = state.follows_on(page);
         let ahead = if sequential { (state.readahead * 2).clamp(4, READAHEAD_MAX as u16) } else { 1 };
         let taken = state.resident | state.staged | state.busy;
         let out = (state.mapped & state.backed).and_not(&taken);
@@ -387,9 +385,7 @@ impl Shared {
         for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
             *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
         }
-        if self.counters.evicted.load(Relaxed).saturating_sub(state.evicted_at) < self.budget.charged() / 2 {
-            state.warm(page, 1);
-        }
+        state.heat.come_back(page, self.terms.now());
         drop(state);
         self.load(&mut batch, hands);
         let gate = space.gate.read();

@@ -14,6 +14,7 @@ mod evict;
 mod fault;
 mod fork;
 mod handler;
+mod heat;
 mod link;
 mod listen;
 mod pager;

@@ -5,6 +5,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
 use crate::handler::{self, ROOM, STOP};
+use crate::heat::Terms;
 use crate::space::{Adopt, Hold, Space};
 use crate::stats::{Counters, PagerStats};
 use parking_lot::{Mutex, RwLock};
@@ -91,6 +92,7 @@ pub(crate) struct Shared {
     pub engine: Arc<Engine>,
     pub budget: Budget,
     pub clock: Clock,
+    pub terms: Terms,
     pub counters: Counters,
     pub polls: Vec<Epoll>,
     /// The quick handlers' ones, by the same index.
@@ -306,6 +308,7 @@ impl Pager {
             engine,
             budget: Budget::new(config.limit, cpus.len()),
             clock: Clock::default(),
+            terms: Terms::default(),
             counters: Counters::default(),
             polls,
             quick_polls,

@@ -355,8 +355,7 @@ impl Space {
         self.for_blocks(&range, |block, pages| {
             let mut state = block.state.lock();
             state.young = state.young.and_not(&pages);
-            state.heat[0] = state.heat[0].and_not(&pages);
-            state.heat[1] = state.heat[1].and_not(&pages);
+            state.heat.forget(pages);
         });
     }
 
