@@ -72,6 +72,11 @@ impl Budget {
         self.own.load(Relaxed) + self.others.load(Relaxed)
     }
 
+    /// Pages of the pool.
+    pub fn pool(&self) -> u64 {
+        self.pool.load(Relaxed)
+    }
+
     /// Charged pages now.
     pub fn charged(&self) -> u64 {
         self.charged.load(Relaxed)

@@ -126,15 +126,17 @@ struct Batch {
     installed: Bitmap512,
     /// Installed without write protection: the slot is let go.
     dirty: Bitmap512,
+    /// The first page is back soon after it went.
+    soon: bool,
 }
 
 impl Batch {
     /// Whether the page is to have no backing any more. A lone page that was compressed in memory: most of these come back
     /// by random access, their copies would take room that pages could have, and the first write to each would cost a fault;
     /// compressing them again costs less, and on another CPU. A run is kept: reading on, a program leaves it unwritten.
-    /// What is on disk is not worth writing there again.
-    fn is_exclusive(&self) -> bool {
-        self.count == 1 && !matches!(self.loaded[0], Some(Ok(LoadedFrom::Segment)))
+    /// A page from the disk is kept there, unless the pool has room for it, in which it then comes next.
+    fn is_exclusive(&self, room: bool) -> bool {
+        self.count == 1 && (room || self.soon || !matches!(self.loaded[0], Some(Ok(LoadedFrom::Segment))))
     }
 }
 
@@ -381,16 +383,16 @@ impl Shared {
             loaded: [const { None }; READAHEAD_MAX],
             installed: Bitmap512::EMPTY,
             dirty: Bitmap512::EMPTY,
+            soon: state.heat.come_back(page, self.terms.now()),
         };
         for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
             *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
         }
-        state.heat.come_back(page, self.terms.now());
         drop(state);
         self.load(&mut batch, hands);
         let gate = space.gate.read();
         if !space.is_frozen() {
-            let writable = fault.write || batch.is_exclusive();
+            let writable = fault.write || batch.is_exclusive(self.pool_has_room());
             self.install(space, block, &mut batch, hands, writable);
         }
         let outcome = self.commit(space, block, &batch, hands, fault);

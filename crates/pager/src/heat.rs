@@ -72,12 +72,13 @@ impl Heat {
         self.went[0] |= pages;
     }
 
-    /// `page`, moved out before, is asked for again in term `now`.
-    pub fn come_back(&mut self, page: PageIndex, now: u64) {
+    /// `page`, moved out before, is asked for again in term `now`. Returns whether that is soon.
+    pub fn come_back(&mut self, page: PageIndex, now: u64) -> bool {
         self.catch_up(now);
         let soon = self.went.iter().any(|went| went.get(page));
         self.went.iter_mut().for_each(|went| went.clear(page));
         self.learn(page, soon);
+        soon
     }
 
     /// `page` is asked for again, `soon` after it was moved out or not.

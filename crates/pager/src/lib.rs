@@ -18,6 +18,7 @@ mod heat;
 mod link;
 mod listen;
 mod pager;
+mod share;
 mod space;
 mod stats;
 mod window;

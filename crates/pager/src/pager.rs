@@ -6,8 +6,9 @@ use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
 use crate::handler::{self, ROOM, STOP};
 use crate::heat::Terms;
+use crate::share::{Sample, Share};
 use crate::space::{Adopt, Hold, Space};
-use crate::stats::{Counters, PagerStats};
+use crate::stats::{Counters, FaultKind, PagerStats};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::io;
@@ -26,6 +27,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
 
 /// Milliseconds after which the pager's own memory is counted again.
 const OWN_EVERY: u64 = 20;
+
+/// How often the memory is shared out anew between residents and the pool.
+const SHARE_OUT_EVERY: Duration = Duration::from_millis(50);
 
 /// What to do when nothing more can be moved out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +64,6 @@ pub struct PagerConfig {
     pub limit: ByteCount,
     /// What to do when it cannot be kept.
     pub full: FullPolicy,
-    /// Part of the limit that the pool may take before its cold entries go to disk, in percent.
-    pub pool_percent: u64,
     /// Called once when nothing more can be moved out.
     pub on_full: Option<OnFull>,
     /// Count the memory of this process (a supervisor of its own), not just pool and tables.
@@ -71,13 +73,7 @@ pub struct PagerConfig {
 impl PagerConfig {
     /// The usual choices for a limit.
     pub fn new(limit: ByteCount) -> PagerConfig {
-        PagerConfig {
-            limit,
-            full: FullPolicy::Grow,
-            pool_percent: 65,
-            on_full: None,
-            count_own_memory: false,
-        }
+        PagerConfig { limit, full: FullPolicy::Grow, on_full: None, count_own_memory: false }
     }
 }
 
@@ -93,6 +89,7 @@ pub(crate) struct Shared {
     pub budget: Budget,
     pub clock: Clock,
     pub terms: Terms,
+    share: Share,
     pub counters: Counters,
     pub polls: Vec<Epoll>,
     /// The quick handlers' ones, by the same index.
@@ -220,8 +217,13 @@ impl Shared {
     /// The keeper's life: samples, and writes the pool's cold end to disk when it passes its share.
     fn keeper(&self) {
         let mut scratch = self.engine.scratch();
+        let mut shared_out = Instant::now();
         while !self.stopping() {
             self.engine.maintain();
+            if shared_out.elapsed() >= SHARE_OUT_EVERY {
+                shared_out = Instant::now();
+                self.share_out();
+            }
             self.watch_listeners();
             let pool = self.engine.pool_bytes();
             self.budget.set_pool(pool);
@@ -233,15 +235,37 @@ impl Shared {
         }
     }
 
+    fn share_out(&self) {
+        let stats = self.engine.stats();
+        let count = |kind: FaultKind| self.counters.faults[kind as usize].count();
+        let cost = |kind: FaultKind| self.counters.faults[kind as usize].quantile(500).as_secs_f64() * 1e6;
+        self.share.learn(&Sample {
+            faults: (count(FaultKind::Pool), count(FaultKind::Segment)),
+            pages: (stats.pool_pages.get(), stats.segment_pages.get()),
+            pool: stats.pool_bytes.get() / 4096,
+            cost: (cost(FaultKind::Pool), cost(FaultKind::Segment)),
+        });
+    }
+
+    /// Bytes that the pool may have.
+    fn pool_share(&self) -> u64 {
+        let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
+        available * self.share.percent() / 100
+    }
+
+    /// Whether pages may come into the pool without others having to leave it soon.
+    pub(crate) fn pool_has_room(&self) -> bool {
+        self.budget.pool() * 4096 < self.pool_share() * 15 / 16
+    }
+
     /// Bytes that the pool has beyond its share, or, when room is short and little else is left to move out, what is
     /// missing.
     fn pool_surplus(&self, pool: ByteCount) -> u64 {
         let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
-        let share = available * self.config.pool_percent / 100;
         let wanted = self.budget.wanted();
         let starved = wanted > 0 && self.budget.charged() * 4096 < available / 16;
         let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
-        pool.get().saturating_sub(share).max(missing)
+        pool.get().saturating_sub(self.pool_share()).max(missing)
     }
 
     /// Writes pool entries back; `false` if none could be.
@@ -309,6 +333,7 @@ impl Pager {
             budget: Budget::new(config.limit, cpus.len()),
             clock: Clock::default(),
             terms: Terms::default(),
+            share: Share::default(),
             counters: Counters::default(),
             polls,
             quick_polls,
