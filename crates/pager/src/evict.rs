@@ -110,8 +110,12 @@ impl Shared {
         }
     }
 
-    /// Sees to evictions whose stub answers late.
+    /// Sees to what a stub had no room for or answers late.
     pub(crate) fn collect_late(&self, space: &Arc<Space>) {
+        let undiscarded = space.windows.lock().take_undiscarded();
+        if let Some(window) = undiscarded {
+            self.retire(space, window);
+        }
         let Some(flight) = space.windows.lock().take_flight() else { return };
         match space.mover.finish(flight.eviction, Duration::ZERO) {
             Ok(evicted) => {
@@ -159,16 +163,18 @@ impl Shared {
         } else {
             drop(windows);
             // Stale copies may lie in it.
-            self.discard_window(space, address);
-            space.windows.lock().give_up(window);
+            space.windows.lock().landed_empty();
+            self.retire(space, window);
         }
         any
     }
 
-    fn discard_window(&self, space: &Space, address: u64) {
-        while !space.mover.discard(address) && !space.is_dead() && !self.stopping() {
-            std::thread::sleep(Duration::from_micros(200));
-        }
+    /// Discards a window of which nothing is wanted any more, and frees it; later, if the stub has no room for commands now.
+    fn retire(&self, space: &Space, window: usize) {
+        let address = space.windows.lock().address(window);
+        let posted = space.mover.discard(address);
+        let mut windows = space.windows.lock();
+        if posted || space.is_dead() { windows.recycle(window) } else { windows.put_undiscarded(window) }
     }
 
     /// Writes down the windows that have been staged longest, until what is staged is a small part of the limit.
@@ -258,8 +264,7 @@ impl Shared {
                 }
             }
         }
-        self.discard_window(space, address);
-        space.windows.lock().recycle(window);
+        self.retire(space, window);
         let clean = before.saturating_sub(dirty_pages);
         self.counters.evicted_clean.fetch_add(clean as u64, Relaxed);
         self.staged.fetch_sub(self.staged.load(Relaxed).min(before as u64), Relaxed);

@@ -28,6 +28,8 @@ pub struct Windows {
     free: Vec<usize>,
     staged: VecDeque<(usize, Arc<Block>)>,
     unanswered: VecDeque<Flight>,
+    /// Windows that no page lies in any more and whose discard could not be posted yet.
+    undiscarded: Vec<usize>,
     flying: usize,
     count: usize,
 }
@@ -41,6 +43,7 @@ impl Windows {
             free: (0..count).rev().collect(),
             staged: VecDeque::with_capacity(count),
             unanswered: VecDeque::with_capacity(count),
+            undiscarded: Vec::with_capacity(count),
             flying: 0,
             count,
         }
@@ -90,9 +93,24 @@ impl Windows {
         self.staged.push_front((window, block));
     }
 
-    /// A window that was taken to be written down is free again.
+    /// An eviction has happened and left nothing that is wanted in its window.
+    pub fn landed_empty(&mut self) {
+        self.flying -= 1;
+    }
+
+    /// The discard of a window has been posted: evictions posted later come after it.
     pub fn recycle(&mut self, window: usize) {
         self.free.push(window);
+    }
+
+    /// The discard of a window could not be posted.
+    pub fn put_undiscarded(&mut self, window: usize) {
+        self.undiscarded.push(window);
+    }
+
+    /// Takes a window whose discard is to be posted.
+    pub fn take_undiscarded(&mut self) -> Option<usize> {
+        self.undiscarded.pop()
     }
 
     /// Evictions that may still move pages.
