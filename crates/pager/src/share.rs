@@ -15,6 +15,8 @@ const STEP: u64 = 2;
 const FAULTS: u64 = 256;
 /// How much more one side must be worth, in percent.
 const CLEARLY: f64 = 1.25;
+/// Time to handle a fault from a segment while none has been seen, microseconds.
+const DEVICE: f64 = 80.0;
 /// What a fault costs beside its handling, microseconds: two switches of the processor.
 const SWITCHES: f64 = 8.0;
 
@@ -27,7 +29,7 @@ pub struct Sample {
     pub pages: (u64, u64),
     /// Memory of the pool in pages.
     pub pool: u64,
-    /// Time to handle such a fault, microseconds.
+    /// Time to handle such a fault, microseconds; 0 if there was none.
     pub cost: (f64, f64),
 }
 
@@ -68,7 +70,8 @@ impl Share {
 fn next(percent: u64, pool: f64, segment: f64, sample: &Sample) -> u64 {
     let often = |faults: f64, pages: u64| faults / pages.max(1) as f64;
     let ratio = sample.pages.0 as f64 / sample.pool.max(1) as f64;
-    let dearer = (sample.cost.1 - sample.cost.0).max(0.0);
+    let device = if sample.cost.1 > 0.0 { sample.cost.1 } else { DEVICE };
+    let dearer = (device - sample.cost.0).max(0.0);
     let from_pool = often(pool, sample.pages.0);
     let from_segments = often(segment, sample.pages.1);
     let to_residents = from_pool * (sample.cost.0 + SWITCHES);
@@ -103,14 +106,14 @@ mod tests {
     #[test]
     fn the_pool_grows_while_the_device_is_asked_often_and_pages_compress() {
         assert_eq!(live(500, 500, 2_500), PERCENT.2);
-        assert_eq!(live(2_000, 100, 2_500), PERCENT.1);
-        assert_eq!(live(10_000, 500, 2_500), PERCENT.1);
+        assert_eq!(live(4_000, 100, 2_500), PERCENT.1);
+        assert_eq!(live(40_000, 500, 2_500), PERCENT.1);
     }
 
     #[test]
     fn what_the_pool_holds_is_not_sent_to_an_empty_device() {
         let share = Share::default();
-        let mut sample = Sample { faults: (0, 0), pages: (10_000, 0), pool: 2_500, cost: (8.0, 80.0) };
+        let mut sample = Sample { faults: (0, 0), pages: (10_000, 0), pool: 2_500, cost: (8.0, 0.0) };
         for _ in 0..100 {
             sample.faults.0 += 1000;
             share.learn(&sample);
