@@ -502,6 +502,9 @@ impl Shared {
             Some(Ok(LoadedFrom::Fill | LoadedFrom::Empty)) => FaultKind::Fill,
             _ => FaultKind::Pool,
         };
+        if batch.soon {
+            self.counters.soon[usize::from(kind == FaultKind::Segment)].fetch_add(1, Relaxed);
+        }
         self.counters.read_ahead.fetch_add(batch.installed.count().saturating_sub(1) as u64, Relaxed);
         self.counters.fault(kind, fault.since.elapsed());
         Outcome::Done

@@ -27,6 +27,9 @@ pub struct Heat {
     term: u64,
 }
 
+/// One in so many of the pages that are in memory go in a term.
+const TERM: u64 = 3;
+
 /// The count of terms: in each, a third as many pages are moved out as are in memory. So a page that comes back in the term in
 /// which it went or the next would not have gone with about half as much memory more.
 #[derive(Debug, Default)]
@@ -41,10 +44,16 @@ impl Terms {
         self.now.load(Relaxed)
     }
 
+    /// How many pages went in the present term and the one before, with `resident` in memory: one and a half terms' worth, on
+    /// average.
+    pub fn lately(resident: u64) -> u64 {
+        resident * 3 / (2 * TERM)
+    }
+
     /// `evicted` pages have been moved out by now, and `resident` are in memory.
     pub fn advance(&self, evicted: u64, resident: u64) {
         let begun = self.begun.load(Relaxed);
-        let over = evicted.saturating_sub(begun) > resident / 3;
+        let over = evicted.saturating_sub(begun) > resident / TERM;
         // Whoever sets the beginning counts the term; nothing else hangs on either, so relaxed.
         if over && self.begun.compare_exchange(begun, evicted, Relaxed, Relaxed).is_ok() {
             self.now.fetch_add(1, Relaxed);

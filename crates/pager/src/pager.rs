@@ -241,6 +241,8 @@ impl Shared {
         let cost = |kind: FaultKind| self.counters.faults[kind as usize].quantile(500).as_secs_f64() * 1e6;
         self.share.learn(&Sample {
             faults: (count(FaultKind::Pool), count(FaultKind::Segment)),
+            soon: (self.counters.soon[0].load(Relaxed), self.counters.soon[1].load(Relaxed)),
+            lately: Terms::lately(self.budget.charged()),
             pages: (stats.pool_pages.get(), stats.segment_pages.get()),
             pool: stats.pool_bytes.get() / 4096,
             cost: (cost(FaultKind::Pool), cost(FaultKind::Segment)),

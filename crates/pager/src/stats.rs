@@ -75,6 +75,8 @@ impl Histogram {
 pub struct Counters {
     /// Time from reading a fault to having resolved it.
     pub faults: [Histogram; KINDS],
+    /// Faults of pages that had gone a short while before: from the pool, from segments.
+    pub soon: [AtomicU64; 2],
     /// Pages brought in with another's fault.
     pub read_ahead: AtomicU64,
     /// Pages given zeroes with another's fault.

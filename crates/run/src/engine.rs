@@ -34,7 +34,7 @@ const PROGRAM: u64 = 1 << 44;
 /// Below this much private memory a process is left alone, whatever the limit.
 const LEFT_ALONE: u64 = 16 << 20;
 /// Below this limit the engine saves on its buffers.
-const LEAN_BELOW: u64 = 64 << 20;
+const LEAN_BELOW: u64 = 128 << 20;
 /// A stub that has ended while its program lives on, without an exec, for so long has crashed.
 const CRASHED_AFTER: Duration = Duration::from_secs(2);
 
