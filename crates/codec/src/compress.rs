@@ -20,10 +20,11 @@ pub enum Method {
 }
 
 impl Method {
-    /// zstd as used before a dictionary is there: the fast level.
+    /// zstd as it is used where memory is plenty, with a dictionary or before there is one: what remains of a fault is mostly
+    /// decoding, and the fast level decodes in two thirds of the time.
     pub const ZSTD_FAST: Self = Self::Zstd { level: -1 };
-    /// zstd as used with a dictionary.
-    pub const ZSTD: Self = Self::Zstd { level: -1 };
+    /// zstd as it is used where memory is scarce and the device slow beside it: up to three quarters smaller.
+    pub const ZSTD_SMALL: Self = Self::Zstd { level: 1 };
 }
 
 /// An encoded page, in the compressor's buffer or (raw) the page itself.

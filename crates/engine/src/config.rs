@@ -36,6 +36,7 @@ pub struct EngineConfig {
     /// [`Engine::pool_bytes`](crate::Engine::pool_bytes) and calls writeback).
     pub pool_limit: Option<ByteCount>,
     /// Whether to save on buffers, for limits so small that they count: one of a segment (2 MiB) instead of three, so
-    /// nothing is packed while a segment is written; and no dictionary is trained, which takes 12 MiB for a moment.
+    /// nothing is packed while a segment is written; no dictionary is trained, which takes 12 MiB for a moment; and pages are
+    /// compressed smaller, if slower.
     pub lean: bool,
 }

@@ -31,6 +31,8 @@ pub struct Engine {
     pub(crate) lists: AtomicU64,
     pub(crate) pool: Pool,
     pub(crate) generations: Generations,
+    /// As configured.
+    lean: bool,
     pub(crate) disk: Option<Disk>,
     pub(crate) dictionaries: Dictionaries,
     pub(crate) trainer: Trainer,
@@ -73,6 +75,7 @@ impl Engine {
             generations: Generations::default(),
             disk,
             dictionaries: Dictionaries::default(),
+            lean: config.lean,
             trainer: Trainer::new(config.codec != CodecChoice::Lz4 && !config.lean),
             counters: Counters::default(),
             rest: AtomicU64::new(0),
@@ -126,8 +129,10 @@ impl Engine {
         let dictionary = self.trainer.current().and_then(|id| self.dictionaries.get(id));
         match (self.codec, dictionary) {
             (CodecChoice::Lz4, _) => Compressor::new(Method::Lz4, None),
-            (CodecChoice::Auto | CodecChoice::Zstd, None) => Compressor::new(Method::ZSTD_FAST, None),
-            (CodecChoice::Auto | CodecChoice::Zstd, Some(_)) => Compressor::new(Method::ZSTD, dictionary),
+            (CodecChoice::Auto | CodecChoice::Zstd, _) if self.lean => {
+                Compressor::new(Method::ZSTD_SMALL, None)
+            }
+            (CodecChoice::Auto | CodecChoice::Zstd, _) => Compressor::new(Method::ZSTD_FAST, dictionary),
         }
     }
 

@@ -115,7 +115,7 @@ impl Engine {
         // Nothing to learn, or no room for more: what is in use stays in use.
         let Ok(bytes) = Dictionary::train(samples) else { return true };
         let Ok(made) = self.dictionaries.add(bytes) else { return true };
-        let with = encoded_bytes(Compressor::new(Method::ZSTD, Some(made)), held_out);
+        let with = encoded_bytes(Compressor::new(Method::ZSTD_FAST, Some(made)), held_out);
         if with < present {
             self.trainer.current.store(made.id().get(), Ordering::Relaxed);
         }
