@@ -8,6 +8,8 @@ use anyhow::Result;
 /// How far the total may be off, as a share of the budget.
 pub const TOLERANCE: f64 = 0.02;
 const TRIES: u32 = 7;
+/// The least limit that is tried, as a share of the budget.
+const LEAST: f64 = 0.05;
 
 /// (limit, total)
 type Seen = (f64, f64);
@@ -23,11 +25,13 @@ pub struct Balanced {
     pub agrees: bool,
 }
 
-/// Looks for the limit at which `total_at(limit)` agrees with `budget`, by regula falsi on what it has seen.
+/// Looks for the limit at which `total_at(limit)` agrees with `budget`, by regula falsi on what it has seen. A total of 0 says
+/// that the work did not end well with so little.
 pub fn balance(budget: u64, mut total_at: impl FnMut(u64) -> Result<u64>) -> Result<Balanced> {
     let aim = budget as f64;
     // The last below the budget and the last above it.
     let (mut low, mut high): (Option<Seen>, Option<Seen>) = (None, None);
+    let mut least = aim * LEAST;
     let mut limit = aim * 0.6;
     let mut best: Option<Balanced> = None;
     for _ in 0..TRIES {
@@ -40,17 +44,22 @@ pub fn balance(budget: u64, mut total_at: impl FnMut(u64) -> Result<u64>) -> Res
         if off <= TOLERANCE * 0.6 {
             break;
         }
-        if (total as f64) < aim {
-            low = Some((limit, total as f64))
+        if total == 0 {
+            least = limit * 1.02;
+            low = None;
+        } else if (total as f64) < aim {
+            low = Some((limit, total as f64));
         } else {
-            high = Some((limit, total as f64))
+            high = Some((limit, total as f64));
         }
         limit = match (low, high) {
             (Some((l, tl)), Some((h, th))) if th > tl => l + (aim - tl) * (h - l) / (th - tl),
+            (None, Some((h, _))) if least > aim * LEAST => (least + h) / 2.0,
+            (None, None) => limit * 1.3,
             // A page less resident costs a third of a page in the pool.
             _ => limit + (aim - total as f64) * 1.4,
         }
-        .clamp(aim * 0.05, aim);
+        .clamp(least, aim);
     }
     Ok(best.unwrap_or(Balanced { limit: budget, total: budget, agrees: true }))
 }
@@ -70,6 +79,14 @@ mod tests {
         for ratio in [2.1, 2.5, 3.0, 4.0, 8.0, 50.0] {
             assert!(off(ratio, 1e9, 500_000_000) <= TOLERANCE, "ratio {ratio}");
         }
+    }
+
+    #[test]
+    fn what_is_killed_below_a_limit_is_balanced_above_it() {
+        let total =
+            |limit: u64| Ok(if limit < 350_000_000 { 0 } else { limit + (1_000_000_000 - limit) / 5 });
+        let found = balance(500_000_000, total).expect("no run fails here");
+        assert!(found.agrees && found.limit >= 350_000_000, "{found:?}");
     }
 
     #[test]

@@ -247,8 +247,12 @@ impl Bench<'_> {
         if contender.terms == Terms::Resident || !contender.has_pool() {
             return Ok(Some(budget));
         }
-        let balanced =
-            balance(budget, |limit| Ok(self.once(work, contender, Some(limit), true)?.peaks.total))?;
+        let total_at = |limit| {
+            let ran = self.once(work, contender, Some(limit), true)?;
+            // One that was killed needs more, whatever it had reached.
+            Ok(if ran.ending() == "0" { ran.peaks.total } else { 0 })
+        };
+        let balanced = balance(budget, total_at)?;
         eprintln!(
             "xtask: {}: {} with a limit of {} takes {} in total, the budget is {}{}",
             work.name,

@@ -87,7 +87,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn one(case: &Case, vswap: Option<&std::path::Path>, options: &Options) -> Result<Row> {
     let argv = (case.argv)(options.quick)?;
-    let timeout = Duration::from_secs(if options.quick { 120 } else { 300 });
+    let timeout = Duration::from_secs(if options.quick { 600 } else { 3600 });
     let (dir, second_dir) = (Scratch::new(case.name)?, Scratch::new(&format!("{}-managed", case.name))?);
 
     let group = Cgroup::new(case.name)?;
