@@ -65,6 +65,17 @@ impl OwnerBlock {
         }
     }
 
+    /// Whether the page's slot is this owner's alone.
+    pub fn is_sole(&self, engine: &Engine, page: PageIndex) -> bool {
+        match &self.slots {
+            Slots::None => false,
+            Slots::Direct(cluster) => engine.is_exclusive_direct(cluster.slot(page)),
+            Slots::Listed(list) => {
+                list.slots[page.get()].slot().is_some_and(|slot| engine.is_exclusive_listed(slot))
+            }
+        }
+    }
+
     /// A slot that is exclusively this owner's, to store the page into. It holds what it held before if it
     /// was this owner's alone; else the page has a new, empty one and its former bytes are released.
     ///

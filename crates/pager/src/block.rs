@@ -209,8 +209,8 @@ mod tests {
         let mut state = block(&engine);
         state.resident = Bitmap512::from_range(page(0), 4);
         state.young.set(page(1));
-        state.heat.learn(page(2), true);
-        state.heat.learn(page(2), true);
+        state.heat.come_back(page(2), true);
+        state.heat.come_back(page(2), true);
         state.pinned.set(page(3));
         let taken = |state: &mut BlockState| {
             state.choose_victims(512, false).iter().map(|p| p.get()).collect::<Vec<_>>()

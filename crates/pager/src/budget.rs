@@ -4,7 +4,7 @@
 //! memory that is not managed. The first is exact at any moment, the pool too; the last two are samples.
 
 use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::time::Duration;
 use vswap_core::ByteCount;
 
@@ -19,6 +19,8 @@ pub struct Budget {
     peak: AtomicU64,
     /// Nothing more can be evicted: charges are let through.
     over: AtomicBool,
+    /// A charge was refused since eviction was called last.
+    refused: AtomicBool,
     beds: Box<[Bed]>,
 }
 
@@ -43,6 +45,7 @@ impl Budget {
             own: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             beds: (0..evictors).map(|_| Bed::default()).collect(),
         }
     }
@@ -87,7 +90,7 @@ impl Budget {
         self.peak.load(Relaxed)
     }
 
-    /// Charges `pages` if there is room; wakes eviction when room gets short.
+    /// Charges `pages` if there is room. Whoever does calls for eviction later ([`Budget::call_if_short`]), once its locks are free.
     pub fn charge(&self, pages: usize) -> bool {
         let fixed = self.fixed();
         let over = self.over.load(Relaxed);
@@ -96,12 +99,11 @@ impl Budget {
         // The counter publishes nothing but itself, so relaxed.
         match self.charged.fetch_update(Relaxed, Relaxed, take) {
             Ok(before) => {
-                let used = before + pages as u64 + fixed;
-                self.note(used);
+                self.note(before + pages as u64 + fixed);
                 true
             }
             Err(_) => {
-                self.call_eviction();
+                self.refused.store(true, Relaxed);
                 false
             }
         }
@@ -111,13 +113,19 @@ impl Budget {
     pub fn force(&self, pages: usize) {
         let before = self.charged.fetch_add(pages as u64, Relaxed);
         self.note(before + pages as u64 + self.fixed());
+        self.call_if_short();
     }
 
     fn note(&self, used: u64) {
         if used > self.peak.load(Relaxed) {
             self.peak.fetch_max(used, Relaxed);
         }
-        if used + self.reserve() / 2 > self.limit {
+    }
+
+    /// Wakes eviction if room is short, or was for somebody.
+    pub fn call_if_short(&self) {
+        let refused = self.refused.load(Relaxed) && self.refused.swap(false, Relaxed);
+        if refused || self.free() < self.reserve() / 2 {
             self.call_eviction();
         }
     }
@@ -137,6 +145,7 @@ impl Budget {
     pub fn set_others(&self, bytes: ByteCount) {
         self.others.store(bytes.get() / 4096, Relaxed);
         self.note(self.used());
+        self.call_if_short();
     }
 
     /// Sets the pager's own memory, the pool left out.
@@ -178,6 +187,8 @@ impl Budget {
 
     /// Wakes the evictors for which there is work.
     pub fn call_eviction(&self) {
+        // Pairs with the one of `wait_for_call`.
+        fence(SeqCst);
         let free = self.free();
         for bed in &self.beds {
             if bed.asleep.load(Relaxed) && free < self.least_free(bed) {
@@ -202,7 +213,9 @@ impl Budget {
         let mut sleeping = bed.sleeping.lock();
         *sleeping = true;
         bed.asleep.store(true, Relaxed);
-        // A charge between the caller's look and here is seen now, or its call finds `asleep` set.
+        // A charge between the caller's look and here is seen now, or its call finds `asleep` set: whichever fence comes
+        // second sees what came before the first.
+        fence(SeqCst);
         if self.free() >= self.least_free(bed) {
             let _ = bed.wake.wait_while_for(&mut sleeping, |asleep| *asleep, timeout);
         }

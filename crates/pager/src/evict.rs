@@ -9,7 +9,7 @@ use crate::block::{Block, PAGE_BYTES};
 use crate::link::Evicted;
 use crate::pager::Shared;
 use crate::space::{Space, libc_errno};
-use crate::window::Flight;
+use crate::window::{Flight, Staged};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -156,12 +156,11 @@ impl Shared {
         }
         drop(state);
         self.counters.evicted.fetch_add(staged.count() as u64, Relaxed);
-        self.staged.fetch_add(staged.count() as u64, Relaxed);
-        let mut windows = space.windows.lock();
         if any {
-            windows.put_staged(window, Arc::clone(block));
+            let staged = Staged { window, block: Arc::clone(block), pages: staged.count() as u64 };
+            self.staged.fetch_add(staged.pages, Relaxed);
+            space.windows.lock().put_staged(staged);
         } else {
-            drop(windows);
             // Stale copies may lie in it.
             space.windows.lock().landed_empty();
             self.retire(space, window);
@@ -180,8 +179,8 @@ impl Shared {
     /// Writes down the windows that have been staged longest, until what is staged is a small part of the limit.
     fn write_down_surplus(&self, space: &Arc<Space>, tools: &mut Tools) {
         while self.staged.load(Relaxed) > self.budget.limit() / 32 && !space.unreadable.load(Relaxed) {
-            let Some((window, block)) = space.windows.lock().take_staged() else { return };
-            self.write_down(space, window, &block, tools);
+            let Some(staged) = self.take_staged(space) else { return };
+            self.write_down(space, staged, tools);
         }
     }
 
@@ -192,9 +191,8 @@ impl Shared {
             if space.unreadable.load(Relaxed) {
                 continue;
             }
-            let taken = space.windows.lock().take_staged();
-            if let Some((window, block)) = taken {
-                self.write_down(&space, window, &block, tools);
+            if let Some(staged) = self.take_staged(&space) {
+                self.write_down(&space, staged, tools);
                 return true;
             }
         }
@@ -206,13 +204,19 @@ impl Shared {
         let mut tools = Tools::new(self);
         while !space.is_dead() && !self.stopping() && !space.unreadable.load(Relaxed) {
             self.collect_late(space);
-            let taken = space.windows.lock().take_staged();
-            match taken {
-                Some((window, block)) => self.write_down(space, window, &block, &mut tools),
+            match self.take_staged(space) {
+                Some(staged) => self.write_down(space, staged, &mut tools),
                 None if space.windows.lock().all_free() => return,
                 None => std::thread::sleep(Duration::from_micros(50)),
             }
         }
+    }
+
+    /// Takes the window of `space` that has been staged longest.
+    pub(crate) fn take_staged(&self, space: &Space) -> Option<Staged> {
+        let staged = space.windows.lock().take_staged()?;
+        self.staged.fetch_sub(staged.pages, Relaxed);
+        Some(staged)
     }
 
     /// Waits until no staged page is still being installed.
@@ -232,7 +236,8 @@ impl Shared {
     }
 
     /// Stores the dirty pages of a staged window, lets all of its pages be out, and discards it.
-    fn write_down(&self, space: &Space, window: usize, block: &Arc<Block>, tools: &mut Tools) {
+    fn write_down(&self, space: &Space, staged: Staged, tools: &mut Tools) {
+        let (window, block) = (staged.window, &staged.block);
         self.wait_for_installs(space, block);
         let address = space.windows.lock().address(window);
         let before = block.state.lock().staged.count();
@@ -259,7 +264,8 @@ impl Shared {
                         );
                     }
                     space.uncharge(out.count());
-                    space.windows.lock().put_back(window, Arc::clone(block));
+                    self.staged.fetch_add(staged.pages, Relaxed);
+                    space.windows.lock().put_back(staged);
                     return;
                 }
             }
@@ -267,7 +273,6 @@ impl Shared {
         self.retire(space, window);
         let clean = before.saturating_sub(dirty_pages);
         self.counters.evicted_clean.fetch_add(clean as u64, Relaxed);
-        self.staged.fetch_sub(self.staged.load(Relaxed).min(before as u64), Relaxed);
         self.budget.set_pool(self.engine.pool_bytes());
         space.uncharge(out.count());
         self.room_came();

@@ -128,6 +128,8 @@ struct Batch {
     dirty: Bitmap512,
     /// The first page is back soon after it went.
     soon: bool,
+    /// Its slot is this owner's alone.
+    sole: bool,
 }
 
 impl Batch {
@@ -135,8 +137,14 @@ impl Batch {
     /// by random access, their copies would take room that pages could have, and the first write to each would cost a fault;
     /// compressing them again costs less, and on another CPU. A run is kept: reading on, a program leaves it unwritten.
     /// A page from the disk is kept there, unless the pool has room for it, in which it then comes next.
+    /// One that others share since a fork stays shared.
     fn is_exclusive(&self, room: bool) -> bool {
-        self.count == 1 && (room || self.soon || !matches!(self.loaded[0], Some(Ok(LoadedFrom::Segment))))
+        let wanted = match self.loaded[0] {
+            Some(Ok(LoadedFrom::Pool)) => true,
+            Some(Ok(LoadedFrom::Segment)) => room || self.soon,
+            _ => false,
+        };
+        wanted && self.sole && self.count == 1
     }
 }
 
@@ -237,13 +245,8 @@ impl Shared {
         let at = page.get();
         let sequential = state.next_expected as usize == at;
         let ahead = if sequential { (state.readahead * 2).clamp(16, ZERO_AHEAD_MAX) } else { 8 };
-        let mut count = run_length(&absent, page, self.modest(ahead as usize));
-        if !space.charge(count) {
-            count = 1;
-            if !space.charge(1) {
-                return Outcome::NoRoom;
-            }
-        }
+        let wanted = run_length(&absent, page, self.modest(ahead as usize));
+        let Some(count) = charge_some(space, wanted) else { return Outcome::NoRoom };
         let done = in_one_mapping(count, |count| {
             installed(space.uffd.zero(fault.address, count as u64 * PAGE_BYTES, hands.quick), count)
         });
@@ -306,7 +309,7 @@ impl Shared {
             state.flight.clear(page);
             state.resident.set(page);
             state.young.set(page);
-            state.heat.learn(page, true);
+            state.heat.come_back(page, true);
             self.counters.fault(FaultKind::Second, fault.since.elapsed());
         } else if done.found && state.staged.get(page) {
             // The page is there after all; staging holds an older copy of it.
@@ -338,7 +341,11 @@ impl Shared {
         // is unread that may explain it.)
         match space.uffd.poison(fault.address, PAGE_BYTES) {
             Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) => Outcome::Again,
-            _ => {
+            Err(_) => {
+                hands.wake(space, fault.address, PAGE_BYTES);
+                Outcome::Done
+            }
+            Ok(()) => {
                 tracing::error!(
                     address = fault.address,
                     page = page.get(),
@@ -364,13 +371,8 @@ impl Shared {
         let ahead = if sequential { (state.readahead * 2).clamp(4, READAHEAD_MAX as u16) } else { 1 };
         let taken = state.resident | state.staged | state.busy;
         let out = (state.mapped & state.backed).and_not(&taken);
-        let mut count = run_length(&out, page, self.modest(ahead as usize));
-        if !space.charge(count) {
-            count = 1;
-            if !space.charge(1) {
-                return Outcome::NoRoom;
-            }
-        }
+        let wanted = run_length(&out, page, self.modest(ahead as usize));
+        let Some(count) = charge_some(space, wanted) else { return Outcome::NoRoom };
         state.next_expected = (page.get() + count) as u16;
         state.readahead = ahead;
         let pages = Bitmap512::from_range(page, count);
@@ -383,7 +385,8 @@ impl Shared {
             loaded: [const { None }; READAHEAD_MAX],
             installed: Bitmap512::EMPTY,
             dirty: Bitmap512::EMPTY,
-            soon: state.heat.come_back(page, self.terms.now()),
+            soon: state.heat.is_soon(page, self.terms.now()),
+            sole: state.owner.as_ref().is_some_and(|owner| owner.is_sole(&self.engine, page)),
         };
         for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
             *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
@@ -476,6 +479,9 @@ impl Shared {
         for page in (batch.dirty | gone).iter() {
             state.release_slot(&self.engine, page);
         }
+        if batch.installed.get(batch.first) {
+            state.heat.come_back(batch.first, batch.soon);
+        }
         let mut lost = Bitmap512::EMPTY;
         for (i, page) in all.iter().enumerate() {
             if matches!(batch.loaded[i], Some(Err(_))) && !gone.get(page) {
@@ -486,7 +492,10 @@ impl Shared {
         space.uncharge(all.and_not(&batch.installed).count());
         for page in lost.iter() {
             self.counters.poisoned.fetch_add(1, Relaxed);
-            let _ = space.uffd.poison(block.address(page), PAGE_BYTES);
+            if space.uffd.poison(block.address(page), PAGE_BYTES).is_err() {
+                // It asks again, and finds the same or an event that explains it.
+                hands.wake(space, block.address(page), PAGE_BYTES);
+            }
         }
         let missed = !all.and_not(&(batch.installed | lost)).is_empty();
         if missed {
@@ -509,6 +518,11 @@ impl Shared {
         self.counters.fault(kind, fault.since.elapsed());
         Outcome::Done
     }
+}
+
+/// Charges `wanted` pages, or one if there is no room for all. Returns how many; `None` if there is none even for one.
+fn charge_some(space: &Space, wanted: usize) -> Option<usize> {
+    [wanted, 1].into_iter().find(|&count| space.charge(count))
 }
 
 /// Length of the run of set pages at `page`, at most `most`, at least 1.

@@ -67,11 +67,15 @@ fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked
             return;
         }
         let since = Instant::now();
+        let mut go_on = true;
         for message in &messages[..count] {
             if let Message::Fault { address, write, protected, thread } = *message {
-                shared.heard(space, index, thread);
+                go_on = shared.heard(space, index, thread);
                 answer(shared, space, hands, parked, Fault { address, write, protected, since });
             }
+        }
+        if !go_on || !parked.is_empty() {
+            return;
         }
     }
 }
@@ -81,6 +85,7 @@ fn answer(shared: &Shared, space: &Space, hands: &mut Hands, parked: &mut Vec<(u
     loop {
         let outcome = shared.resolve(space, hands, fault);
         hands.pay(space);
+        shared.budget.call_if_short();
         match outcome {
             Outcome::Done => return,
             Outcome::Again if space.is_dead() => return,
@@ -88,9 +93,12 @@ fn answer(shared: &Shared, space: &Space, hands: &mut Hands, parked: &mut Vec<(u
                 space.drain();
                 std::thread::yield_now();
             }
+            Outcome::NoRoom if hands.quick && shared.hand_over(space) => {
+                let _ = space.uffd.wake(fault.address, PAGE_BYTES);
+                return;
+            }
             Outcome::NoRoom => {
                 shared.counters.waited.fetch_add(1, Relaxed);
-                shared.budget.call_eviction();
                 if parked.len() < PARKED_MAX {
                     shared.parked.fetch_add(1, Relaxed);
                     parked.push((space.id, fault));
@@ -114,6 +122,7 @@ fn retry(shared: &Shared, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
         };
         let outcome = if space.is_dead() { Outcome::Done } else { shared.resolve(&space, hands, fault) };
         hands.pay(&space);
+        shared.budget.call_if_short();
         match outcome {
             Outcome::Done => {
                 shared.parked.fetch_sub(1, Relaxed);

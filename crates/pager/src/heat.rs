@@ -81,17 +81,15 @@ impl Heat {
         self.went[0] |= pages;
     }
 
-    /// `page`, moved out before, is asked for again in term `now`. Returns whether that is soon.
-    pub fn come_back(&mut self, page: PageIndex, now: u64) -> bool {
+    /// Whether `page`, asked for in term `now`, went a short while before.
+    pub fn is_soon(&mut self, page: PageIndex, now: u64) -> bool {
         self.catch_up(now);
-        let soon = self.went.iter().any(|went| went.get(page));
-        self.went.iter_mut().for_each(|went| went.clear(page));
-        self.learn(page, soon);
-        soon
+        self.went.iter().any(|went| went.get(page))
     }
 
-    /// `page` is asked for again, `soon` after it was moved out or not.
-    pub fn learn(&mut self, page: PageIndex, soon: bool) {
+    /// `page`, moved out before, is back, `soon` after that or not.
+    pub fn come_back(&mut self, page: PageIndex, soon: bool) {
+        self.went.iter_mut().for_each(|went| went.clear(page));
         let rank = number(&self.rank, page);
         let rank = if soon { (rank + 1).min(3) } else { rank.saturating_sub(1) };
         assign(&mut self.rank, page, rank);
@@ -157,12 +155,12 @@ mod tests {
         let page = PageIndex::of_addr(9 << 12);
         let mut heat = Heat::COLD;
         for rank in [1, 2, 3, 3] {
-            heat.learn(page, true);
+            heat.come_back(page, true);
             assert_eq!(passes(heat, page), PASSES[rank]);
         }
         heat.pass(Bitmap512::FULL);
         for rank in [2, 1, 0, 0] {
-            heat.learn(page, false);
+            heat.come_back(page, false);
             assert_eq!(passes(heat, page), PASSES[rank]);
         }
     }
@@ -173,10 +171,11 @@ mod tests {
         for (later, spared) in [(0, PASSES[1]), (1, PASSES[1]), (2, 0), (9, 0)] {
             let mut heat = Heat::COLD;
             heat.go(Bitmap512::from_range(page, 1), 5);
-            heat.come_back(page, 5 + later);
-            assert_eq!(passes(heat, page), spared, "{later} terms later");
-            heat.come_back(page, 5 + later);
-            assert_eq!(passes(heat, page), 0, "it has gone only once");
+            let soon = heat.is_soon(page, 5 + later);
+            assert_eq!(soon, spared > 0, "{later} terms later");
+            heat.come_back(page, soon);
+            assert_eq!(passes(heat, page), spared);
+            assert!(!heat.is_soon(page, 5 + later), "it has gone only once");
         }
     }
 
@@ -194,12 +193,12 @@ mod tests {
     fn a_page_alone_is_hot_and_is_forgotten_whole() {
         let page = PageIndex::of_addr(511 << 12);
         let mut heat = Heat::COLD;
-        heat.learn(page, true);
+        heat.come_back(page, true);
         assert_eq!(heat.hot().count(), 1);
         heat.pass(Bitmap512::FULL.and_not(&heat.hot()));
         assert_eq!(passes(heat, page), PASSES[1]);
         heat.forget(heat.hot());
-        heat.learn(page, true);
+        heat.come_back(page, true);
         assert_eq!(passes(heat, page), PASSES[1]);
     }
 }

@@ -37,8 +37,10 @@ struct State {
     last: (u32, usize),
     /// How many in a row.
     count: u32,
-    /// Value of `count` when the keeper looked last and found faults unread.
-    seen_late: Option<u32>,
+    /// Faults heard so far.
+    heard: u64,
+    /// Value of `heard` when the keeper looked last and found faults unread.
+    seen_late: Option<u64>,
     /// Until when nobody is to be quick, milliseconds of the pager's clock.
     rest_until: u64,
     /// How long that rest was.
@@ -51,7 +53,11 @@ impl Shared {
     /// # Errors
     /// What adding its descriptor says.
     pub(crate) fn listen(&self, space: &Space) -> std::io::Result<()> {
-        self.polls.iter().try_for_each(|poll| poll.add(space.uffd.as_fd(), space.id))
+        self.polls.iter().try_for_each(|poll| match poll.add(space.uffd.as_fd(), space.id) {
+            // Left there when the last try failed half-way.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        })
     }
 
     /// Nobody listens to `space` any more, which is dead.
@@ -65,9 +71,10 @@ impl Shared {
         }
     }
 
-    /// Handler `index` has read a fault of `thread`.
-    pub(crate) fn heard(&self, space: &Space, index: usize, thread: u32) {
+    /// Handler `index` has read a fault of `thread`. Returns whether a quick handler is to go on reading.
+    pub(crate) fn heard(&self, space: &Space, index: usize, thread: u32) -> bool {
         let mut state = space.listeners.0.lock();
+        state.heard += 1;
         let same = state.last == (thread, index);
         state.last = (thread, index);
         state.count = if same { state.count + 1 } else { 1 };
@@ -75,9 +82,12 @@ impl Shared {
             None if state.count >= STREAK && self.clock_ms() >= state.rest_until => {
                 self.only(space, &mut state, index);
             }
-            Some(_) if !same => self.all(space, &mut state),
+            Some(_) if !same => {
+                self.all(space, &mut state);
+            }
             _ => {}
         }
+        state.quick == Some(index)
     }
 
     fn only(&self, space: &Space, state: &mut State, index: usize) {
@@ -91,15 +101,23 @@ impl Shared {
         self.count_quick(index, true);
     }
 
-    fn all(&self, space: &Space, state: &mut State) {
-        let Some(index) = state.quick else { return };
+    /// Returns whether all listen now.
+    fn all(&self, space: &Space, state: &mut State) -> bool {
+        let Some(index) = state.quick else { return true };
         if space.is_dead() || self.listen(space).is_err() {
             // Better one slow listener than none.
-            return;
+            return false;
         }
         let _ = self.quick_polls[index].remove(space.uffd.as_fd());
         (state.quick, state.count) = (None, 0);
         self.count_quick(index, false);
+        true
+    }
+
+    /// A quick handler has a fault for which there is no room: others are to wait with it, which get the CPU when there is.
+    /// Returns whether they do.
+    pub(crate) fn hand_over(&self, space: &Space) -> bool {
+        self.all(space, &mut space.listeners.0.lock())
     }
 
     /// Quick handler `index` has found no next fault when it was done with one. Where its thread still is beside it, it
@@ -111,20 +129,25 @@ impl Shared {
             return;
         }
         state.count = 0;
-        let there = cpu_of(state.last.0).and_then(|cpu| self.cpus.iter().position(|&c| c == cpu));
+        let thread = state.last.0;
+        drop(state);
+        let there = cpu_of(thread).and_then(|cpu| self.cpus.iter().position(|&c| c == cpu));
+        let mut state = space.listeners.0.lock();
+        if state.quick != Some(index) || there == Some(index) || space.is_dead() {
+            return;
+        }
         match there {
-            Some(there) if there == index => {}
-            Some(there) => {
-                if !space.is_dead() && self.quick_polls[there].add(space.uffd.as_fd(), space.id).is_ok() {
-                    let _ = self.quick_polls[index].remove(space.uffd.as_fd());
-                    self.count_quick(index, false);
-                    self.count_quick(there, true);
-                    state.quick = Some(there);
-                    state.last.1 = there;
-                    state.seen_late = None;
-                }
+            Some(there) if self.quick_polls[there].add(space.uffd.as_fd(), space.id).is_ok() => {
+                let _ = self.quick_polls[index].remove(space.uffd.as_fd());
+                self.count_quick(index, false);
+                self.count_quick(there, true);
+                state.quick = Some(there);
+                state.last.1 = there;
+                state.seen_late = None;
             }
-            None => self.all(space, &mut state),
+            _ => {
+                self.all(space, &mut state);
+            }
         }
     }
 
@@ -133,10 +156,15 @@ impl Shared {
     fn count_quick(&self, index: usize, more: bool) {
         let count = &self.quick_spaces[index];
         if more {
-            count.fetch_add(1, Relaxed)
+            count.fetch_add(1, Relaxed);
         } else {
-            count.fetch_sub(1, Relaxed)
-        };
+            count.fetch_sub(1, Relaxed);
+        }
+        self.settle_patience();
+    }
+
+    /// Two that do this at once may leave it wrong; the keeper sets it right.
+    fn settle_patience(&self) {
         let busy = |count: &AtomicUsize| count.load(Relaxed) > 0;
         let all = self.quick_spaces.iter().all(busy);
         for (i, count) in self.quick_spaces.iter().enumerate() {
@@ -146,14 +174,15 @@ impl Shared {
 
     /// The keeper's look, every few milliseconds: a quick handler that leaves faults unread does not get its CPU.
     pub(crate) fn watch_listeners(&self) {
+        self.settle_patience();
         for space in self.all_spaces() {
             let mut state = space.listeners.0.lock();
-            let Some(index) = state.quick else { continue };
+            let Some(index) = state.quick.filter(|_| !space.is_frozen()) else { continue };
             let mut tokens = [0; EVENTS];
             let ready = self.quick_polls[index].wait(&mut tokens, 0).unwrap_or(0);
             if !tokens[..ready].contains(&space.id) {
                 state.seen_late = None;
-            } else if state.seen_late == Some(state.count) {
+            } else if state.seen_late == Some(state.heard) {
                 let now = self.clock_ms();
                 let soon = now < state.rest_until + 8 * state.rest;
                 state.rest = if soon { (2 * state.rest).min(REST.1) } else { REST.0 };
@@ -161,7 +190,7 @@ impl Shared {
                 tracing::debug!(pid = space.pid, index, "a quick handler did not get its CPU");
                 self.all(&space, &mut state);
             } else {
-                state.seen_late = Some(state.count);
+                state.seen_late = Some(state.heard);
             }
         }
     }

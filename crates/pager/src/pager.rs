@@ -28,6 +28,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
 /// Milliseconds after which the pager's own memory is counted again.
 const OWN_EVERY: u64 = 20;
 
+/// Bytes of the pool that are written to the device in one go.
+const WRITE_BACK_AT_ONCE: u64 = 8 << 20;
+
 /// How often the memory is shared out anew between residents and the pool.
 const SHARE_OUT_EVERY: Duration = Duration::from_millis(50);
 
@@ -229,7 +232,9 @@ impl Shared {
             self.budget.set_pool(pool);
             self.sample_own();
             let surplus = self.pool_surplus(pool);
-            if surplus == 0 || !self.write_back(ByteCount::new(surplus), &mut scratch) {
+            // A part at a time: the keeper has others to look after.
+            if surplus == 0 || !self.write_back(ByteCount::new(surplus.min(WRITE_BACK_AT_ONCE)), &mut scratch)
+            {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -412,6 +417,7 @@ impl Pager {
         for block in blocks.into_values() {
             self.shared.dispose(space, &block);
         }
+        while self.shared.take_staged(space).is_some() {}
         self.shared.budget.set_pool(self.shared.engine.pool_bytes());
         self.shared.room_came();
     }

@@ -21,12 +21,23 @@ pub struct Flight {
     pub eviction: Eviction,
 }
 
+/// A window in which pages lie.
+#[derive(Debug)]
+pub struct Staged {
+    /// The window.
+    pub window: usize,
+    /// The block whose pages lie there.
+    pub block: Arc<Block>,
+    /// How many did at first.
+    pub pages: u64,
+}
+
 /// The windows of one address space.
 #[derive(Debug)]
 pub struct Windows {
     base: u64,
     free: Vec<usize>,
-    staged: VecDeque<(usize, Arc<Block>)>,
+    staged: VecDeque<Staged>,
     unanswered: VecDeque<Flight>,
     /// Windows that no page lies in any more and whose discard could not be posted yet.
     undiscarded: Vec<usize>,
@@ -78,19 +89,19 @@ impl Windows {
     }
 
     /// An eviction has happened: its pages lie in the window.
-    pub fn put_staged(&mut self, window: usize, block: Arc<Block>) {
+    pub fn put_staged(&mut self, staged: Staged) {
         self.flying -= 1;
-        self.staged.push_back((window, block));
+        self.staged.push_back(staged);
     }
 
     /// Takes the window that has been staged longest, to write it down.
-    pub fn take_staged(&mut self) -> Option<(usize, Arc<Block>)> {
+    pub fn take_staged(&mut self) -> Option<Staged> {
         self.staged.pop_front()
     }
 
     /// A window that was taken to be written down could not be.
-    pub fn put_back(&mut self, window: usize, block: Arc<Block>) {
-        self.staged.push_front((window, block));
+    pub fn put_back(&mut self, staged: Staged) {
+        self.staged.push_front(staged);
     }
 
     /// An eviction has happened and left nothing that is wanted in its window.

@@ -65,6 +65,8 @@ struct Main {
     wants_report: bool,
     /// The program has ended and the front knows.
     over: bool,
+    /// Front or keeper was killed before: nobody is to live on.
+    ending: bool,
     /// Processes whose stub has ended, since when.
     stubless: HashMap<i32, Instant>,
 }
@@ -103,6 +105,8 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
         .map_err(|error| error.to_string())?;
     let pager = start_pager(config, engine, front)?;
     let (listener, pid) = receive_listener(&program)?;
+    // Before the first call of it is heard: front or keeper may be killed until then.
+    census.enter(pid);
     let _ = Message::Program(pid).send(front.as_fd());
     let poll = Epoll::new().map_err(text("epoll"))?;
     let supervisor = Arc::new(Supervisor {
@@ -131,6 +135,7 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
         wait_all: config.wait_all,
         wants_report: config.stats || config.stats_json.is_some(),
         over: false,
+        ending: false,
         stubless: HashMap::new(),
     };
     main.begin().map_err(text("starting the program"))?;
@@ -226,7 +231,11 @@ impl Main {
     fn watch(&mut self) -> ! {
         loop {
             let mut tokens = [0; EVENTS];
-            let patience = if self.stubless.is_empty() { -1 } else { 2 };
+            let patience = match (self.stubless.is_empty(), self.ending) {
+                (false, _) => 2,
+                (true, true) => 20,
+                (true, false) => -1,
+            };
             let n = self.supervisor.poll.wait(&mut tokens, patience).unwrap_or(0);
             for &token in &tokens[..n] {
                 match token {
@@ -239,6 +248,10 @@ impl Main {
                 }
             }
             self.look_at_stubless();
+            if self.ending {
+                // Again and again until nobody lives: some may just have been born.
+                self.supervisor.census.kill_all();
+            }
         }
     }
 
@@ -273,7 +286,7 @@ impl Main {
                 if !self.over {
                     self.supervisor
                         .say("the program's keeper was killed, so the program was ended too".into());
-                    self.supervisor.census.kill_all();
+                    self.ending = true;
                 }
             }
         }
@@ -289,9 +302,7 @@ impl Main {
     /// The front has ended: as it does after the program, or killed, and then nothing may outlive it.
     fn front_gone(&mut self) {
         let _ = self.supervisor.poll.remove(self.supervisor.front.as_fd());
-        if !self.over {
-            self.supervisor.census.kill_all();
-        }
+        self.ending |= !self.over;
     }
 
     /// Nobody lives under the filter any more.

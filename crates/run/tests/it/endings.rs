@@ -87,6 +87,32 @@ fn a_killed_front_leaves_the_program() {
     assert!(gone(engine));
 }
 
+/// Processes whose command line contains `mark`.
+fn marked(mark: &str) -> Vec<i32> {
+    let numbers = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(mark))
+    })
+    .collect()
+}
+
+#[test]
+fn a_front_killed_before_its_program_has_made_a_call_leaves_the_program() {
+    let mark = format!("{}.25", 1000 + std::process::id() % 1000);
+    for after in 0..40 {
+        let mut front = within(24, &["sleep", &mark]).stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(after * 400));
+        front.kill().unwrap();
+        front.wait().unwrap();
+    }
+    let begun = Instant::now();
+    while !marked(&mark).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "left: {:?}", marked(&mark));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_killed_engine_leaves_the_program_reading_zeroes() {
     let (mut front, program) = start_sitting("sit_engine");
