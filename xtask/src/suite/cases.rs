@@ -56,7 +56,7 @@ fn python_in_a_wrapper(quick: bool) -> Result<Vec<OsString>> {
 }
 
 fn redis(quick: bool) -> Result<Vec<OsString>> {
-    Ok(script("/bin/sh", "redis.sh", &[".", size(quick, "40", "130")]))
+    Ok(script("/bin/sh", "redis.sh", &[".", size(quick, "100", "130")]))
 }
 
 fn sqlite(quick: bool) -> Result<Vec<OsString>> {
