@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use vswap_core::{Bitmap512, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex, SlotId};
 use vswap_engine::{Loaded, LoadedFrom, Scratch};
+use vswap_sys::mapping::Mapping;
 use vswap_sys::uffd::Install;
 
 /// Pages brought in by one fault at most.
@@ -46,6 +47,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Hands {
     pub scratch: Scratch,
     pub pages: Box<[Page]>,
+    /// Zeroes to copy. Never written, so no memory of ours.
+    zeroes: Option<Mapping>,
     /// Of a quick handler: whoever it wakes takes its CPU at once, so it wakes nobody before its locks are free.
     pub quick: bool,
     /// Addresses whose waiters are to be woken then.
@@ -55,7 +58,8 @@ pub(crate) struct Hands {
 impl Hands {
     pub fn new(shared: &Shared, quick: bool) -> Hands {
         let pages = vec![[0; PAGE_SIZE]; READAHEAD_MAX].into();
-        Hands { scratch: shared.engine.scratch(), pages, quick, owed: None }
+        let zeroes = Mapping::anonymous(ZERO_AHEAD_MAX as usize * PAGE_SIZE).ok();
+        Hands { scratch: shared.engine.scratch(), pages, zeroes, quick, owed: None }
     }
 
     /// Wakes those who wait for `address..address + len`, now or once the locks are free.
@@ -248,7 +252,16 @@ impl Shared {
         let wanted = run_length(&absent, page, self.modest(ahead as usize));
         let Some(count) = charge_some(space, wanted) else { return Outcome::NoRoom };
         let done = in_one_mapping(count, |count| {
-            installed(space.uffd.zero(fault.address, count as u64 * PAGE_BYTES, hands.quick), count)
+            let bytes = count * PAGE_SIZE;
+            let result = match hands.zeroes.as_ref().filter(|_| fault.write) {
+                // Mapped zeroes would cost a fault at the first write to each of them.
+                Some(zeroes) => {
+                    let how = Install { protect: false, no_wake: hands.quick };
+                    space.uffd.copy(fault.address, &zeroes.as_slice()[..bytes], how)
+                }
+                None => space.uffd.zero(fault.address, bytes as u64, hands.quick),
+            };
+            installed(result, count)
         });
         let pages = Bitmap512::from_range(page, done.done);
         state.resident |= pages;
