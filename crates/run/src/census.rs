@@ -27,9 +27,17 @@ impl Census {
         self.0.view()
     }
 
-    /// Enters a process. Only the engine does, one thread at a time.
+    /// Enters a process, if it is not there. Only the engine does, one thread at a time.
     pub(crate) fn enter(&self, pid: i32) {
         let Ok(start) = process::start_time(pid) else { return };
+        let entry = [pid as u64, start];
+        if self
+            .places()
+            .chunks_exact(2)
+            .any(|place| [place[0].load(Relaxed), place[1].load(Relaxed)] == entry)
+        {
+            return;
+        }
         if let Some(place) = self.places().chunks_exact(2).find(|place| place[0].load(Relaxed) == 0) {
             // Relaxed: readers check the start time against the kernel's before they act.
             place[1].store(start, Relaxed);

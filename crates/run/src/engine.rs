@@ -283,7 +283,7 @@ impl Main {
             }
             Ok(None) | Err(_) => {
                 let _ = self.supervisor.poll.remove(self.keeper.as_fd());
-                if !self.over {
+                if !self.over && !self.ending {
                     self.supervisor
                         .say("the program's keeper was killed, so the program was ended too".into());
                     self.ending = true;
@@ -309,7 +309,7 @@ impl Main {
     fn end(&mut self) -> ! {
         // The keeper may not have been heard yet.
         let since = Instant::now();
-        while !self.over && since.elapsed() < Duration::from_secs(2) {
+        while !self.over && !self.ending && since.elapsed() < Duration::from_secs(2) {
             self.hear_keeper();
         }
         if self.wait_all {

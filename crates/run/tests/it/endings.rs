@@ -113,6 +113,28 @@ fn a_front_killed_before_its_program_has_made_a_call_leaves_the_program() {
     }
 }
 
+/// The engine said so four hundred thousand times, for two seconds.
+#[test]
+fn a_killed_keeper_is_told_again_and_again() {
+    let mark = format!("{}.75", 1000 + std::process::id() % 1000);
+    let mut front = within(24, &["sleep", &mark]).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    let begun = Instant::now();
+    let own = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep"))
+    };
+    while !marked(&mark).iter().any(own) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the program does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let engine = process::children(front.id() as i32).unwrap()[0];
+    let keeper = process::children(engine).unwrap()[0];
+    process::kill(keeper, 9).unwrap();
+    let told = BufReader::new(front.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(told.filter(|line| line.contains("keeper was killed")).count(), 1);
+    assert_eq!(front.wait().unwrap().code(), Some(125));
+    assert!(marked(&mark).is_empty());
+}
+
 #[test]
 fn a_killed_engine_leaves_the_program_reading_zeroes() {
     let (mut front, program) = start_sitting("sit_engine");
