@@ -9,7 +9,7 @@ use crate::space::Space;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use vswap_sys::poll::{EVENTS, bind_to_cpus, run_when_idle};
+use vswap_sys::poll::{EVENTS, bind_to_cpu, run_when_idle};
 use vswap_sys::uffd::{Message, READ_BATCH};
 
 /// Token of the event that ends handlers.
@@ -23,7 +23,7 @@ const READS_AT_ONCE: usize = 64;
 
 /// Serves faults on CPU `cpu` until the pager stops.
 pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize, quick: bool) {
-    bind_to_cpus(0, &[cpu]);
+    bind_to_cpu(cpu);
     if quick {
         run_when_idle();
     }

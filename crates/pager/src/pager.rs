@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, EngineError, OwnerBlock};
-use vswap_sys::poll::{Epoll, Event, allowed_cpus, bind_to_cpus};
+use vswap_sys::poll::{Epoll, Event, allowed_cpus, bind_to_cpu};
 
 /// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
@@ -155,7 +155,7 @@ impl Shared {
 
     /// One evictor's life.
     fn evictor(&self, index: usize, cpu: usize) {
-        bind_to_cpus(0, &[cpu]);
+        bind_to_cpu(cpu);
         let mut tools = Tools::new(self);
         let mut moved = Instant::now();
         while !self.stopping() {

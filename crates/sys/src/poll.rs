@@ -139,14 +139,14 @@ pub fn allowed_cpus() -> Vec<usize> {
     }
 }
 
-/// Binds thread `tid` (0: this one) to `cpus`; a hint, failure is ignored.
-pub fn bind_to_cpus(tid: i32, cpus: &[usize]) {
-    // SAFETY: an all-zero `cpu_set_t` is valid, its size is passed with its address, and only bits in it are set.
+/// Binds this thread to one CPU; a hint, failure is ignored.
+pub fn bind_to_cpu(cpu: usize) {
+    // SAFETY: as in `allowed_cpus`; `cpu` is below `CPU_SETSIZE`.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        for &cpu in cpus.iter().filter(|&&cpu| cpu < libc::CPU_SETSIZE as usize) {
+        if cpu < libc::CPU_SETSIZE as usize {
             libc::CPU_SET(cpu, &mut set);
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
         }
-        libc::sched_setaffinity(tid, size_of_val(&set), &raw const set);
     }
 }

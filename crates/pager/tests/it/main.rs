@@ -9,6 +9,7 @@ use vswap_core::ByteCount;
 use vswap_engine::{Engine, EngineConfig};
 use vswap_pager::{Adopt, Mover, Pager, PagerConfig, Space, StagingArea};
 use vswap_sys::pagemap::Pagemap;
+use vswap_sys::poll::{allowed_cpus, bind_to_cpu};
 use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
 use vswap_sys::uffd::{Uffd, feature};
 
@@ -50,6 +51,11 @@ impl Fixture {
         self.space.manage(address(pages.start)..address(pages.end)).unwrap();
     }
 
+    /// Faults of a kind so far.
+    fn faults(&self, kind: &str) -> u64 {
+        self.pager.stats().faults.iter().find(|faults| faults.name == kind).unwrap().count
+    }
+
     /// Writes to every page of `pages`, so that all others are moved out if there are enough of these.
     fn press(&mut self, pages: std::ops::Range<usize>, value: u8) {
         for page in pages {
@@ -71,14 +77,61 @@ fn managing_a_range_again_leaves_its_clean_pages_protected() {
     let mut fixture = fixture(16);
     fixture.manage(0..16 * 512);
     for round in 1..6u8 {
-        fixture.press(0..1, round);
+        fixture.press(0..8, round);
         fixture.press(512..16 * 512, round);
-        // The page is out; a read brings it back clean.
-        assert_eq!(fixture.bytes.as_slice()[9], round);
-        fixture.manage(0..600);
-        fixture.bytes.as_mut_slice()[9] = round + 100;
+        // The pages are out. A lone page comes back writable; those of a sequential read come back clean.
+        for page in 0..8 {
+            assert_eq!(fixture.bytes.as_slice()[page * PAGE + 9], round);
+        }
+        fixture.manage(7..600);
+        let before = fixture.faults("first write");
+        fixture.bytes.as_mut_slice()[7 * PAGE + 9] = round + 100;
+        assert_eq!(fixture.faults("first write"), before + 1, "page 7 was not clean and protected");
         fixture.press(512..16 * 512, round + 50);
-        assert_eq!(fixture.bytes.as_slice()[9], round + 100, "a write was lost in round {round}");
+        assert_eq!(fixture.bytes.as_slice()[7 * PAGE + 9], round + 100, "a write was lost in round {round}");
+    }
+}
+
+/// A lone page that is read back gives up its compressed copy and is writable: were its slot let go before it is in place, or
+/// kept and taken for its backing when it is moved out again, bytes would be old or gone.
+#[test]
+fn a_lone_page_keeps_its_bytes_without_a_backing() {
+    let mut fixture = fixture(16);
+    fixture.manage(0..16 * 512);
+    fixture.press(0..512, 1);
+    for round in 1..20u8 {
+        fixture.press(512..16 * 512, round);
+        let written = fixture.faults("first write");
+        // From the end: a read that goes on downwards is not a sequential one.
+        for page in (0..512).rev().step_by(7) {
+            let value = fixture.bytes.as_slice()[page * PAGE + 9];
+            let last = if page % 2 == 0 { (round - 1).max(1) } else { 1 };
+            assert_eq!(value, last, "page {page}, round {round}");
+            if page % 2 == 0 {
+                fixture.bytes.as_mut_slice()[page * PAGE + 9] = round;
+            }
+        }
+        assert_eq!(fixture.faults("first write"), written, "a lone page was protected");
+    }
+}
+
+/// One thread that faults all the time is served by one handler alone. Wherever it is moved, somebody must listen.
+#[test]
+fn a_thread_that_changes_its_cpu_is_followed() {
+    let mut fixture = fixture(16);
+    fixture.manage(0..16 * 512);
+    let cpus = allowed_cpus();
+    for round in 1..4u8 {
+        for page in 0..16 * 512 {
+            if page % 97 == 0 {
+                bind_to_cpu(cpus[page / 97 % cpus.len()]);
+            }
+            // Scattered, so that each is a fault of its own.
+            let page = page * 2_731 % (16 * 512);
+            let byte = &mut fixture.bytes.as_mut_slice()[page * PAGE + 9];
+            assert_eq!(*byte, round - 1, "page {page}");
+            *byte = round;
+        }
     }
 }
 
