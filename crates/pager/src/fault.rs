@@ -59,6 +59,8 @@ impl Hands {
     pub fn new(shared: &Shared, quick: bool) -> Hands {
         let pages = vec![[0; PAGE_SIZE]; READAHEAD_MAX].into();
         let zeroes = Mapping::anonymous(ZERO_AHEAD_MAX as usize * PAGE_SIZE).ok();
+        // Read only, they stay the kernel's one page of zeroes, unless it makes a huge page of them.
+        zeroes.iter().for_each(|zeroes| zeroes.huge_pages(false));
         Hands { scratch: shared.engine.scratch(), pages, zeroes, quick, owed: None }
     }
 

@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use vswap_sys::poll::EVENTS;
+use vswap_sys::process::last_cpu;
 
 /// Faults of one thread read on one CPU in a row, after which only that CPU's quick handler listens.
 const STREAK: u32 = 8;
@@ -131,7 +132,7 @@ impl Shared {
         state.count = 0;
         let thread = state.last.0;
         drop(state);
-        let there = cpu_of(thread).and_then(|cpu| self.cpus.iter().position(|&c| c == cpu));
+        let there = last_cpu(thread).ok().and_then(|cpu| self.cpus.iter().position(|&c| c == cpu));
         let mut state = space.listeners.0.lock();
         if state.quick != Some(index) || there == Some(index) || space.is_dead() {
             return;
@@ -194,11 +195,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// The CPU that a thread ran on last: field 39 of `/proc/TID/stat`.
-fn cpu_of(thread: u32) -> Option<usize> {
-    let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
-    // The name, field 2, may hold anything, spaces and parentheses too.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(36)?.parse().ok()
 }

@@ -7,7 +7,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -249,6 +249,24 @@ pub fn children(pid: i32) -> io::Result<Vec<i32>> {
     Ok(all)
 }
 
+/// The CPU that a thread ran on last: field 39 of its `stat` in `/proc`. Allocates nothing, so that a fault handler may ask.
+///
+/// # Errors
+/// `NotFound`; `InvalidData` if the kernel says something else than it should.
+pub fn last_cpu(tid: u32) -> io::Result<usize> {
+    let mut path = io::Cursor::new([0u8; 48]);
+    write!(path, "/proc/{tid}/task/{tid}/stat")?;
+    let length = path.position() as usize;
+    let path = std::str::from_utf8(&path.get_ref()[..length]).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut text = [0u8; 1024];
+    let length = File::open(path)?.read(&mut text)?;
+    // The name, field 2, may hold anything, spaces and parentheses too.
+    let name_end = text[..length].iter().rposition(|&byte| byte == b')').ok_or(io::ErrorKind::InvalidData)?;
+    let mut fields = text[name_end + 1..length].split(|&byte| byte == b' ').filter(|field| !field.is_empty());
+    let field = fields.nth(36).and_then(|field| std::str::from_utf8(field).ok());
+    field.and_then(|field| field.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// When a process started, in clock ticks since boot: with its number, its identity.
 ///
 /// # Errors
@@ -411,6 +429,21 @@ pub fn random() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::poll::{allowed_cpus, bind_to_cpu};
+
+    #[test]
+    fn a_thread_is_on_the_cpu_that_it_is_bound_to_whatever_its_name() {
+        let bound = std::thread::Builder::new().name("a) R 1 (2".into()).spawn(|| {
+            // SAFETY: takes and gives numbers only.
+            let tid = unsafe { libc::gettid() };
+            for cpu in allowed_cpus() {
+                bind_to_cpu(cpu);
+                assert_eq!(last_cpu(tid as u32).unwrap(), cpu);
+            }
+        });
+        bound.unwrap().join().unwrap();
+        assert!(last_cpu(u32::MAX).is_err());
+    }
 
     #[test]
     fn map_lines_with_and_without_names_parse() {
