@@ -7,7 +7,8 @@
 //! - `resident ∩ backed` is *resident clean* and write-protected; `resident \ backed` is *resident dirty*;
 //! - `flight ⊆ resident`, and `flight` or `staged` is not empty only while `window` names a staging window;
 //! - `storing` and `loading` pages' slots belong to whoever set the bit: nobody else stores to them or releases them;
-//! - what is charged to the budget is `|resident| + |staged| + |busy|`.
+//! - `granted` is disjoint from `mapped`, all other sets are within it;
+//! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`.
 
 use crate::heat::Heat;
 use parking_lot::Mutex;
@@ -35,6 +36,8 @@ pub struct BlockState {
     pub owner: Option<OwnerBlock>,
     /// Pages of managed mappings.
     pub mapped: Bitmap512,
+    /// Pages left to the kernel, charged in advance; which of them it has filled is not known.
+    pub granted: Bitmap512,
     /// Pages in the program's page table.
     pub resident: Bitmap512,
     /// Pages whose slot holds their bytes.
@@ -78,6 +81,7 @@ impl Block {
             state: Mutex::new(BlockState {
                 owner: Some(owner),
                 mapped: none,
+                granted: none,
                 resident: none,
                 backed: none,
                 busy: none,
@@ -107,7 +111,7 @@ impl Block {
 impl BlockState {
     /// Pages charged to the budget.
     pub fn charged(&self) -> usize {
-        (self.resident | self.staged | self.busy).count()
+        (self.resident | self.staged | self.busy | self.granted).count()
     }
 
     /// Forgets the bytes of `page`, whoever is using its slot now.

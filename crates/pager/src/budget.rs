@@ -13,6 +13,8 @@ use vswap_core::ByteCount;
 pub struct Budget {
     limit: u64,
     charged: AtomicU64,
+    /// Of these, pages that are granted: how many of them are there is not known.
+    granted: AtomicU64,
     pool: AtomicU64,
     others: AtomicU64,
     own: AtomicU64,
@@ -40,6 +42,7 @@ impl Budget {
         Budget {
             limit: limit.get() / 4096,
             charged: AtomicU64::new(0),
+            granted: AtomicU64::new(0),
             pool: AtomicU64::new(0),
             others: AtomicU64::new(0),
             own: AtomicU64::new(0),
@@ -85,7 +88,7 @@ impl Budget {
         self.charged.load(Relaxed)
     }
 
-    /// The most that counted at any time.
+    /// The most that counted at any time, granted pages left out.
     pub fn peak(&self) -> u64 {
         self.peak.load(Relaxed)
     }
@@ -116,7 +119,22 @@ impl Budget {
         self.call_if_short();
     }
 
+    /// Whether `pages` could be charged and an eighth of the limit still be free.
+    pub fn has_plenty(&self, pages: usize) -> bool {
+        self.free() >= self.limit / 8 + pages as u64
+    }
+
+    /// So many more of the charged pages are granted, or fewer.
+    pub fn change_granted(&self, pages: i64) {
+        // Two's complement: adding is subtracting.
+        self.granted.fetch_add(pages as u64, Relaxed);
+        if pages < 0 {
+            self.note(self.used());
+        }
+    }
+
     fn note(&self, used: u64) {
+        let used = used.saturating_sub(self.granted.load(Relaxed));
         if used > self.peak.load(Relaxed) {
             self.peak.fetch_max(used, Relaxed);
         }

@@ -13,6 +13,7 @@ mod clock;
 mod evict;
 mod fault;
 mod fork;
+mod grant;
 mod handler;
 mod heat;
 mod link;

@@ -110,6 +110,8 @@ pub(crate) struct Shared {
     pub parked: AtomicU64,
     /// Pages staged.
     pub staged: AtomicU64,
+    /// The kernel gives huge pages to whoever does not ask against them.
+    pub always_huge: bool,
     disk_full: AtomicBool,
     /// When its own memory was counted last, milliseconds of its clock.
     own_sampled: AtomicU64,
@@ -134,7 +136,11 @@ impl Shared {
     }
 
     pub(crate) fn all_spaces(&self) -> Vec<Arc<Space>> {
-        self.spaces.read().values().cloned().collect()
+        self.spaces_where(|_| true)
+    }
+
+    pub(crate) fn spaces_where(&self, wanted: impl Fn(&Space) -> bool) -> Vec<Arc<Space>> {
+        self.spaces.read().values().filter(|space| wanted(space)).cloned().collect()
     }
 
     /// Milliseconds since the pager started.
@@ -178,6 +184,9 @@ impl Shared {
 
     /// Moves some pages out. `false` if nothing could be done.
     fn relieve(&self, tools: &mut Tools) -> bool {
+        if self.call_in_grants() {
+            return true;
+        }
         for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced] {
             if self.evict_some(tools, effort) {
                 self.set_over(false);
@@ -353,6 +362,7 @@ impl Pager {
             next_id: AtomicU64::new(1),
             parked: AtomicU64::new(0),
             staged: AtomicU64::new(0),
+            always_huge: vswap_sys::mapping::huge_pages_unasked(),
             disk_full: AtomicBool::new(false),
             own_sampled: AtomicU64::new(0),
             told_full: AtomicBool::new(false),
@@ -445,6 +455,7 @@ impl Pager {
             evicted_clean: counters.evicted_clean.load(Relaxed),
             read_ahead: counters.read_ahead.load(Relaxed),
             zero_ahead: counters.zero_ahead.load(Relaxed),
+            granted: counters.granted.load(Relaxed),
             stuck: counters.stuck.load(Relaxed),
             waited: counters.waited.load(Relaxed),
             poisoned: counters.poisoned.load(Relaxed),
@@ -459,7 +470,8 @@ impl Shared {
         loop {
             let mut state = block.state.lock();
             if state.busy.is_empty() && state.storing.is_empty() {
-                let charged = state.charged();
+                let (charged, granted) = (state.charged(), state.granted.count());
+                state.granted = vswap_core::Bitmap512::EMPTY;
                 state.mapped = vswap_core::Bitmap512::EMPTY;
                 state.resident = vswap_core::Bitmap512::EMPTY;
                 state.staged = vswap_core::Bitmap512::EMPTY;
@@ -470,6 +482,7 @@ impl Shared {
                 }
                 drop(state);
                 space.uncharge(charged);
+                space.ungranted(granted);
                 return;
             }
             drop(state);

@@ -4,7 +4,7 @@
 //! Events (unmap, discard, remap) are read *and applied* under the gate's write lock; pages are installed under its read
 //! lock. So no install straddles an event: the kernel lets the program's discard go on only after the event was read,
 //! and an install is either before that (and its page is discarded with the rest) or sees the event applied.
-//! Lock order: gate, then the map of blocks, then a block, then `windows`.
+//! Lock order: `grants`, gate, then the map of blocks, then a block, then `windows`.
 
 use crate::block::{BLOCK_BYTES, Block, PAGE_BYTES};
 use crate::link::Mover;
@@ -58,11 +58,15 @@ pub struct Space {
     pub(crate) pagemap: Pagemap,
     pub(crate) windows: Mutex<Windows>,
     pub(crate) listeners: Listeners,
+    /// Held while mappings are granted or grants called in.
+    pub(crate) grants: Mutex<()>,
+    /// Pages granted.
+    pub(crate) granted: AtomicU64,
     /// Holders that want no eviction here.
     pub(crate) holds: AtomicU32,
     /// Program gone or replaced.
     pub(crate) dead: AtomicBool,
-    /// Managed pages that are resident or staged.
+    /// Managed pages that are resident or staged, and granted ones.
     pub(crate) present: AtomicU64,
     /// While a fork copies the page table: until when (milliseconds of the pager's clock) no fault is resolved and no
     /// event read. 0: not frozen.
@@ -84,6 +88,8 @@ impl Space {
             pagemap: adopt.pagemap,
             windows: Mutex::new(Windows::new(adopt.staging)),
             listeners: Listeners::default(),
+            grants: Mutex::new(()),
+            granted: AtomicU64::new(0),
             holds: AtomicU32::new(0),
             dead: AtomicBool::new(false),
             present: AtomicU64::new(0),
@@ -103,7 +109,7 @@ impl Space {
         self.pid
     }
 
-    /// Managed pages that are resident or staged now.
+    /// Managed pages that are resident or staged now, and granted ones.
     pub fn present_pages(&self) -> u64 {
         self.present.load(Ordering::Relaxed)
     }
@@ -135,7 +141,8 @@ impl Space {
     }
 
     /// Puts `range` under management: registers it, learns which of its pages are there, and answers its faults
-    /// from now on. For a new mapping (before the program knows of it) and for old ones; repeating it does no harm.
+    /// from now on. For a new mapping (before the program knows of it), for old ones and for granted ones; repeating it does
+    /// no harm.
     ///
     /// # Errors
     /// What registering says (`EINVAL`: not anonymous private memory; `ENOMEM`, `ESRCH`: the program is gone).
@@ -160,11 +167,20 @@ impl Space {
                 let fresh = pages.and_not(&(state.resident | state.staged | state.busy | state.mapped));
                 state.resident |= fresh;
                 state.young |= fresh;
-                self.charge_forced(fresh.count());
+                self.charge_forced(fresh.and_not(&state.granted).count());
             });
         }
         // Only now do handlers answer for these pages; until then their faults are woken and come again.
-        self.for_blocks(&range, |block, pages| block.state.lock().mapped |= pages);
+        self.for_blocks(&range, |block, pages| {
+            let mut state = block.state.lock();
+            let granted = state.granted & pages;
+            state.granted = state.granted.and_not(&granted);
+            state.mapped |= pages;
+            let untouched = granted.and_not(&state.resident).count();
+            drop(state);
+            self.uncharge(untouched);
+            self.ungranted(granted.count());
+        });
         Ok(())
     }
 

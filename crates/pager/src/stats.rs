@@ -85,6 +85,8 @@ pub struct Counters {
     pub evicted: AtomicU64,
     /// Of those, clean ones that needed no store.
     pub evicted_clean: AtomicU64,
+    /// Pages that were granted.
+    pub granted: AtomicU64,
     /// Pages that could not be moved.
     pub stuck: AtomicU64,
     /// Faults that waited for room.
@@ -129,6 +131,8 @@ pub struct PagerStats {
     pub read_ahead: u64,
     /// Pages given zeroes with another's fault.
     pub zero_ahead: u64,
+    /// Pages that were granted.
+    pub granted: u64,
     /// Page moves that failed.
     pub stuck: u64,
     /// Faults that waited for room.

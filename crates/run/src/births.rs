@@ -74,6 +74,8 @@ impl Call<'_> {
         }
         managed.space.bring_in(birth.parent_tid, 4);
         let _ = managed.look(&self.memory);
+        // The child's half is made from what is known of the pages.
+        managed.space.call_in();
         let traced = if birth.has(call::CLONE_UNTRACED) {
             Err(std::io::ErrorKind::Unsupported.into())
         } else {

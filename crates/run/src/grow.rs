@@ -1,7 +1,8 @@
 //! Calls that make private memory: `mmap`, `brk`, `mremap`.
 //!
 //! A small process is left alone until it has [`Supervisor::threshold`] mapped; then it gets a stub and is managed. In
-//! a managed process the stub makes the mapping, so that it is registered before the program knows of it.
+//! a managed process the stub makes the mapping, so that it is registered, or granted to the kernel while there is room,
+//! before the program knows of it.
 
 use std::io;
 use std::ops::Range;
@@ -16,14 +17,11 @@ const PAGE: u64 = 4096;
 /// `include/uapi/linux/mman.h`.
 const MREMAP_DONTUNMAP: u64 = 4;
 
+/// Above this a mapping that was found is not just a thread's stack: most of it will be touched, if any.
+const LARGER_THAN_STACKS: u64 = 16 << 20;
+
 fn pages(len: u64) -> u64 {
     len.saturating_add(PAGE - 1) & !(PAGE - 1)
-}
-
-/// Tells whether a mapping of `/proc/PID/maps` can be managed.
-pub(crate) fn manageable(map: &process::MapEntry) -> bool {
-    let special = map.name.starts_with('[') && map.name != "[heap]" && !map.name.starts_with("[anon");
-    map.private && !map.file && !special
 }
 
 /// Parts of `range` that none of `holes` covers.
@@ -42,7 +40,11 @@ fn without(range: Range<u64>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
 /// What of a process can be managed; `own` is the stub's.
 pub(crate) fn manageable_ranges(pid: i32, own: &[Range<u64>]) -> io::Result<Vec<Range<u64>>> {
     let maps = process::maps(pid)?;
-    Ok(maps.into_iter().filter(manageable).flat_map(|map| without(map.range, own)).collect())
+    Ok(maps
+        .into_iter()
+        .filter(process::MapEntry::is_manageable)
+        .flat_map(|map| without(map.range, own))
+        .collect())
 }
 
 impl Managed {
@@ -55,14 +57,15 @@ impl Managed {
         self.leaving.load(Relaxed)
     }
 
-    /// Manages what there is and is not managed yet.
+    /// Manages, or grants to the kernel, what there is and is neither yet.
     pub(crate) fn look(&self, memory: &Memory) -> io::Result<()> {
         memory.unseen.store(0, Relaxed);
         if self.is_left() {
             return Ok(());
         }
         for range in manageable_ranges(self.space.pid(), &self.own())? {
-            if let Err(error) = self.space.manage(range.clone()) {
+            let huge = range.end - range.start > LARGER_THAN_STACKS;
+            if let Err(error) = self.space.cover(range.clone(), huge) {
                 // The program may have taken it away meanwhile, or serves its faults itself.
                 tracing::debug!(?range, %error, "not managed");
             }
@@ -112,13 +115,26 @@ impl Call<'_> {
             [address, len, rights, flags, self.supervisor.mark, offset],
         );
         if let Ok(at) = made {
-            self.take(&managed, at as u64..at as u64 + pages(len));
+            let range = at as u64..at as u64 + pages(len);
+            if rights == PROT_NONE || flags & call::MAP_NORESERVE != 0 {
+                // It says itself that it may need little of it.
+                self.manage(&managed, range);
+            } else {
+                self.take(&managed, range, flags & call::MAP_STACK == 0);
+            }
         }
         drop(work);
         self.answer_with(made);
     }
 
-    fn take(&self, managed: &Managed, range: Range<u64>) {
+    fn take(&self, managed: &Managed, range: Range<u64>, huge: bool) {
+        if let Err(error) = managed.space.take(range.clone(), huge) {
+            tracing::debug!(?range, %error, "a new mapping is not managed");
+        }
+    }
+
+    fn manage(&self, managed: &Managed, range: Range<u64>) {
+        managed.space.forget_grants(&range);
         if let Err(error) = managed.space.manage(range.clone()) {
             tracing::debug!(?range, %error, "a new mapping is not managed");
         }
@@ -148,7 +164,7 @@ impl Call<'_> {
     fn take_what_is_mapped(&self, managed: &Managed, whole: Range<u64>) {
         let ranges = manageable_ranges(managed.space.pid(), &managed.own()).unwrap_or_default();
         for range in ranges.into_iter().filter(|r| r.start < whole.end && whole.start < r.end) {
-            self.take(managed, range.start.max(whole.start)..range.end.min(whole.end));
+            self.take(managed, range.start.max(whole.start)..range.end.min(whole.end), true);
         }
     }
 
@@ -177,6 +193,15 @@ impl Call<'_> {
         }
         let mark = self.supervisor.mark;
         let mut before = self.memory.heap_end.load(Relaxed);
+        let wanted = self.arg(0);
+        // A grant needs nothing of the stub. Should the kernel refuse to move the break, what was granted is not there.
+        if before != 0
+            && wanted > before
+            && managed.space.grant(&(pages(before)..pages(wanted))).is_ok_and(|granted| granted)
+        {
+            self.memory.heap_end.store(wanted, Relaxed);
+            return self.proceed();
+        }
         if before == 0 {
             before = self.through_stub(&managed, call::BRK, [0, 0, 0, 0, 0, mark]).unwrap_or(0) as u64;
         }
@@ -185,7 +210,9 @@ impl Call<'_> {
             let now = now as u64;
             self.memory.heap_end.store(now, Relaxed);
             if before != 0 && pages(now) > pages(before) {
-                self.take(&managed, pages(before)..pages(now));
+                self.take(&managed, pages(before)..pages(now), true);
+            } else if before != 0 {
+                managed.space.forget_grants(&(pages(now)..pages(before).max(pages(now))));
             }
         }
         self.answer_with(made);
@@ -198,20 +225,31 @@ impl Call<'_> {
             return self.grow_unmanaged(pages(new_len).saturating_sub(pages(old_len)));
         };
         let _work = self.memory.work.lock();
-        // Nothing may be in flight or staged while pages change their addresses.
-        let _hold = managed.space.hold();
+        let from = old..old + pages(old_len);
+        // What is granted moves as the kernel pleases. Of all else nothing may be in flight or staged meanwhile.
+        let granted_pages = managed.space.granted_in(&from);
+        let granted = !from.is_empty() && granted_pages * PAGE == from.end - from.start;
+        let _hold = (!granted).then(|| {
+            if granted_pages > 0 {
+                managed.space.call_in();
+            }
+            managed.space.hold()
+        });
         managed.space.barrier_for_mapping();
         if managed.is_left() {
             return self.proceed();
+        }
+        if granted {
+            managed.space.forget_grants(&from);
         }
         let args = [old, old_len, new_len, flags, new, self.supervisor.mark];
         let made = self.through_stub(&managed, call::MREMAP, args);
         if let Ok(at) = made {
             self.take_what_is_mapped(&managed, at as u64..at as u64 + pages(new_len));
-            if flags & MREMAP_DONTUNMAP != 0 {
-                // The old addresses stay mapped, empty.
-                self.take_what_is_mapped(&managed, old..old + pages(old_len));
-            }
+        }
+        if made.is_err() && granted || flags & MREMAP_DONTUNMAP != 0 {
+            // The old addresses stay mapped; empty, if it moved.
+            self.take_what_is_mapped(&managed, from);
         }
         self.answer_with(made);
     }

@@ -107,6 +107,7 @@ impl Report {
             ("evicted_clean_pages", stats.evicted_clean),
             ("read_ahead_pages", stats.read_ahead),
             ("zero_ahead_pages", stats.zero_ahead),
+            ("granted_pages", stats.granted),
             ("stuck_pages", stats.stuck),
             ("waited_faults", stats.waited),
             ("lost_pages", stats.poisoned),

@@ -53,32 +53,40 @@ impl Sampler {
         if self.round.is_multiple_of(5) {
             self.discover();
         }
-        let mut unmanaged = 0;
+        let (mut unmanaged, mut untouched) = (0, 0);
         for process in self.supervisor.tree.all() {
-            unmanaged += self.unmanaged_of(&process);
+            let (a, b) = self.unmanaged_of(&process);
+            unmanaged += a;
+            untouched += b;
         }
         self.supervisor.pager.set_unmanaged(ByteCount::new(unmanaged));
-        self.peak.fetch_max(self.supervisor.pager.stats().used, Relaxed);
+        let used = self.supervisor.pager.stats().used.saturating_sub(untouched);
+        self.peak.fetch_max(used, Relaxed);
     }
 
-    fn unmanaged_of(&self, process: &Arc<Process>) -> u64 {
+    /// Bytes of a process that are not managed, and bytes that are granted to it and not there.
+    fn unmanaged_of(&self, process: &Arc<Process>) -> (u64, u64) {
         if process.lender().is_some() {
-            return 0;
+            return (0, 0);
         }
         let memory = process.memory();
-        let Ok(status) = process::status(process.pid) else { return 0 };
+        let Ok(status) = process::status(process.pid) else { return (0, 0) };
         if let Some(managed) = memory.managed() {
             if memory.unseen.load(Relaxed) > 0
                 && let Some(_work) = memory.work.try_lock()
             {
                 let _ = managed.look(&memory);
             }
-            return (status.anonymous + status.shared_memory)
-                .saturating_sub(managed.space.present_pages() * 4096);
+            let granted = managed.space.granted_pages() * 4096;
+            let known = (managed.space.present_pages() * 4096).saturating_sub(granted);
+            let beyond = (status.anonymous + status.shared_memory).saturating_sub(known);
+            return (beyond.saturating_sub(granted), granted.saturating_sub(beyond));
         }
         self.watch_growth(process, &memory, status.anonymous);
         let plain = status.anonymous + status.shared_memory;
-        if plain < WORTH_WEIGHING { plain } else { process::proportional(process.pid).unwrap_or(plain) }
+        let weighed = plain >= WORTH_WEIGHING;
+        let unmanaged = if weighed { process::proportional(process.pid).unwrap_or(plain) } else { plain };
+        (unmanaged, 0)
     }
 
     /// A process can grow without a notified call: into a large `.bss`, or as a 32-bit one.

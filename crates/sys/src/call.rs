@@ -73,12 +73,20 @@ pub const MAP_KIND: u64 = 0x2f;
 pub const PRIVATE_ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 /// `MAP_POPULATE`.
 pub const MAP_POPULATE: u64 = libc::MAP_POPULATE as u64;
+/// Most of the mapping may never be touched.
+pub const MAP_NORESERVE: u64 = libc::MAP_NORESERVE as u64;
+/// The mapping is a thread's stack.
+pub const MAP_STACK: u64 = libc::MAP_STACK as u64;
 /// Mappings that are left to the kernel: huge pages of the reserved kind, locked ones, and stacks that grow.
 pub const MAP_UNUSUAL: u64 = (libc::MAP_HUGETLB | libc::MAP_LOCKED | libc::MAP_GROWSDOWN) as u64;
 /// Advice: not in a child.
 pub const DONTFORK: u64 = libc::MADV_DONTFORK as u64;
 /// Advice: zeroes in a child.
 pub const WIPEONFORK: u64 = libc::MADV_WIPEONFORK as u64;
+/// Advice: huge pages are welcome.
+pub const HUGEPAGE: u64 = libc::MADV_HUGEPAGE as u64;
+/// Advice: no huge pages.
+pub const NOHUGEPAGE: u64 = libc::MADV_NOHUGEPAGE as u64;
 /// Advice: the bytes are of no use any more, whenever it suits the kernel.
 pub const FREE: u64 = libc::MADV_FREE as u64;
 /// Advice: the bytes are of no use any more.

@@ -127,6 +127,12 @@ impl Mapping {
     }
 }
 
+/// Whether the kernel gives huge pages to all who do not ask against them.
+pub fn huge_pages_unasked() -> bool {
+    std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|setting| setting.contains("[always]"))
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range is exactly what `map` or `aligned` left to this value, and no borrow of it is alive.

@@ -91,6 +91,14 @@ pub struct MapEntry {
     pub name: String,
 }
 
+impl MapEntry {
+    /// Whether it is private anonymous memory, and none of the kernel's own mappings or a stack that grows.
+    pub fn is_manageable(&self) -> bool {
+        let special = self.name.starts_with('[') && self.name != "[heap]" && !self.name.starts_with("[anon");
+        self.private && !self.file && !special
+    }
+}
+
 /// Parses `/proc/PID/maps`.
 ///
 /// # Errors

@@ -47,8 +47,20 @@ fn fixture(blocks: usize) -> Fixture {
 
 impl Fixture {
     fn manage(&self, pages: std::ops::Range<usize>) {
+        self.space.manage(self.range(pages)).unwrap();
+    }
+
+    fn range(&self, pages: std::ops::Range<usize>) -> std::ops::Range<u64> {
         let address = |page: usize| self.start + (page * PAGE) as u64;
-        self.space.manage(address(pages.start)..address(pages.end)).unwrap();
+        address(pages.start)..address(pages.end)
+    }
+
+    fn take(&self, pages: std::ops::Range<usize>) {
+        self.space.take(self.range(pages), true).unwrap();
+    }
+
+    fn charged(&self) -> u64 {
+        self.pager.stats().resident / PAGE as u64
     }
 
     /// Faults of a kind so far.
@@ -215,4 +227,78 @@ fn a_space_is_released_while_its_pages_are_being_loaded() {
             fixture.uffd.unregister(fixture.start, 16 * 512 * PAGE as u64).unwrap();
         });
     }
+}
+
+/// While there is room the kernel answers first touches itself; what is charged covers all that a program can touch so. Once
+/// room is short, what was touched is managed with its bytes, and the rest given back.
+#[test]
+fn a_grant_costs_no_fault_until_room_is_short_and_keeps_its_bytes() {
+    let mut fixture = fixture(16);
+    fixture.take(0..1024);
+    assert_eq!((fixture.space.granted_pages(), fixture.charged()), (1024, 1024));
+    fixture.press(0..300, 7);
+    assert_eq!(fixture.faults("first touch"), 0, "the kernel's own affair");
+    // Beyond the limit with what is granted: no room to grant, and soon none to touch.
+    fixture.take(1024..16 * 512);
+    assert_eq!(fixture.space.granted_pages(), 1024);
+    fixture.press(1024..16 * 512, 8);
+    assert_eq!(fixture.space.granted_pages(), 0);
+    let before = fixture.faults("first touch");
+    for page in 0..16 * 512 {
+        let expected = if page < 300 {
+            7
+        } else if page < 1024 {
+            0
+        } else {
+            8
+        };
+        assert_eq!(fixture.bytes.as_slice()[page * PAGE + 9], expected, "page {page}");
+    }
+    assert!(fixture.faults("first touch") > before, "what was not touched was given back");
+    assert!(fixture.pager.stats().peak <= LIMIT);
+}
+
+/// The kernel does not tell of what becomes of a grant. What is there when it is called in counts.
+#[test]
+fn what_has_left_a_grant_is_given_back_when_it_is_called_in() {
+    let mut fixture = fixture(16);
+    fixture.take(0..1024);
+    fixture.press(0..1024, 3);
+    fixture.bytes.discard(0, 1000 * PAGE);
+    assert_eq!(fixture.charged(), 1024);
+    assert!(fixture.space.call_in());
+    assert_eq!((fixture.space.granted_pages(), fixture.charged()), (0, 24));
+    assert!(!fixture.space.call_in());
+    assert_eq!(fixture.bytes.as_slice()[9], 0);
+    assert_eq!(fixture.bytes.as_slice()[1000 * PAGE + 9], 3);
+}
+
+#[test]
+fn a_mapping_is_granted_only_if_an_eighth_of_the_limit_stays_free_and_only_once() {
+    let fixture = fixture(16);
+    let limit = (LIMIT / PAGE as u64) as usize;
+    fixture.take(0..limit);
+    assert_eq!(fixture.space.granted_pages(), 0, "all of it is managed");
+    fixture.take(4096..4096 + 512);
+    fixture.take(4096 + 256..4096 + 768);
+    assert_eq!((fixture.space.granted_pages(), fixture.charged()), (768, 768));
+    // Managing what is granted, or taking it for something else, ends the grant.
+    fixture.manage(4096..4096 + 100);
+    fixture.space.forget_grants(&fixture.range(4096 + 700..4096 + 1024));
+    assert_eq!((fixture.space.granted_pages(), fixture.charged()), (600, 600));
+    fixture.space.cover(fixture.range(4096 + 100..4096 + 700), true).unwrap();
+    assert_eq!(fixture.space.granted_pages(), 600, "covered already");
+    fixture.space.cover(fixture.range(4096..4096 + 700), true).unwrap();
+    assert_eq!((fixture.space.granted_pages(), fixture.charged()), (0, 0), "a part was managed");
+}
+
+#[test]
+fn what_is_granted_to_a_space_goes_with_it() {
+    let mut fixture = fixture(16);
+    fixture.take(0..512);
+    fixture.press(0..512, 1);
+    fixture.pager.release(&fixture.space);
+    assert_eq!((fixture.space.granted_pages(), fixture.charged()), (0, 0));
+    fixture.take(512..1024);
+    assert_eq!(fixture.space.granted_pages(), 0, "nothing is granted to the dead");
 }

@@ -42,6 +42,30 @@ static void press(void) {
   if (!p) p = area(n);
   for (int round = 0; round < 2; round++) fill(p, n, round);
 }
+/* Whether somebody else answers the faults at p: 1, 0, or -1 if nothing is mapped there. */
+static int registered(char *p) {
+  FILE *f = fopen("/proc/self/smaps", "r"); char line[512]; unsigned long a, b; int in = 0, found = -1;
+  while (f && fgets(line, sizeof line, f)) {
+    if (sscanf(line, "%lx-%lx ", &a, &b) == 2) in = a <= (unsigned long)p && (unsigned long)p < b;
+    if (in && !strncmp(line, "VmFlags:", 8)) found = strstr(line, " um") != 0;
+  }
+  if (f) fclose(f);
+  return found;
+}
+/* Whether p has huge pages, or the kernel gives none to those who ask. */
+static int huge(char *p) {
+  char line[512] = ""; unsigned long a, b, kb; int in = 0, found = 0;
+  FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+  if (!f || !fgets(line, sizeof line, f) || strstr(line, "[never]")) return 1;
+  fclose(f);
+  f = fopen("/proc/self/smaps", "r");
+  while (f && fgets(line, sizeof line, f)) {
+    if (sscanf(line, "%lx-%lx ", &a, &b) == 2) in = a <= (unsigned long)p && (unsigned long)p < b;
+    if (in && sscanf(line, "AnonHugePages: %lu", &kb) == 1) found = kb > 0;
+  }
+  if (f) fclose(f);
+  return found;
+}
 static int status_of(pid_t k) { int st; if (waitpid(k, &st, 0) != k) return -1; return st; }
 "#;
 

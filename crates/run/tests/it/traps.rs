@@ -217,3 +217,50 @@ fn runs_across_mappings_lose_their_ends() {
            for(size_t i=0;i<n;i+=32*4096) if(mprotect(p+i,7*4096,PROT_READ|PROT_WRITE)) return 4; fill(p,n,2); press(); return wrong(p,n,2)!=0; }",
     );
 }
+
+/// With an argument the program expects to be managed.
+fn check_grants(name: &str, body: &str) {
+    let program = compile(name, body, &[]);
+    let plain = std::process::Command::new(&program).output().unwrap();
+    assert!(plain.status.success(), "plainly: {}", text(&plain));
+    let run = within(96, &[&program, "managed"]).output().unwrap();
+    assert!(run.status.success(), "under vswap: {}", text(&run));
+}
+
+#[test]
+fn what_fits_is_left_to_the_kernel_until_room_is_short() {
+    check_grants(
+        "grants",
+        "int main(int n,char**v){ int m=n>1; char*a=area(8*MIB); char*p=area(24*MIB); fill(p,24*MIB,1); char*q=area(16*MIB); fill(q,8*MIB,2);
+          if(m&&(registered(p)!=0||registered(q)!=0)) return 2; if(m&&!huge(q)) return 6;
+          fill(a,8*MIB,3); press(); if(m&&(registered(p)!=1||registered(q)!=1)) return 3;
+          if(wrong(p,24*MIB,1)||wrong(q,8*MIB,2)||wrong(a,8*MIB,3)) return 4; for(size_t i=8*MIB;i<16*MIB;i+=512) if(q[i]) return 5; return 0; }",
+    );
+}
+
+/// The kernel tells nothing of a range that it was left: pages that have moved, gone or been replaced are not where they were.
+#[test]
+fn a_grant_that_moved_or_went_is_taken_for_what_was_granted() {
+    check_grants(
+        "grants_move",
+        "int main(int n,char**v){ int m=n>1; char*p=area(20*MIB); fill(p,20*MIB,1); char*q=area(8*MIB); fill(q,8*MIB,2);
+          char*block=area(4096); q=mremap(q,8*MIB,16*MIB,MREMAP_MAYMOVE); if(q==MAP_FAILED||wrong(q,8*MIB,2)) return 2; if(m&&registered(q)!=0) return 3; fill(q,16*MIB,4);
+          munmap(p,4*MIB); if(mmap(p+4*MIB,2*MIB,3,MAP_SHARED|MAP_ANONYMOUS|MAP_FIXED,-1,0)!=p+4*MIB) return 4; fill(p+4*MIB,2*MIB,5);
+          madvise(p+6*MIB,2*MIB,MADV_DONTNEED); mprotect(p+8*MIB,MIB,PROT_READ); int f=open(v[0],O_RDONLY); char*e=mmap(p+9*MIB,4096,PROT_READ,MAP_PRIVATE|MAP_FIXED,f,0); if(e!=p+9*MIB||e[1]!='E') return 5;
+          char*h=sbrk(6*MIB); fill(h,6*MIB,6); sbrk(-(long)(3*MIB)); if(sbrk(0)!=h+3*MIB) return 6; char*h2=sbrk(4*MIB); if(h2!=h+3*MIB) return 7; for(size_t i=0;i<4*MIB;i+=4096) if(h2[i]) return 8; fill(h2,4*MIB,7);
+          press(); press(); if(m&&(registered(q)!=1||registered(p+16*MIB)!=1||registered(h)!=1||registered(p+4*MIB)!=0||registered(e)!=0)) return 9;
+          if(wrong(q,16*MIB,4)||wrong(p+4*MIB,2*MIB,5)||wrong(h,3*MIB,6)||wrong(h2,4*MIB,7)) return 10; for(size_t i=0;i<2*MIB;i+=512) if(p[6*MIB+i]) return 11;
+          for(size_t i=8*MIB/8;i<20*MIB/8;i+=64) if((char*)((unsigned long*)p+i)<e||(char*)((unsigned long*)p+i)>=e+4096) if(((unsigned long*)p)[i]!=want(i,1)) return 12; return e[1]!='E'; }",
+    );
+}
+
+#[test]
+fn a_child_forked_while_its_parent_has_grants_is_made_from_what_is_not_known() {
+    check_grants(
+        "grants_fork",
+        "int main(int n,char**v){ char*p=area(40*MIB); fill(p,20*MIB,1); if(n>1&&registered(p)!=0) return 2;
+          for(int k=0;k<4;k++){ pid_t c=fork(); if(!c){ if(wrong(p,20*MIB,1)) _exit(1); for(size_t i=20*MIB;i<40*MIB;i+=512) if(p[i]) _exit(2); fill(p,40*MIB,9); press(); _exit(wrong(p,40*MIB,9)!=0);} 
+            char*q=area(2*MIB); fill(q,2*MIB,k); int st=status_of(c); if(st||wrong(q,2*MIB,k)) return 3; } 
+          press(); return wrong(p,20*MIB,1)!=0; }",
+    );
+}
