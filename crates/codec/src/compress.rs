@@ -23,7 +23,8 @@ impl Method {
     /// zstd as it is used where memory is plenty, with a dictionary or before there is one: what remains of a fault is mostly
     /// decoding, and the fast level decodes in two thirds of the time.
     pub const ZSTD_FAST: Self = Self::Zstd { level: -1 };
-    /// zstd as it is used where memory is scarce and the device slow beside it: up to three quarters smaller.
+    /// zstd as it is used where memory is scarce and the device slow beside it: 15 % smaller on pages of a heap, 40 %
+    /// on lines of text.
     pub const ZSTD_SMALL: Self = Self::Zstd { level: 1 };
 }
 

@@ -160,6 +160,7 @@ impl Shared {
             let staged = Staged { window, block: Arc::clone(block), pages: staged.count() as u64 };
             self.staged.fetch_add(staged.pages, Relaxed);
             space.windows.lock().put_staged(staged);
+            self.drop_staged_of_dead(space);
         } else {
             // Stale copies may lie in it.
             space.windows.lock().landed_empty();
@@ -219,6 +220,12 @@ impl Shared {
         Some(staged)
     }
 
+    /// Nobody writes down what a space has staged that was let go. Whoever lets it go says so before it calls this, whoever stages
+    /// something puts it down before: one of the two finds it.
+    pub(crate) fn drop_staged_of_dead(&self, space: &Space) {
+        while space.is_dead() && self.take_staged(space).is_some() {}
+    }
+
     /// Waits until no staged page is still being installed.
     ///
     /// A page may be taken unasked between its install and the handler's note of it. Only that note tells whether its
@@ -266,6 +273,7 @@ impl Shared {
                     space.uncharge(out.count());
                     self.staged.fetch_add(staged.pages, Relaxed);
                     space.windows.lock().put_back(staged);
+                    self.drop_staged_of_dead(space);
                     return;
                 }
             }

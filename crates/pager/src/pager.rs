@@ -427,7 +427,7 @@ impl Pager {
         for block in blocks.into_values() {
             self.shared.dispose(space, &block);
         }
-        while self.shared.take_staged(space).is_some() {}
+        self.shared.drop_staged_of_dead(space);
         self.shared.budget.set_pool(self.shared.engine.pool_bytes());
         self.shared.room_came();
     }
@@ -455,6 +455,7 @@ impl Pager {
             evicted_clean: counters.evicted_clean.load(Relaxed),
             read_ahead: counters.read_ahead.load(Relaxed),
             zero_ahead: counters.zero_ahead.load(Relaxed),
+            staged: self.shared.staged.load(Relaxed),
             granted: counters.granted.load(Relaxed),
             stuck: counters.stuck.load(Relaxed),
             waited: counters.waited.load(Relaxed),

@@ -14,7 +14,7 @@ const PERCENT: (u64, u64, u64) = (60, 20, 85);
 const STEP: u64 = 2;
 /// Faults from which something can be told.
 const FAULTS: u64 = 256;
-/// How much more one side must be worth, in percent.
+/// How many times as much one side must be worth.
 const CLEARLY: f64 = 1.25;
 /// Time to handle a fault from a segment while none has been seen, microseconds.
 const DEVICE: f64 = 80.0;
@@ -78,7 +78,7 @@ impl Share {
 fn next(percent: u64, sample: &Sample) -> u64 {
     let often = |faults: u64, pages: u64| faults as f64 / pages.max(1) as f64;
     let device = if sample.cost.1 > 0.0 { sample.cost.1 } else { DEVICE };
-    // Another resident page would save its part of the faults of what went last, whence ever they were resolved.
+    // Another resident page would save its part of the faults of what went last, wherever they were answered from.
     let saved =
         sample.soon.0 as f64 * (sample.cost.0 + SWITCHES) + sample.soon.1 as f64 * (device + SWITCHES);
     let to_residents = saved / sample.lately.max(1) as f64;

@@ -131,6 +131,8 @@ pub struct PagerStats {
     pub read_ahead: u64,
     /// Pages given zeroes with another's fault.
     pub zero_ahead: u64,
+    /// Pages staged now.
+    pub staged: u64,
     /// Pages that were granted.
     pub granted: u64,
     /// Page moves that failed.

@@ -139,3 +139,42 @@ impl Windows {
         self.free.len() == self.count
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vswap_core::GroupId;
+    use vswap_engine::{Engine, EngineConfig};
+
+    #[test]
+    fn a_window_whose_discard_could_not_be_posted_is_not_free() {
+        let mut windows = Windows::new(StagingArea { base: BLOCK_BYTES, windows: 1 });
+        let window = windows.take_free().unwrap();
+        windows.landed_empty();
+        windows.put_undiscarded(window);
+        assert_eq!((windows.flying(), windows.take_free(), windows.all_free()), (0, None, false));
+        assert_eq!(windows.take_undiscarded(), Some(window));
+        assert!(!windows.all_free(), "whoever took it has yet to post the discard");
+        windows.recycle(window);
+        assert!(windows.all_free());
+    }
+
+    #[test]
+    fn staged_windows_leave_in_the_order_they_came_and_one_put_back_is_next() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let block = Arc::new(Block::new(0, engine.owner_block(GroupId::ROOT).unwrap()));
+        let mut windows = Windows::new(StagingArea { base: 0, windows: 3 });
+        for pages in 1..4 {
+            let window = windows.take_free().unwrap();
+            windows.put_staged(Staged { window, block: Arc::clone(&block), pages });
+        }
+        assert_eq!(windows.take_free(), None);
+        let first = windows.take_staged().unwrap();
+        assert_eq!(first.pages, 1);
+        windows.put_back(first);
+        let order: Vec<u64> = std::iter::from_fn(|| windows.take_staged()).map(|s| s.pages).collect();
+        assert_eq!(order, [1, 2, 3]);
+        let owner = block.state.lock().owner.take();
+        owner.unwrap().dispose(&engine);
+    }
+}

@@ -115,9 +115,14 @@ fn compressed_bytes_of_a_pages_length_are_not_taken_for_a_raw_page() {
 fn a_context_forgets_the_page_before() {
     let dictionaries = trained();
     let dictionary = dictionaries.get(DictionaryId::new(1).unwrap());
-    for (method, dictionary) in
-        [(Method::Lz4, None), (Method::ZSTD_SMALL, None), (Method::ZSTD_SMALL, dictionary)]
-    {
+    let cases = [
+        (Method::Lz4, None),
+        (Method::ZSTD_FAST, None),
+        (Method::ZSTD_FAST, dictionary),
+        (Method::ZSTD_SMALL, None),
+        (Method::ZSTD_SMALL, dictionary),
+    ];
+    for (method, dictionary) in cases {
         let mut reused = Compressor::new(method, dictionary);
         for seed in 0..200 {
             let page = if seed % 5 == 0 { noise_page(seed) } else { heap_page(seed / 2) };
@@ -130,12 +135,13 @@ fn a_context_forgets_the_page_before() {
 fn a_dictionary_of_the_workload_shortens_pages_and_is_named_by_them() {
     let dictionaries = trained();
     let dictionary = dictionaries.get(DictionaryId::new(1).unwrap());
-    let (_, plain) =
-        round_trip(&mut Compressor::new(Method::ZSTD_SMALL, None), &dictionaries, &heap_page(70_001));
-    let (tag, with) =
-        round_trip(&mut Compressor::new(Method::ZSTD_SMALL, dictionary), &dictionaries, &heap_page(70_001));
-    assert_eq!(tag.dictionary(), DictionaryId::new(1));
-    assert!(with < plain, "{with} bytes with a dictionary, {plain} without");
+    for method in [Method::ZSTD_FAST, Method::ZSTD_SMALL] {
+        let page = heap_page(70_001);
+        let (_, plain) = round_trip(&mut Compressor::new(method, None), &dictionaries, &page);
+        let (tag, with) = round_trip(&mut Compressor::new(method, dictionary), &dictionaries, &page);
+        assert_eq!(tag.dictionary(), DictionaryId::new(1));
+        assert!(with < plain, "{method:?}: {with} bytes with a dictionary, {plain} without");
+    }
 }
 
 #[test]

@@ -229,6 +229,36 @@ fn more_than_254_owners_are_counted_exactly() {
     world.check_nothing_left().unwrap();
 }
 
+/// Who alone has a slot may let it go or write it; with a fork there are two, until the other has let go or has stored anew.
+#[test]
+fn a_slot_is_one_owners_alone_until_it_forks_and_again_once_the_other_let_go() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut scratch = engine.scratch();
+    let mut parent = engine.owner_block(GroupId::ROOT).unwrap();
+    assert!(!parent.is_sole(&engine, index(0)), "there is no slot");
+    for at in 0..4 {
+        let slot = parent.slot_for_store(&engine, index(at)).unwrap();
+        engine.store(slot, &page(at as u64), &mut scratch).unwrap();
+    }
+    let sole = |block: &OwnerBlock| [0, 1, 2, 3].map(|at| block.is_sole(&engine, index(at)));
+    assert_eq!(sole(&parent), [true; 4]);
+    let mut child = parent.fork(&engine);
+    assert_eq!((sole(&parent), sole(&child)), ([false; 4], [false; 4]));
+    // The child lets one go and replaces another: it has a list from now on, the parent is direct as before.
+    child.release(&engine, index(0));
+    let slot = child.slot_for_store(&engine, index(1)).unwrap();
+    engine.store(slot, &page(9), &mut scratch).unwrap();
+    assert_eq!(sole(&parent), [true, true, false, false]);
+    assert_eq!(sole(&child), [false, true, false, false]);
+    // The parent goes to a list as well.
+    parent.release(&engine, index(2));
+    assert_eq!(sole(&child), [false, true, true, false]);
+    assert_eq!(sole(&parent), [true, true, false, false]);
+    parent.dispose(&engine);
+    assert_eq!(sole(&child), [false, true, true, true]);
+    child.dispose(&engine);
+}
+
 #[test]
 fn a_store_that_is_refused_leaves_what_was_there() {
     let limit = Some(ByteCount::new(256 << 10));

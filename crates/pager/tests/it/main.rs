@@ -302,3 +302,20 @@ fn what_is_granted_to_a_space_goes_with_it() {
     fixture.take(512..1024);
     assert_eq!(fixture.space.granted_pages(), 0, "nothing is granted to the dead");
 }
+
+/// A release drained what was staged; an eviction that landed just then staged more, which counted for ever.
+#[test]
+fn a_space_that_goes_while_pages_are_moved_out_leaves_none_staged() {
+    for round in 0..40 {
+        let mut fixture = fixture(16);
+        fixture.manage(0..16 * 512);
+        fixture.press(0..4096 + round * 61, 1);
+        fixture.pager.release(&fixture.space);
+        let since = std::time::Instant::now();
+        while fixture.pager.stats().staged > 0 {
+            assert!(since.elapsed() < Duration::from_secs(10), "pages of a dead space stay staged");
+            std::thread::yield_now();
+        }
+        assert_eq!(fixture.charged(), 0);
+    }
+}
