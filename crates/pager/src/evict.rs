@@ -341,13 +341,20 @@ impl Shared {
         tools: &mut Tools,
         out: &mut Bitmap512,
     ) -> LetOut {
-        let _gate = space.gate.read();
         let mut state = block.state.lock();
         let gone = state.staged & state.backed;
         *out |= gone;
         self.terms.advance(self.counters.evicted.load(Relaxed), self.budget.charged());
         state.heat.go(gone, self.terms.now());
-        state.staged = state.staged.and_not(&state.backed);
+        state.staged = state.staged.and_not(&gone);
+        if state.staged.is_empty() {
+            state.window = None;
+            return LetOut::Done;
+        }
+        drop(state);
+        // To put pages back is to install them.
+        let _gate = space.gate.read();
+        let mut state = block.state.lock();
         for page in state.staged.iter() {
             let bytes = &mut tools.buffer[0];
             if !space.read_staged(window, page, bytes) {

@@ -49,9 +49,10 @@ pub(crate) struct Hands {
     pub pages: Box<[Page]>,
     /// Zeroes to copy. Never written, so no memory of ours.
     zeroes: Option<Mapping>,
-    /// Of a quick handler: whoever it wakes takes its CPU at once, so it wakes nobody before its locks are free.
+    /// Of a quick handler.
     pub quick: bool,
-    /// Addresses whose waiters are to be woken then.
+    /// Addresses whose waiters are to be woken. Whoever is woken may take the CPU at once, so that happens when no lock is held:
+    /// the gate above all, for which the other handlers would wait.
     owed: Option<Range<u64>>,
 }
 
@@ -64,21 +65,10 @@ impl Hands {
         Hands { scratch: shared.engine.scratch(), pages, zeroes, quick, owed: None }
     }
 
-    /// Wakes those who wait for `address..address + len`, now or once the locks are free.
-    fn wake(&mut self, space: &Space, address: u64, len: u64) {
-        if self.quick {
-            self.woken(address, len);
-        } else {
-            let _ = space.uffd.wake(address, len);
-        }
-    }
-
-    /// The kernel has woken those who wait there, unless it was asked to leave that to us.
-    fn woken(&mut self, address: u64, len: u64) {
-        if self.quick {
-            let owed = self.owed.take().unwrap_or(address..address);
-            self.owed = Some(owed.start.min(address)..owed.end.max(address + len));
-        }
+    /// Those who wait for `address..address + len` are to be woken once the locks are free.
+    fn owe(&mut self, address: u64, len: u64) {
+        let owed = self.owed.take().unwrap_or(address..address);
+        self.owed = Some(owed.start.min(address)..owed.end.max(address + len));
     }
 
     /// Wakes whom it owes that. All locks are free.
@@ -157,12 +147,12 @@ impl Batch {
 impl Shared {
     /// Resolves one fault.
     pub(crate) fn resolve(&self, space: &Space, hands: &mut Hands, fault: Fault) -> Outcome {
-        let Some(block) = space.block(fault.address) else { return self.stranger(space, hands, fault) };
+        let Some(block) = space.block(fault.address) else { return self.stranger(hands, fault) };
         let page = PageIndex::of_addr(fault.address);
         let gate = space.gate.read();
         if space.is_frozen() {
             // It comes again until the fork is over.
-            return self.stranger(space, hands, fault);
+            return self.stranger(hands, fault);
         }
         let state = block.state.lock();
         if fault.protected {
@@ -172,7 +162,7 @@ impl Shared {
             return Outcome::Done;
         }
         if !state.mapped.get(page) {
-            return self.stranger(space, hands, fault);
+            return self.stranger(hands, fault);
         }
         if state.staged.get(page) || state.resident.get(page) {
             return self.take_back(space, state, page, hands, fault);
@@ -186,9 +176,9 @@ impl Shared {
 
     /// A fault outside of what is managed: the mapping is being put under management, or its unmap is not applied
     /// yet. The thread asks again.
-    fn stranger(&self, space: &Space, hands: &mut Hands, fault: Fault) -> Outcome {
+    fn stranger(&self, hands: &mut Hands, fault: Fault) -> Outcome {
         self.counters.spurious.fetch_add(1, Relaxed);
-        hands.wake(space, fault.address, PAGE_BYTES);
+        hands.owe(fault.address, PAGE_BYTES);
         Outcome::Done
     }
 
@@ -203,7 +193,7 @@ impl Shared {
     ) -> Outcome {
         if !state.resident.get(page) {
             // Moved out since: the thread comes back with a missing page.
-            hands.wake(space, fault.address, PAGE_BYTES);
+            hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
         let ahead = if state.next_write as usize == page.get() { WRITE_AHEAD } else { 1 };
@@ -216,21 +206,21 @@ impl Shared {
             }
         }
         // Under the block's lock, so that nobody makes the pages clean again in between.
-        let mut lifted = space.uffd.lift(fault.address, count as u64 * PAGE_BYTES, hands.quick);
+        let mut lifted = space.uffd.lift(fault.address, count as u64 * PAGE_BYTES, true);
         if count > 1 && lifted.as_ref().is_err_and(|error| error.raw_os_error() != Some(libc_errno::EAGAIN)) {
             // The run crosses mappings. The others are dirty and still protected: their next write comes here again.
-            lifted = space.uffd.lift(fault.address, PAGE_BYTES, hands.quick);
+            lifted = space.uffd.lift(fault.address, PAGE_BYTES, true);
         }
         drop(state);
         self.counters.fault(FaultKind::Write, fault.since.elapsed());
         match lifted.map_err(|error| error.raw_os_error()) {
             Err(Some(libc_errno::EAGAIN)) => Outcome::Again,
             Err(_) => {
-                hands.wake(space, fault.address, PAGE_BYTES);
+                hands.owe(fault.address, PAGE_BYTES);
                 Outcome::Done
             }
             Ok(()) => {
-                hands.woken(fault.address, count as u64 * PAGE_BYTES);
+                hands.owe(fault.address, count as u64 * PAGE_BYTES);
                 Outcome::Done
             }
         }
@@ -258,10 +248,10 @@ impl Shared {
             let result = match hands.zeroes.as_ref().filter(|_| fault.write) {
                 // Mapped zeroes would cost a fault at the first write to each of them.
                 Some(zeroes) => {
-                    let how = Install { protect: false, no_wake: hands.quick };
+                    let how = Install { protect: false, no_wake: true };
                     space.uffd.copy(fault.address, &zeroes.as_slice()[..bytes], how)
                 }
-                None => space.uffd.zero(fault.address, bytes as u64, hands.quick),
+                None => space.uffd.zero(fault.address, bytes as u64, true),
             };
             installed(result, count)
         });
@@ -274,18 +264,15 @@ impl Shared {
         space.uncharge(count - done.done);
         self.counters.zero_ahead.fetch_add(done.done.saturating_sub(1) as u64, Relaxed);
         self.counters.fault(FaultKind::First, fault.since.elapsed());
-        self.after_install(space, hands, block.address(page), &done)
+        self.after_install(hands, block.address(page), &done)
     }
 
     /// What to tell the thread after an install of the page at `address`.
-    fn after_install(&self, space: &Space, hands: &mut Hands, address: u64, done: &Installed) -> Outcome {
+    fn after_install(&self, hands: &mut Hands, address: u64, done: &Installed) -> Outcome {
         if done.done == 0 && done.errno == libc_errno::EAGAIN {
             return Outcome::Again;
         }
-        if done.done == 0 || done.found {
-            hands.wake(space, address, PAGE_BYTES);
-        }
-        hands.woken(address, done.done as u64 * PAGE_BYTES);
+        hands.owe(address, done.done.max(1) as u64 * PAGE_BYTES);
         Outcome::Done
     }
 
@@ -314,7 +301,7 @@ impl Shared {
             return self.missing_unexpectedly(space, state, page, hands, fault);
         }
         let clean = state.backed.get(page) && !fault.write;
-        let how = Install { protect: clean, no_wake: hands.quick };
+        let how = Install { protect: clean, no_wake: true };
         let done = installed(space.uffd.copy(fault.address, bytes, how), 1);
         if done.errno == 0 {
             if state.backed.get(page) && !clean {
@@ -332,7 +319,7 @@ impl Shared {
             state.resident.set(page);
         }
         drop(state);
-        self.after_install(space, hands, fault.address, &done)
+        self.after_install(hands, fault.address, &done)
     }
 
     /// A page that is down as present but raised a fault, and does not lie in staging: mostly two threads asked for it.
@@ -349,7 +336,7 @@ impl Shared {
         let range = fault.address..fault.address + PAGE_BYTES;
         let known = space.pagemap.present(range, |_| present = true).is_ok();
         if present || !known || state.window.is_some() || space.is_dead() {
-            hands.wake(space, fault.address, PAGE_BYTES);
+            hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
         // Its bytes are nowhere: nothing must ever read as zero that was not. (Refused with "again" while an event
@@ -357,7 +344,7 @@ impl Shared {
         match space.uffd.poison(fault.address, PAGE_BYTES) {
             Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) => Outcome::Again,
             Err(_) => {
-                hands.wake(space, fault.address, PAGE_BYTES);
+                hands.owe(fault.address, PAGE_BYTES);
                 Outcome::Done
             }
             Ok(()) => {
@@ -451,7 +438,7 @@ impl Shared {
                 end += 1;
             }
             let start = PageIndex::of_addr(batch.first.byte_offset() + i as u64 * PAGE_BYTES);
-            let how = Install { protect: !writable, no_wake: hands.quick };
+            let how = Install { protect: !writable, no_wake: true };
             let done = in_one_mapping(end - i, |count| {
                 let bytes = hands.pages[i..i + count].as_flattened();
                 installed(space.uffd.copy(block.address(start), bytes, how), count)
@@ -509,15 +496,15 @@ impl Shared {
             self.counters.poisoned.fetch_add(1, Relaxed);
             if space.uffd.poison(block.address(page), PAGE_BYTES).is_err() {
                 // It asks again, and finds the same or an event that explains it.
-                hands.wake(space, block.address(page), PAGE_BYTES);
+                hands.owe(block.address(page), PAGE_BYTES);
             }
         }
         let missed = !all.and_not(&(batch.installed | lost)).is_empty();
         if missed {
             // Threads may have come to wait for any of these pages while they were busy.
-            hands.wake(space, fault.address, batch.count as u64 * PAGE_BYTES);
+            hands.owe(fault.address, batch.count as u64 * PAGE_BYTES);
         }
-        hands.woken(fault.address, batch.count as u64 * PAGE_BYTES);
+        hands.owe(fault.address, batch.count as u64 * PAGE_BYTES);
         if !batch.installed.get(batch.first) && !lost.get(batch.first) {
             return Outcome::Done;
         }

@@ -13,6 +13,7 @@ mod clock;
 mod evict;
 mod fault;
 mod fork;
+mod gate;
 mod grant;
 mod handler;
 mod heat;

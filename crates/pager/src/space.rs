@@ -1,12 +1,9 @@
 //! An address space under management: its blocks, its staging windows, and what the program's own calls do to them.
 //!
-//! # The gate
-//! Events (unmap, discard, remap) are read *and applied* under the gate's write lock; pages are installed under its read
-//! lock. So no install straddles an event: the kernel lets the program's discard go on only after the event was read,
-//! and an install is either before that (and its page is discarded with the rest) or sees the event applied.
-//! Lock order: `grants`, gate, then the map of blocks, then a block, then `windows`.
+//! Lock order: `grants`, gate (see `gate`), then the map of blocks, then a block, then `windows`.
 
 use crate::block::{BLOCK_BYTES, Block, PAGE_BYTES};
+use crate::gate::Gate;
 use crate::link::Mover;
 use crate::listen::Listeners;
 use crate::pager::Shared;
@@ -52,7 +49,7 @@ pub struct Space {
     pub(crate) id: u64,
     pub(crate) pid: i32,
     pub(crate) uffd: Uffd,
-    pub(crate) gate: RwLock<()>,
+    pub(crate) gate: Gate,
     pub(crate) blocks: RwLock<BTreeMap<u64, Arc<Block>>>,
     pub(crate) mover: Mover,
     pub(crate) pagemap: Pagemap,
@@ -82,7 +79,7 @@ impl Space {
             id,
             pid: adopt.pid,
             uffd: adopt.uffd,
-            gate: RwLock::new(()),
+            gate: Gate::default(),
             blocks: RwLock::default(),
             mover: adopt.mover,
             pagemap: adopt.pagemap,
