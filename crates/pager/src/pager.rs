@@ -331,10 +331,11 @@ pub struct Pager {
 }
 
 impl Pager {
-    /// Starts a pager: a handler and a quick one per CPU that this thread may run on, as many evictors, a keeper.
+    /// Makes a pager for the CPUs that this thread may run on. Its threads start when there is something to do for them: with
+    /// the first space, or when what is not managed exceeds the limit.
     ///
     /// # Errors
-    /// What making threads and descriptors says.
+    /// What making descriptors says.
     pub fn new(config: PagerConfig, engine: Arc<Engine>) -> io::Result<Pager> {
         let cpus = allowed_cpus();
         let polls = cpus.iter().map(|_| Epoll::new()).collect::<io::Result<Vec<_>>>()?;
@@ -354,7 +355,7 @@ impl Pager {
             polls,
             quick_polls,
             quick_spaces: cpus.iter().map(|_| AtomicUsize::new(0)).collect(),
-            cpus: cpus.clone(),
+            cpus,
             room,
             stop,
             stopped: AtomicBool::new(false),
@@ -369,28 +370,35 @@ impl Pager {
             started: Instant::now(),
             config,
         });
-        let pager = Pager { shared, threads: Mutex::default() };
-        for (index, &cpu) in cpus.iter().enumerate() {
-            pager.spawn(&format!("fault-{cpu}"), move |shared| handler::run(shared, index, cpu, false))?;
-            pager.spawn(&format!("quick-{cpu}"), move |shared| handler::run(shared, index, cpu, true))?;
-            pager.spawn(&format!("evict-{cpu}"), move |shared| shared.evictor(index, cpu))?;
-        }
-        pager.spawn("keeper", |shared| shared.keeper())?;
-        Ok(pager)
+        Ok(Pager { shared, threads: Mutex::default() })
     }
 
-    fn spawn(&self, name: &str, life: impl FnOnce(&Arc<Shared>) + Send + 'static) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10);
-        self.threads.lock().push(builder.spawn(move || life(&shared))?);
+    /// Starts the threads that do not run yet: a handler, a quick one and an evictor for each CPU, and a keeper.
+    fn start(&self) -> io::Result<()> {
+        let mut threads = self.threads.lock();
+        let cpus = self.shared.cpus.len();
+        while threads.len() <= 3 * cpus {
+            let (index, role) = (threads.len() % cpus, threads.len() / cpus);
+            let cpu = self.shared.cpus[index];
+            let name = ["fault", "quick", "evict", "keeper"][role];
+            let name = if role < 3 { format!("{name}-{cpu}") } else { name.to_owned() };
+            let shared = Arc::clone(&self.shared);
+            let life = move || match role {
+                0 | 1 => handler::run(&shared, index, cpu, role == 1),
+                2 => shared.evictor(index, cpu),
+                _ => shared.keeper(),
+            };
+            threads.push(std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(life)?);
+        }
         Ok(())
     }
 
     /// Takes an address space under management; its ranges follow by [`Space::manage`].
     ///
     /// # Errors
-    /// What adding its descriptor to the handlers says.
+    /// What making threads says, the first time, and adding its descriptor to the handlers.
     pub fn adopt(&self, adopt: Adopt) -> io::Result<Arc<Space>> {
+        self.start()?;
         let id = self.shared.next_id.fetch_add(1, Relaxed);
         let space = Arc::new(Space::new(id, adopt, Arc::clone(&self.shared)));
         self.shared.spaces.write().insert(id, Arc::clone(&space));
@@ -435,6 +443,12 @@ impl Pager {
     /// Sets the tree's memory that is not managed, as sampled.
     pub fn set_unmanaged(&self, bytes: ByteCount) {
         self.shared.budget.set_others(bytes);
+        self.shared.sample_own();
+        if self.shared.budget.excess() > 0
+            && let Err(error) = self.start()
+        {
+            tracing::warn!(%error, "no threads to keep the limit with");
+        }
     }
 
     /// The engine.

@@ -1,4 +1,5 @@
-//! Runs a program within a limit, without a command line to speak of: `supervise MIB [stats] -- PROGRAM ARGS`.
+//! Runs a program within a limit, without a command line to speak of: `supervise MIB [OPTIONS] -- PROGRAM ARGS`; options
+//! are `disk`, `disk=MIB`, `kill`, `stats`, `wait-all`.
 
 use vswap_core::ByteCount;
 use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, RunConfig, run};
@@ -8,9 +9,14 @@ fn main() {
     let mib: u64 = words.next().and_then(|word| word.to_str()?.parse().ok()).expect("a number of MiB");
     let options: Vec<_> = words.by_ref().take_while(|word| word != "--").collect();
     let has = |name: &str| options.iter().any(|option| option == name);
+    let disk = options.iter().find_map(|option| option.to_str()?.strip_prefix("disk=")?.parse::<u64>().ok());
     let outcome = run(&RunConfig {
         memory: ByteCount::new(mib << 20),
-        disk: if has("disk") { DiskRoom::Spare } else { DiskRoom::Nothing },
+        disk: match disk {
+            Some(mib) => DiskRoom::AtMost(ByteCount::new(mib << 20)),
+            None if has("disk") => DiskRoom::Spare,
+            None => DiskRoom::Nothing,
+        },
         disk_path: None,
         codec: Codec::Auto,
         full: if has("kill") { Full::Kill } else { Full::Grow },

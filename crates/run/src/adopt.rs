@@ -117,6 +117,12 @@ impl Supervisor {
         if status.filters > self.filters {
             // Its own filter may kill it for a call that it would not make itself.
             memory.hopeless.store(true, Relaxed);
+            self.say_once(&self.warned.filtered, || {
+                format!(
+                    "process {} has a seccomp filter of its own: such programs run without being managed, and their memory counts",
+                    process.pid
+                )
+            });
             return false;
         }
         let forking = memory.forked.lock().is_some_and(|when: Instant| when.elapsed() < FORK_TAKES);

@@ -52,6 +52,7 @@ pub(crate) struct Supervisor {
 pub(crate) struct Warned {
     pub(crate) refused: AtomicBool,
     pub(crate) thirty_two_bit: AtomicBool,
+    pub(crate) filtered: AtomicBool,
 }
 
 /// One notified call and whose it is.

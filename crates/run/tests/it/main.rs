@@ -3,4 +3,5 @@
 mod endings;
 mod inject;
 mod programs;
+mod refusals;
 mod traps;

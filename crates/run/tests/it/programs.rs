@@ -79,8 +79,13 @@ fn supervise() -> PathBuf {
 
 /// A run within `mib` of memory, not started yet.
 pub fn within(mib: u64, program: &[&str]) -> Command {
+    within_by(mib, &[], program)
+}
+
+/// As [`within`], with options of `supervise`.
+pub fn within_by(mib: u64, options: &[&str], program: &[&str]) -> Command {
     let mut command = Command::new(supervise());
-    command.arg(mib.to_string()).arg("--").args(program).stdin(Stdio::null());
+    command.arg(mib.to_string()).args(options).arg("--").args(program).stdin(Stdio::null());
     command
 }
 

@@ -52,8 +52,11 @@ impl DirectFile {
 
     fn open(dir: &Path, direct: bool) -> io::Result<Self> {
         let file = Self { fd: open_unlinked(dir, direct)?, direct };
-        // Some file systems take the flag and refuse the transfer: believe only a write.
-        file.probe()?;
+        // Some file systems take the flag and refuse the transfer: believe only a write, or who tells how to align one. A write to
+        // the disk is the longest step of a start.
+        if !direct || !file.promises_direct() {
+            file.probe()?;
+        }
         Ok(file)
     }
 
@@ -190,6 +193,22 @@ impl DirectFile {
     pub fn sync(&self) -> io::Result<()> {
         // SAFETY: `fdatasync` only needs an open descriptor, which self owns.
         check(unsafe { libc::fdatasync(self.fd.as_raw_fd()) })
+    }
+
+    /// Whether the file system says that it transfers whole blocks directly (`STATX_DIOALIGN`, Linux 6.1).
+    fn promises_direct(&self) -> bool {
+        let mut data = std::mem::MaybeUninit::<libc::statx>::zeroed();
+        let (fd, mask) = (self.fd.as_raw_fd(), libc::STATX_DIOALIGN);
+        // SAFETY: (1) the descriptor is open and the path empty, as `AT_EMPTY_PATH` wants; (2) `data` is writable for a whole statx;
+        // (3) it was zeroed and holds integers only.
+        let data = unsafe {
+            if libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, mask, data.as_mut_ptr()) != 0 {
+                return false;
+            }
+            data.assume_init()
+        };
+        let fits = |align: u32| align != 0 && (BLOCK as u32).is_multiple_of(align);
+        data.stx_mask & mask != 0 && fits(data.stx_dio_mem_align) && fits(data.stx_dio_offset_align)
     }
 
     fn probe(&self) -> io::Result<()> {

@@ -12,6 +12,7 @@
 
 use super::{AlignedBuf, DirectFile, is_block_multiple};
 use io_uring::{IoUring, opcode, types};
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -39,7 +40,8 @@ struct Pending {
 /// Writes large aligned buffers with up to `depth` in flight.
 pub struct DirectWriter {
     // Declared before `file`: the ring is unmapped before the descriptor that its entries name closes.
-    ring: Option<IoUring>,
+    /// Made when it is asked for: a start pays for nothing that it does not need.
+    ring: OnceCell<Option<IoUring>>,
     pending: Vec<Option<Pending>>,
     done: VecDeque<WriteDone>,
     in_flight: usize,
@@ -53,17 +55,17 @@ impl DirectWriter {
     pub fn new(file: Arc<DirectFile>, depth: usize) -> Self {
         let depth = depth.clamp(1, 64);
         // Buffered writes through io_uring only go to kernel workers: no gain, so not used there.
-        let ring = if file.is_direct() { working_ring(depth as u32) } else { None };
+        let ring = if file.is_direct() { OnceCell::new() } else { OnceCell::from(None) };
         Self::with_ring(file, depth, ring)
     }
 
     /// A writer that never uses io_uring, for comparison and for tests of the fallback.
     #[must_use]
     pub fn without_io_uring(file: Arc<DirectFile>, depth: usize) -> Self {
-        Self::with_ring(file, depth.clamp(1, 64), None)
+        Self::with_ring(file, depth.clamp(1, 64), OnceCell::from(None))
     }
 
-    fn with_ring(file: Arc<DirectFile>, depth: usize, ring: Option<IoUring>) -> Self {
+    fn with_ring(file: Arc<DirectFile>, depth: usize, ring: OnceCell<Option<IoUring>>) -> Self {
         let pending = (0..depth).map(|_| None).collect();
         Self { ring, pending, done: VecDeque::with_capacity(depth), in_flight: 0, file }
     }
@@ -71,7 +73,7 @@ impl DirectWriter {
     /// Whether writes go through io_uring.
     #[must_use]
     pub fn uses_io_uring(&self) -> bool {
-        self.ring.is_some()
+        self.ring.get_or_init(|| working_ring(self.pending.len() as u32)).is_some()
     }
 
     /// Writes submitted and not yet taken by [`wait`](Self::wait).
@@ -116,14 +118,14 @@ impl DirectWriter {
                 pending.buf,
             ));
         };
-        if self.ring.is_some() {
+        if self.uses_io_uring() {
             let pending = self.pending[place].insert(pending);
             let fd = types::Fd(self.file.as_fd().as_raw_fd());
             let entry = opcode::Write::new(fd, pending.buf.as_ptr(), pending.len)
                 .offset(pending.offset)
                 .build()
                 .user_data(place as u64);
-            let ring = self.ring.as_mut().expect("checked above");
+            let ring = self.ring.get_mut().and_then(Option::as_mut).expect("checked above");
             // SAFETY: (1) the buffer is readable for `len` bytes (checked above) and stays in
             // `self.pending[place]`, unmoved and unwritten on the heap, until its completion is taken
             // (`finish`) or leaked (`Drop`); (2) the descriptor is kept open by `self.file` as long;
@@ -160,13 +162,15 @@ impl DirectWriter {
 
     /// Waits for at least one completion and finishes all that are there.
     fn reap(&mut self) -> io::Result<()> {
-        let Some(ring) = self.ring.as_mut() else { return Ok(()) };
+        let Some(Some(ring)) = self.ring.get_mut() else { return Ok(()) };
         match ring.submit_and_wait(1) {
             Ok(_) => {}
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
             Err(e) => return Err(e),
         }
-        while let Some(cqe) = self.ring.as_mut().and_then(|ring| ring.completion().next()) {
+        while let Some(cqe) =
+            self.ring.get_mut().and_then(Option::as_mut).and_then(|ring| ring.completion().next())
+        {
             let place = usize::try_from(cqe.user_data()).unwrap_or(usize::MAX);
             if let Some(pending) = self.pending.get_mut(place).and_then(Option::take) {
                 self.in_flight -= 1;
@@ -223,7 +227,7 @@ impl Drop for DirectWriter {
 impl std::fmt::Debug for DirectWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DirectWriter")
-            .field("io_uring", &self.uses_io_uring())
+            .field("io_uring", &self.ring.get().map(Option::is_some))
             .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
     }
