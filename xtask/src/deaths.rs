@@ -151,6 +151,8 @@ impl Death<'_> {
         std::thread::sleep(self.after);
         let killed = self.strike(front.id().cast_signed(), &group);
         if !killed {
+            // It may not even be in its group yet.
+            let _ = front.kill();
             group.kill();
         }
         let ours = matches!(self.victim, Victim::Front | Victim::Engine | Victim::Both);
