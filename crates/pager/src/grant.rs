@@ -30,7 +30,7 @@ fn holds_huge_page(range: &Range<u64>) -> bool {
 
 impl Space {
     /// Takes a new mapping, which nobody has touched or only the kernel served: grants it if there is plenty of room, else
-    /// manages it. `huge`: most of it will be touched, so huge pages are welcome.
+    /// manages it. `huge`: most of it will be touched, so huge pages are welcome, if they are at all.
     ///
     /// # Errors
     /// As [`Space::manage`].
@@ -43,7 +43,7 @@ impl Space {
             let _grants = self.grants.lock();
             self.manage(range.clone())?;
         }
-        if granted && huge {
+        if granted && huge && self.shared.config.huge_pages {
             self.advise_huge(&range, true);
         } else if !granted && self.shared.always_huge {
             self.advise_huge(&range, false);

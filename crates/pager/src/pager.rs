@@ -69,6 +69,8 @@ pub struct PagerConfig {
     pub full: FullPolicy,
     /// Called once when nothing more can be moved out.
     pub on_full: Option<OnFull>,
+    /// Ask for huge pages in mappings that are left to the kernel.
+    pub huge_pages: bool,
     /// Count the memory of this process (a supervisor of its own), not just pool and tables.
     pub count_own_memory: bool,
 }
@@ -76,7 +78,13 @@ pub struct PagerConfig {
 impl PagerConfig {
     /// The usual choices for a limit.
     pub fn new(limit: ByteCount) -> PagerConfig {
-        PagerConfig { limit, full: FullPolicy::Grow, on_full: None, count_own_memory: false }
+        PagerConfig {
+            limit,
+            full: FullPolicy::Grow,
+            on_full: None,
+            huge_pages: false,
+            count_own_memory: false,
+        }
     }
 }
 
@@ -117,7 +125,7 @@ pub(crate) struct Shared {
     own_sampled: AtomicU64,
     told_full: AtomicBool,
     started: Instant,
-    config: PagerConfig,
+    pub config: PagerConfig,
 }
 
 impl std::fmt::Debug for Shared {

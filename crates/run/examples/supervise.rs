@@ -1,8 +1,8 @@
 //! Runs a program within a limit, without a command line to speak of: `supervise MIB [OPTIONS] -- PROGRAM ARGS`; options
-//! are `disk`, `disk=MIB`, `kill`, `stats`, `wait-all`.
+//! are `disk`, `disk=MIB`, `huge`, `kill`, `stats`, `wait-all`.
 
 use vswap_core::ByteCount;
-use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, RunConfig, run};
+use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, run};
 
 fn main() {
     let mut words = std::env::args_os().skip(1);
@@ -19,6 +19,7 @@ fn main() {
         },
         disk_path: None,
         codec: Codec::Auto,
+        huge_pages: if has("huge") { HugePages::On } else { HugePages::Auto },
         full: if has("kill") { Full::Kill } else { Full::Grow },
         stats: has("stats"),
         stats_json: None,

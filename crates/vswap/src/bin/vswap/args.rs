@@ -126,6 +126,10 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Codec::Auto)]
     pub codec: Codec,
 
+    /// Whether huge pages are asked for in memory that is left to the kernel while there is room
+    #[arg(long, value_enum, default_value_t = HugePages::Auto)]
+    pub huge_pages: HugePages,
+
     /// What happens when nothing more can be evicted
     #[arg(long, value_enum, default_value_t = Full::Grow)]
     pub full: Full,
@@ -151,6 +155,17 @@ pub struct RunArgs {
     /// The program and its arguments
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, num_args = 1..)]
     pub program: Vec<OsString>,
+}
+
+/// `--huge-pages`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HugePages {
+    /// Where they pay: not in a virtual machine whose host takes free memory back
+    Auto,
+    /// Yes
+    On,
+    /// No
+    Off,
 }
 
 /// `--codec`.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use vswap_core::ByteCount;
-use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, RunConfig};
+use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig};
 
 use crate::EXIT_OWN_ERROR;
 use crate::args::{self, RunArgs};
@@ -41,6 +41,11 @@ fn config(args: RunArgs) -> RunConfig {
             args::Codec::Auto => Codec::Auto,
             args::Codec::Lz4 => Codec::Lz4,
             args::Codec::Zstd => Codec::Zstd,
+        },
+        huge_pages: match args.huge_pages {
+            args::HugePages::Auto => HugePages::Auto,
+            args::HugePages::On => HugePages::On,
+            args::HugePages::Off => HugePages::Off,
         },
         full: match args.full {
             args::Full::Grow => Full::Grow,
