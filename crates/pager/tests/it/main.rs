@@ -1,86 +1,14 @@
 //! The pager on memory of this process: each bug that was found keeps a test that names it.
 
-use std::os::fd::AsFd;
+mod fixture;
+
+use fixture::{LIMIT, PAGE, fixture};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::Duration;
 use vswap_core::ByteCount;
-use vswap_engine::{Engine, EngineConfig};
-use vswap_pager::{Adopt, Mover, Pager, PagerConfig, Space, StagingArea};
-use vswap_sys::pagemap::Pagemap;
 use vswap_sys::poll::{allowed_cpus, bind_to_cpu};
-use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
-use vswap_sys::uffd::{Uffd, feature};
-
-const PAGE: usize = 4096;
-const LIMIT: u64 = 8 << 20;
-
-/// Memory of 2 MiB blocks under a pager with the least limit; nothing is managed yet.
-struct Fixture {
-    bytes: PagedBytes,
-    start: u64,
-    /// The space's descriptor, to end its faults with when nobody answers them any more.
-    uffd: Uffd,
-    space: Arc<Space>,
-    pager: Pager,
-}
-
-fn fixture(blocks: usize) -> Fixture {
-    let engine = Engine::new(EngineConfig::default()).unwrap();
-    let pager = Pager::new(PagerConfig::new(ByteCount::new(LIMIT)), engine).unwrap();
-    let (memory, bytes) = PagedMemory::new(blocks).unwrap();
-    let staging = LocalStaging::new(3, Arc::clone(&memory)).unwrap();
-    let pid = std::process::id() as i32;
-    let main = Uffd::open(feature::MAIN_FEATURES).unwrap();
-    let uffd = Uffd::from_fd(main.as_fd().try_clone_to_owned().unwrap());
-    let adopt = Adopt {
-        pid,
-        uffd: main,
-        staging: StagingArea { base: staging.base(), windows: 3 },
-        mover: Mover::Local(staging),
-        pagemap: Pagemap::open(pid).unwrap(),
-    };
-    let space = pager.adopt(adopt).unwrap();
-    Fixture { bytes, start: memory.address(), uffd, space, pager }
-}
-
-impl Fixture {
-    fn manage(&self, pages: std::ops::Range<usize>) {
-        self.space.manage(self.range(pages)).unwrap();
-    }
-
-    fn range(&self, pages: std::ops::Range<usize>) -> std::ops::Range<u64> {
-        let address = |page: usize| self.start + (page * PAGE) as u64;
-        address(pages.start)..address(pages.end)
-    }
-
-    fn take(&self, pages: std::ops::Range<usize>) {
-        self.space.take(self.range(pages), true).unwrap();
-    }
-
-    fn charged(&self) -> u64 {
-        self.pager.stats().resident / PAGE as u64
-    }
-
-    /// Faults of a kind so far.
-    fn faults(&self, kind: &str) -> u64 {
-        self.pager.stats().faults.iter().find(|faults| faults.name == kind).unwrap().count
-    }
-
-    /// Writes to every page of `pages`, so that all others are moved out if there are enough of these.
-    fn press(&mut self, pages: std::ops::Range<usize>, value: u8) {
-        for page in pages {
-            self.bytes.as_mut_slice()[page * PAGE + 9] = value;
-        }
-    }
-}
-
-impl Drop for Fixture {
-    fn drop(&mut self) {
-        self.pager.release(&self.space);
-    }
-}
 
 /// Asking the kernel whether events are pending once lifted the write protection of the first page of the range: a clean
 /// page was then written unseen and dropped as clean.

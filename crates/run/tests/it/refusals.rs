@@ -54,7 +54,7 @@ fn a_program_that_a_debugger_holds_runs_without_being_managed() {
       int main(){ pid_t k=fork(); if(!k){ ptrace(PTRACE_TRACEME,0,0,0); raise(SIGSTOP); char*p=area(48*MIB); fill(p,48*MIB,1); area(4096); _exit(wrong(p,48*MIB,1)?1:registered(p)?2:7);}
         int st; while(waitpid(k,&st,0)==k&&!WIFEXITED(st)&&!WIFSIGNALED(st)) ptrace(PTRACE_CONT,k,0,WIFSTOPPED(st)&&WSTOPSIG(st)!=SIGSTOP&&WSTOPSIG(st)!=SIGTRAP?WSTOPSIG(st):0);
         return WIFEXITED(st)?WEXITSTATUS(st):99; }";
-    let program = compile("traced", body, &[]);
+    let program = compile("debugged", body, &[]);
     let run = within(64, &[&program]).output().unwrap();
     assert_eq!(run.status.code(), Some(7), "{}", text(&run));
     let said = said(&run);

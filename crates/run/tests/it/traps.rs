@@ -264,3 +264,37 @@ fn a_child_forked_while_its_parent_has_grants_is_made_from_what_is_not_known() {
           press(); return wrong(p,20*MIB,1)!=0; }",
     );
 }
+
+/// The stub is a thread of the program: stopped, swapped in late, or busy with an eviction. Faults are answered without it.
+#[test]
+fn a_fault_waits_for_a_stub_that_stands_still() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+    let body = "int main(){ size_t n=48*MIB; char*p=area(n); fill(p,n,1); press(); printf(\"%d\\n\",getpid()); fflush(stdout);
+      char c; if(read(0,&c,1)!=1) return 2; alarm(30);
+      for(size_t k=0;k<40;k++){ size_t i=(k*2731%12000)*512; if(((unsigned long*)p)[i]!=want(i,1)) return 3; }
+      puts(\"read\"); fflush(stdout); if(read(0,&c,1)!=1) return 4; return wrong(p,n,1)?5:7; }";
+    let program = compile("stub_held", body, &[]);
+    let mut run =
+        within(24, &[&program]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+    let (mut to, mut from) = (run.stdin.take().unwrap(), BufReader::new(run.stdout.take().unwrap()));
+    let mut line = || {
+        let mut line = String::new();
+        from.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    };
+    let pid: i32 = line().parse().unwrap();
+    let is_stub = |tid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm"))
+            .is_ok_and(|name| name == "vswap-stub\n")
+    };
+    let stub = vswap_sys::process::threads(pid).unwrap().into_iter().find(is_stub).expect("it is managed");
+    let mut held = vswap_sys::ptrace::Tracee::seize(stub, 0).unwrap();
+    held.interrupt().unwrap();
+    held.wait().unwrap();
+    to.write_all(b"1").unwrap();
+    assert_eq!(line(), "read");
+    held.detach(0).unwrap();
+    to.write_all(b"2").unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(7));
+}
