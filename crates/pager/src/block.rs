@@ -7,7 +7,7 @@
 //! - `resident ∩ backed` is *resident clean* and write-protected; `resident \ backed` is *resident dirty*;
 //! - `flight ⊆ resident`, and `flight` or `staged` is not empty only while `window` names a staging window;
 //! - `storing` and `loading` pages' slots belong to whoever set the bit: nobody else stores to them or releases them;
-//! - `granted` is disjoint from `mapped`, all other sets are within it;
+//! - `granted` and `joining` are disjoint from `mapped`; `untouched ⊆ joining`; no page of any other set is outside of `mapped`;
 //! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`.
 
 use crate::heat::Heat;
@@ -38,6 +38,10 @@ pub struct BlockState {
     pub mapped: Bitmap512,
     /// Pages left to the kernel, charged in advance; which of them it has filled is not known.
     pub granted: Bitmap512,
+    /// Pages that are being put under management: registered, or about to be, and not looked at yet.
+    pub joining: Bitmap512,
+    /// Of these, pages that nothing was heard of since: what the page map shows of the others may be about to go.
+    pub untouched: Bitmap512,
     /// Pages in the program's page table.
     pub resident: Bitmap512,
     /// Pages whose slot holds their bytes.
@@ -82,6 +86,8 @@ impl Block {
                 owner: Some(owner),
                 mapped: none,
                 granted: none,
+                joining: none,
+                untouched: none,
                 resident: none,
                 backed: none,
                 busy: none,
@@ -144,6 +150,7 @@ impl BlockState {
         self.staged = self.staged.and_not(&pages);
         self.flight = self.flight.and_not(&pages);
         self.stuck = self.stuck.and_not(&pages);
+        self.untouched = self.untouched.and_not(&pages);
         freed.count()
     }
 

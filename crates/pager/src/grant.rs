@@ -10,8 +10,10 @@
 use crate::block::PAGE_BYTES;
 use crate::pager::Shared;
 use crate::space::Space;
+use parking_lot::MutexGuard;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use vswap_core::{Bitmap512, PageIndex};
@@ -37,10 +39,9 @@ impl Space {
     ///
     /// # Panics
     /// If the range is not of whole pages.
-    pub fn take(&self, range: Range<u64>, huge: bool) -> io::Result<()> {
+    pub fn take(self: &Arc<Self>, range: Range<u64>, huge: bool) -> io::Result<()> {
         let granted = self.grant(&range)?;
         if !granted {
-            let _grants = self.grants.lock();
             self.manage(range.clone())?;
         }
         if granted && huge && self.shared.config.huge_pages {
@@ -58,14 +59,13 @@ impl Space {
     ///
     /// # Panics
     /// If the range is not of whole pages.
-    pub fn cover(&self, range: Range<u64>, huge: bool) -> io::Result<()> {
+    pub fn cover(self: &Arc<Self>, range: Range<u64>, huge: bool) -> io::Result<()> {
         let granted = self.granted_in(&range);
         if granted * PAGE_BYTES == range.end - range.start {
             Ok(())
         } else if granted == 0 && self.is_unknown(&range) {
             self.take(range, huge)
         } else {
-            let _grants = self.grants.lock();
             self.manage(range)
         }
     }
@@ -82,25 +82,30 @@ impl Space {
         self.granted.load(Relaxed)
     }
 
-    fn is_unknown(&self, range: &Range<u64>) -> bool {
+    /// Whether nothing of `range` is managed.
+    pub(crate) fn is_unknown(&self, range: &Range<u64>) -> bool {
         let mut known = false;
-        self.for_blocks(range, |block, pages| known |= !(block.state.lock().mapped & pages).is_empty());
+        self.for_blocks(range, |block, pages| {
+            let state = block.state.lock();
+            known |= !((state.mapped | state.joining) & pages).is_empty();
+        });
         !known
     }
 
     /// Grants a mapping that is new or about to be made, if there is plenty of room. What was granted there before is not
-    /// any more.
+    /// any more. Afterwards no eviction is in flight that was meant for what was at these addresses before: it would take the
+    /// pages, from a range that is not registered too.
     ///
     /// # Errors
     /// `Other` if memory is short.
-    pub fn grant(&self, range: &Range<u64>) -> io::Result<bool> {
-        let _grants = self.grants.lock();
-        self.forget_grants(range);
-        let count = ((range.end - range.start) / PAGE_BYTES) as usize;
+    pub fn grant(self: &Arc<Self>, range: &Range<u64>) -> io::Result<bool> {
+        let grants = self.grants.lock();
+        self.drop_grants(range);
+        let count = (range.end.saturating_sub(range.start) / PAGE_BYTES) as usize;
         if !self.shared.budget.has_plenty(count) {
             return Ok(false);
         }
-        let _gate = self.gate.read();
+        let gate = self.gate.read();
         // Whoever lets the space go says so first and takes the blocks under the gate afterwards.
         if self.is_dead() {
             return Ok(false);
@@ -117,11 +122,30 @@ impl Space {
         self.for_blocks(range, |block, pages| block.state.lock().granted |= pages);
         self.granted.fetch_add(count as u64, Relaxed);
         self.shared.counters.granted.fetch_add(count as u64, Relaxed);
+        drop(gate);
+        drop(grants);
+        self.barrier_for_mapping();
         Ok(true)
+    }
+
+    /// If all of `range` is granted, forgets that and returns `true`: what becomes of it is the caller's affair.
+    pub fn release_grant(&self, range: &Range<u64>) -> bool {
+        let _grants = self.grants.lock();
+        let all = !range.is_empty() && self.granted_in(range) * PAGE_BYTES == range.end - range.start;
+        if all {
+            self.drop_grants(range);
+        }
+        all
     }
 
     /// `range` is no more what it was when it was granted, if it was.
     pub fn forget_grants(&self, range: &Range<u64>) {
+        let _grants = self.grants.lock();
+        self.drop_grants(range);
+    }
+
+    /// [`Space::forget_grants`], with `grants` held or the gate alone.
+    pub(crate) fn drop_grants(&self, range: &Range<u64>) {
         self.for_blocks(range, |block, pages| {
             let mut state = block.state.lock();
             let gone = state.granted & pages;
@@ -138,46 +162,72 @@ impl Space {
         self.shared.budget.change_granted(-(pages as i64));
     }
 
-    /// Calls in all grants. `false` if there was none.
+    /// Calls in all grants. `false` if there was none, or none could be.
     pub fn call_in(&self) -> bool {
-        if self.granted_pages() == 0 {
-            return false;
-        }
-        let _grants = self.grants.lock();
-        for _ in 0..TRIES {
+        self.call_in_with(self.grants.lock())
+    }
+
+    fn call_in_with(&self, grants: MutexGuard<'_, ()>) -> bool {
+        let mut managed = Vec::new();
+        let mut tries = TRIES;
+        loop {
             let granted = self.granted_ranges();
             if granted.is_empty() {
                 break;
             }
-            let Ok(maps) = process::maps(self.pid) else { break };
+            if tries == 0 || self.is_dead() {
+                // What cannot be managed is counted with the rest of the tree.
+                granted.iter().for_each(|range| self.drop_grants(range));
+                self.missed.store(true, Relaxed);
+                break;
+            }
+            tries -= 1;
+            let maps = match process::maps(self.pid) {
+                Ok(maps) => maps,
+                Err(error) => {
+                    tracing::warn!(pid = self.pid, %error, "what it has mapped cannot be read: grants stay");
+                    return false;
+                }
+            };
             let there: Vec<_> = maps.iter().filter(|map| map.is_manageable()).map(|map| &map.range).collect();
-            for range in granted {
-                self.call_in_range(&range, &there);
+            for range in &granted {
+                self.call_in_range(range, &there, &mut managed);
             }
         }
-        // What cannot be managed is counted with the rest of the tree.
-        for range in self.granted_ranges() {
-            self.forget_grants(&range);
-        }
-        true
+        drop(grants);
+        // A fault in what is registered gets no huge page, but the kernel would clear one first. A stub that does not answer is not
+        // asked again.
+        let _ = managed.iter().all(|range| self.advise_huge(range, false));
+        !managed.is_empty() || tries < TRIES
     }
 
-    fn call_in_range(&self, range: &Range<u64>, there: &[&Range<u64>]) {
+    fn call_in_range(&self, range: &Range<u64>, there: &[&Range<u64>], managed: &mut Vec<Range<u64>>) {
         let mut at = range.start;
+        let miss = |gap: Range<u64>| {
+            if !gap.is_empty() {
+                self.drop_grants(&gap);
+                // Unmapped since, or about to be mapped: then somebody has to look.
+                self.missed.store(true, Relaxed);
+            }
+        };
         for map in there {
             let part = range.start.max(map.start)..range.end.min(map.end);
             if part.is_empty() {
                 continue;
             }
-            self.forget_grants(&(at..part.start));
+            miss(at..part.start);
             at = part.end;
-            match self.manage(part.clone()) {
-                // A fault in what is registered gets no huge page, but the kernel would clear one first.
-                Ok(()) => self.advise_huge(&part, false),
+            match self.manage_locked(part.clone()) {
+                Ok(()) => managed.push(part),
                 Err(error) => tracing::debug!(?part, %error, "a grant cannot be managed"),
             }
         }
-        self.forget_grants(&(at..range.end));
+        miss(at..range.end);
+    }
+
+    /// Whether something was granted that was not there when it was called in, since this was asked last.
+    pub fn take_missed(&self) -> bool {
+        self.missed.load(Relaxed) && self.missed.swap(false, Relaxed)
     }
 
     fn granted_ranges(&self) -> Vec<Range<u64>> {
@@ -196,23 +246,23 @@ impl Space {
         ranges
     }
 
-    /// Asks for huge pages in `range`, or against them, if any would fit; a hint.
-    fn advise_huge(&self, range: &Range<u64>, wanted: bool) {
+    /// Asks for huge pages in `range`, or against them, if any would fit; a hint. `false` if the stub does not answer.
+    fn advise_huge(&self, range: &Range<u64>, wanted: bool) -> bool {
         let advice = if wanted { call::HUGEPAGE } else { call::NOHUGEPAGE };
-        if let Some(link) = self.link()
-            && holds_huge_page(range)
-        {
-            let args = [range.start, range.end - range.start, advice, 0, 0, 0];
-            let _ = link.syscall_within(HINT_WITHIN, call::MADVISE, args);
-        }
+        let Some(link) = self.link().filter(|_| holds_huge_page(range)) else { return true };
+        let args = [range.start, range.end - range.start, advice, 0, 0, 0];
+        let asked = link.syscall_within(HINT_WITHIN, call::MADVISE, args);
+        !asked.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
     }
 }
 
 impl Shared {
-    /// Calls in the grants of all spaces. `false` if there was none.
+    /// Calls in the grants of all spaces but those at which somebody else is. `false` if there was none.
     pub(crate) fn call_in_grants(&self) -> bool {
         let spaces = self.spaces_where(|space| space.granted_pages() > 0);
-        let any = spaces.iter().filter(|space| space.call_in()).count() > 0;
+        let called =
+            |space: &&Arc<Space>| space.grants.try_lock().is_some_and(|grants| space.call_in_with(grants));
+        let any = spaces.iter().filter(called).count() > 0;
         if any {
             self.room_came();
         }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, EngineError, OwnerBlock};
 use vswap_sys::poll::{Epoll, Event, allowed_cpus, bind_to_cpu};
+use vswap_sys::process::{nice, set_nice};
 
 /// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
@@ -116,6 +117,8 @@ pub(crate) struct Shared {
     next_id: AtomicU64,
     /// Faults waiting for room.
     pub parked: AtomicU64,
+    /// Nice value of the pager's threads: that of whoever made it.
+    nice: i32,
     /// Pages staged.
     pub staged: AtomicU64,
     /// The kernel gives huge pages to whoever does not ask against them.
@@ -370,6 +373,7 @@ impl Pager {
             spaces: RwLock::default(),
             next_id: AtomicU64::new(1),
             parked: AtomicU64::new(0),
+            nice: nice(),
             staged: AtomicU64::new(0),
             always_huge: vswap_sys::mapping::huge_pages_unasked(),
             disk_full: AtomicBool::new(false),
@@ -391,10 +395,14 @@ impl Pager {
             let name = ["fault", "quick", "evict", "keeper"][role];
             let name = if role < 3 { format!("{name}-{cpu}") } else { name.to_owned() };
             let shared = Arc::clone(&self.shared);
-            let life = move || match role {
-                0 | 1 => handler::run(&shared, index, cpu, role == 1),
-                2 => shared.evictor(index, cpu),
-                _ => shared.keeper(),
+            let life = move || {
+                // Whoever starts it may be in more of a hurry.
+                set_nice(shared.nice);
+                match role {
+                    0 | 1 => handler::run(&shared, index, cpu, role == 1),
+                    2 => shared.evictor(index, cpu),
+                    _ => shared.keeper(),
+                }
             };
             threads.push(std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(life)?);
         }

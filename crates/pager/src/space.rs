@@ -59,6 +59,8 @@ pub struct Space {
     pub(crate) grants: Mutex<()>,
     /// Pages granted.
     pub(crate) granted: AtomicU64,
+    /// Something that was granted was not there when it was called in; it may be there later.
+    pub(crate) missed: AtomicBool,
     /// Holders that want no eviction here.
     pub(crate) holds: AtomicU32,
     /// Program gone or replaced.
@@ -87,6 +89,7 @@ impl Space {
             listeners: Listeners::default(),
             grants: Mutex::new(()),
             granted: AtomicU64::new(0),
+            missed: AtomicBool::new(false),
             holds: AtomicU32::new(0),
             dead: AtomicBool::new(false),
             present: AtomicU64::new(0),
@@ -147,21 +150,50 @@ impl Space {
     /// # Panics
     /// If the range is not of whole pages.
     pub fn manage(&self, range: Range<u64>) -> io::Result<()> {
+        let _grants = self.grants.lock();
+        self.manage_locked(range)
+    }
+
+    /// [`Space::manage`], with `grants` held.
+    ///
+    /// The page map is read while the program runs. What an event says of a page meanwhile counts more than the map, which may
+    /// still show a page that a discard is about to take: so pages *join* before they are registered, and events are
+    /// noted in them. Those that were managed under another mapping, whose unmap is not applied yet, join after it is; nobody
+    /// knows the new mapping then.
+    pub(crate) fn manage_locked(&self, range: Range<u64>) -> io::Result<()> {
         assert!(range.start.is_multiple_of(PAGE_BYTES) && range.end.is_multiple_of(PAGE_BYTES));
         if range.is_empty() {
             return Ok(());
         }
         tracing::debug!(pid = self.pid, start = range.start, end = range.end, "manage");
         self.make_blocks(&range)?;
-        self.uffd.register(range.start, range.end - range.start, true)?;
-        self.settle(range.start)?;
-        let mut present = Vec::new();
-        self.pagemap.present(range.clone(), |run| present.push(run))?;
+        let mut joined = BTreeMap::new();
+        let mut join = |block: &Arc<Block>, pages: Bitmap512| {
+            let mut state = block.state.lock();
+            let already = joined.entry(block.base).or_insert(Bitmap512::EMPTY);
+            let pages = pages.and_not(&(state.mapped | *already));
+            *already |= pages;
+            state.joining |= pages;
+            state.untouched |= pages;
+        };
+        self.for_blocks(&range, &mut join);
+        let present = self.register_and_look(&range, &mut join).inspect_err(|_| {
+            self.for_blocks(&range, |block, pages| {
+                let mut state = block.state.lock();
+                state.joining = state.joining.and_not(&pages);
+                state.untouched = state.untouched.and_not(&pages);
+            });
+            if self.is_unknown(&range) {
+                // Registered and not managed, its faults would be nobody's.
+                let _ = self.uffd.unregister(range.start, range.end - range.start);
+            }
+        })?;
         let _gate = self.gate.read();
         for run in present {
             self.for_blocks(&run, |block, pages| {
                 let mut state = block.state.lock();
-                let fresh = pages.and_not(&(state.resident | state.staged | state.busy | state.mapped));
+                let fresh = pages & state.joining & state.untouched;
+                let fresh = fresh.and_not(&(state.resident | state.staged | state.busy));
                 state.resident |= fresh;
                 state.young |= fresh;
                 self.charge_forced(fresh.and_not(&state.granted).count());
@@ -172,13 +204,30 @@ impl Space {
             let mut state = block.state.lock();
             let granted = state.granted & pages;
             state.granted = state.granted.and_not(&granted);
-            state.mapped |= pages;
+            let joined = state.joining & pages;
+            state.mapped |= joined;
+            state.joining = state.joining.and_not(&pages);
+            state.untouched = state.untouched.and_not(&pages);
             let untouched = granted.and_not(&state.resident).count();
             drop(state);
             self.uncharge(untouched);
             self.ungranted(granted.count());
         });
         Ok(())
+    }
+
+    /// Registers `range`, waits for what is unread, has those pages join that could not before, and finds what is there.
+    fn register_and_look(
+        &self,
+        range: &Range<u64>,
+        join: impl FnMut(&Arc<Block>, Bitmap512),
+    ) -> io::Result<Vec<Range<u64>>> {
+        self.uffd.register(range.start, range.end - range.start, true)?;
+        self.settle(range.start)?;
+        self.for_blocks(range, join);
+        let mut present = Vec::new();
+        self.pagemap.present(range.clone(), |run| present.push(run))?;
+        Ok(present)
     }
 
     pub(crate) fn make_blocks(&self, range: &Range<u64>) -> io::Result<()> {
@@ -199,6 +248,9 @@ impl Space {
 
     /// Calls `visit` with each existing block of `range` and the pages of the range in it.
     pub(crate) fn for_blocks(&self, range: &Range<u64>, mut visit: impl FnMut(&Arc<Block>, Bitmap512)) {
+        if range.start >= range.end {
+            return;
+        }
         let (first, last) = (range.start / BLOCK_BYTES, range.end.div_ceil(BLOCK_BYTES));
         for (_, block) in self.blocks.read().range(first..last) {
             let start = range.start.max(block.base);
@@ -215,10 +267,19 @@ impl Space {
     /// To protect is harmless: at worst a dirty page gets a fault at its next write that finds nothing to do. To lift
     /// protection would let a clean page be written behind our back.
     fn settle(&self, probe: u64) -> io::Result<()> {
-        for _ in 0..100_000 {
+        // A large unmap counts as such a call for all of its time.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let mut tries = 0;
+        while std::time::Instant::now() < deadline {
             self.drain();
+            tries += 1;
             match self.uffd.protect(probe, PAGE_BYTES, true) {
-                Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) => std::thread::yield_now(),
+                Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) && tries < 1000 => {
+                    std::thread::yield_now();
+                }
+                Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) => {
+                    std::thread::sleep(std::time::Duration::from_micros(100));
+                }
                 Err(error) if error.raw_os_error() == Some(libc_errno::ESRCH) => return Err(error),
                 _ => return Ok(()),
             }
@@ -278,6 +339,7 @@ impl Space {
             let mut state = block.state.lock();
             let freed = state.discard(&self.shared.engine, pages);
             state.mapped = state.mapped.and_not(&pages);
+            state.joining = state.joining.and_not(&pages);
             state.pinned = state.pinned.and_not(&pages);
             self.uncharge(freed);
         });
@@ -290,6 +352,7 @@ impl Space {
             tracing::error!(from, to, len, "no memory to follow an mremap");
         }
         self.unmap(to..to + len);
+        self.drop_grants(&(to..to + len));
         let mut scratch = self.shared.engine.scratch();
         for offset in (0..len).step_by(PAGE_BYTES as usize) {
             let (Some(old), Some(new)) = (self.block(from + offset), self.block(to + offset)) else {
@@ -374,9 +437,11 @@ impl Space {
 
     /// Waits until no eviction is in flight whose pages the program has unmapped meanwhile, so that a new mapping at
     /// these addresses cannot be mistaken for the old one. Call before a new mapping is let happen.
-    pub fn barrier_for_mapping(&self) {
+    pub fn barrier_for_mapping(self: &Arc<Self>) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while self.windows.lock().flying() > 0 && !self.is_dead() && std::time::Instant::now() < deadline {
+            // Evictors that are not wanted any more leave what was answered late.
+            self.shared.collect_late(self);
             std::thread::yield_now();
         }
     }

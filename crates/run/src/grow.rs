@@ -161,10 +161,16 @@ impl Call<'_> {
         }
     }
 
-    fn take_what_is_mapped(&self, managed: &Managed, whole: Range<u64>) {
+    /// The manageable parts of `whole`.
+    fn mapped_within(&self, managed: &Managed, whole: &Range<u64>) -> Vec<Range<u64>> {
         let ranges = manageable_ranges(managed.space.pid(), &managed.own()).unwrap_or_default();
-        for range in ranges.into_iter().filter(|r| r.start < whole.end && whole.start < r.end) {
-            self.take(managed, range.start.max(whole.start)..range.end.min(whole.end), true);
+        let clipped = ranges.into_iter().map(|range| range.start.max(whole.start)..range.end.min(whole.end));
+        clipped.filter(|range| !range.is_empty()).collect()
+    }
+
+    fn take_what_is_mapped(&self, managed: &Managed, whole: Range<u64>) {
+        for range in self.mapped_within(managed, &whole) {
+            self.take(managed, range, true);
         }
     }
 
@@ -197,6 +203,7 @@ impl Call<'_> {
         // A grant needs nothing of the stub. Should the kernel refuse to move the break, what was granted is not there.
         if before != 0
             && wanted > before
+            && managed.space.granted_in(&(pages(before)..pages(wanted))) == 0
             && managed.space.grant(&(pages(before)..pages(wanted))).is_ok_and(|granted| granted)
         {
             self.memory.heap_end.store(wanted, Relaxed);
@@ -224,32 +231,38 @@ impl Call<'_> {
         let Some(managed) = self.memory.managed() else {
             return self.grow_unmanaged(pages(new_len).saturating_sub(pages(old_len)));
         };
+        // What the kernel refuses whatever is there.
+        let Some(end) = old.checked_add(pages(old_len)).filter(|_| old.is_multiple_of(PAGE)) else {
+            return self.proceed();
+        };
+        let from = old..end;
         let _work = self.memory.work.lock();
-        let from = old..old + pages(old_len);
-        // What is granted moves as the kernel pleases. Of all else nothing may be in flight or staged meanwhile.
-        let granted_pages = managed.space.granted_in(&from);
-        let granted = !from.is_empty() && granted_pages * PAGE == from.end - from.start;
-        let _hold = (!granted).then(|| {
-            if granted_pages > 0 {
-                managed.space.call_in();
-            }
-            managed.space.hold()
-        });
         managed.space.barrier_for_mapping();
         if managed.is_left() {
             return self.proceed();
         }
-        if granted {
-            managed.space.forget_grants(&from);
-        }
+        // What is granted moves as the kernel pleases. Of all else nothing may be in flight or staged meanwhile.
+        let granted = managed.space.release_grant(&from);
+        let _hold = (!granted).then(|| {
+            if managed.space.granted_in(&from) > 0 {
+                managed.space.call_in();
+            }
+            let hold = managed.space.hold();
+            managed.space.barrier_for_mapping();
+            hold
+        });
         let args = [old, old_len, new_len, flags, new, self.supervisor.mark];
         let made = self.through_stub(&managed, call::MREMAP, args);
         if let Ok(at) = made {
             self.take_what_is_mapped(&managed, at as u64..at as u64 + pages(new_len));
         }
-        if made.is_err() && granted || flags & MREMAP_DONTUNMAP != 0 {
-            // The old addresses stay mapped; empty, if it moved.
+        if granted && (made.is_err() || flags & MREMAP_DONTUNMAP != 0) {
             self.take_what_is_mapped(&managed, from);
+        } else if flags & MREMAP_DONTUNMAP != 0 && made.is_ok() {
+            // The old addresses stay mapped and registered, empty.
+            for range in self.mapped_within(&managed, &from) {
+                self.manage(&managed, range);
+            }
         }
         self.answer_with(made);
     }

@@ -72,15 +72,16 @@ impl Sampler {
         let memory = process.memory();
         let Ok(status) = process::status(process.pid) else { return (0, 0) };
         if let Some(managed) = memory.managed() {
-            if memory.unseen.load(Relaxed) > 0
+            if (memory.unseen.load(Relaxed) > 0 || managed.space.take_missed())
                 && let Some(_work) = memory.work.try_lock()
             {
                 let _ = managed.look(&memory);
             }
             let granted = managed.space.granted_pages() * 4096;
             let known = (managed.space.present_pages() * 4096).saturating_sub(granted);
-            let beyond = (status.anonymous + status.shared_memory).saturating_sub(known);
-            return (beyond.saturating_sub(granted), granted.saturating_sub(beyond));
+            let beyond = status.anonymous.saturating_sub(known);
+            let unmanaged = beyond.saturating_sub(granted) + status.shared_memory;
+            return (unmanaged, granted.saturating_sub(beyond));
         }
         self.watch_growth(process, &memory, status.anonymous);
         let plain = status.anonymous + status.shared_memory;

@@ -104,7 +104,9 @@ impl MapEntry {
 /// # Errors
 /// What reading it says; `InvalidData` for a line that is not one.
 pub fn maps(pid: i32) -> io::Result<Vec<MapEntry>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    // Names of files may be any bytes.
+    let text = fs::read(format!("/proc/{pid}/maps"))?;
+    let text = String::from_utf8_lossy(&text);
     text.lines().map(|line| parse_map(line).ok_or_else(|| io::ErrorKind::InvalidData.into())).collect()
 }
 
@@ -371,10 +373,21 @@ pub fn adopt_orphans() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
+/// The calling thread's nice value.
+pub fn nice() -> i32 {
+    // SAFETY: no pointers. On Linux "process 0" is the calling thread.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Gives the calling thread a nice value; a hint, as a lower one is not for everybody.
+pub fn set_nice(value: i32) {
+    // SAFETY: no pointers.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) };
+}
+
 /// Has the calling thread run before others as soon as it is woken, where the user may ask for that.
 pub fn hurry() {
-    // SAFETY: no pointers. On Linux "process 0" is the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+    set_nice(-20);
 }
 
 /// No core file from this process.

@@ -16,7 +16,7 @@ pub(super) fn check(checks: &mut Vec<Check>, wanted: Option<&Path>) {
         Some(dir) => place::check(dir).map(|()| dir.to_owned()),
         None => place::default_dir(),
     };
-    let made = dir.and_then(|dir| DirectFile::create(&dir).map(|file| (dir, file)));
+    let made = dir.and_then(|dir| DirectFile::create_tried(&dir).map(|file| (dir, file)));
     let (dir, file) = match made {
         Ok(made) => made,
         Err(error) => return checks.push(no_place(&error, wanted.is_some())),

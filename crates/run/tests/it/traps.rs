@@ -232,7 +232,7 @@ fn what_fits_is_left_to_the_kernel_until_room_is_short() {
     check_grants(
         "grants",
         "int main(int n,char**v){ int m=n>1; char*a=area(8*MIB); char*p=area(24*MIB); fill(p,24*MIB,1); char*q=area(16*MIB); fill(q,8*MIB,2);
-          if(m&&(registered(p)!=0||registered(q)!=0)) return 2; if(m&&!huge(q)) return 6;
+          if(m&&(registered(p)!=0||registered(q)!=0)) return 2; for(int k=0;m&&k<8&&!huge(q);k++) { q=area(16*MIB); fill(q,8*MIB,2); munmap(q,16*MIB); q=area(16*MIB); fill(q,8*MIB,2); } if(m&&!huge(q)) return 6;
           fill(a,8*MIB,3); press(); if(m&&(registered(p)!=1||registered(q)!=1)) return 3;
           if(wrong(p,24*MIB,1)||wrong(q,8*MIB,2)||wrong(a,8*MIB,3)) return 4; for(size_t i=8*MIB;i<16*MIB;i+=512) if(q[i]) return 5; return 0; }",
     );
@@ -262,6 +262,42 @@ fn a_child_forked_while_its_parent_has_grants_is_made_from_what_is_not_known() {
           for(int k=0;k<4;k++){ pid_t c=fork(); if(!c){ if(wrong(p,20*MIB,1)) _exit(1); for(size_t i=20*MIB;i<40*MIB;i+=512) if(p[i]) _exit(2); fill(p,40*MIB,9); press(); _exit(wrong(p,40*MIB,9)!=0);} 
             char*q=area(2*MIB); fill(q,2*MIB,k); int st=status_of(c); if(st||wrong(q,2*MIB,k)) return 3; } 
           press(); return wrong(p,20*MIB,1)!=0; }",
+    );
+}
+
+#[test]
+fn an_mremap_that_the_kernel_refuses_ends_the_run() {
+    check_grants(
+        "grants_mremap",
+        "int main(int n,char**v){ char*p=area(24*MIB); fill(p,24*MIB,1); if(n>1&&registered(p)!=0) return 2;
+          if(mremap((void*)-4096ul,8192,16384,MREMAP_MAYMOVE)!=MAP_FAILED) return 3; if(mremap(p+1,8192,16384,MREMAP_MAYMOVE)!=MAP_FAILED) return 4;
+          if(mremap(p,-4096ul,8192,MREMAP_MAYMOVE)!=MAP_FAILED) return 5; if(mremap(p,8192,-8192ul,MREMAP_MAYMOVE)!=MAP_FAILED) return 6;
+          if(brk((void*)-4096ul)==0) return 8; char*h=sbrk(2*MIB); if(h==(void*)-1) return 9; fill(h,2*MIB,2);
+          press(); return wrong(p,24*MIB,1)||wrong(h,2*MIB,2)?7:0; }",
+    );
+}
+
+/// What `MREMAP_DONTUNMAP` leaves behind is registered as before: granted, its faults would be nobody's.
+#[test]
+fn memory_that_mremap_leaves_behind_while_there_is_room_hangs_its_reader() {
+    check_grants(
+        "grants_dontunmap",
+        "int main(int n,char**v){ alarm(30); area(24*MIB); char*p=mmap(0,8*MIB,3,MAP_PRIVATE|MAP_ANONYMOUS|MAP_NORESERVE,-1,0); fill(p,8*MIB,1);
+          if(n>1&&registered(p)!=1) return 2; char*q=mremap(p,8*MIB,8*MIB,MREMAP_MAYMOVE|4,0); if(q==MAP_FAILED||wrong(q,8*MIB,1)) return 3;
+          for(size_t i=0;i<8*MIB;i+=4096) if(p[i]) return 4; fill(p,8*MIB,2); press(); return wrong(p,8*MIB,2)||wrong(q,8*MIB,1); }",
+    );
+}
+
+/// The page map shows a page that a discard takes a moment later; taken for resident, its next reader got SIGBUS.
+#[test]
+fn a_discard_while_grants_are_called_in_is_overlooked() {
+    check_grants(
+        "grants_discard",
+        "static char*p; static volatile int stop; static size_t n=40*MIB; static void*t(void*x){ unsigned r=(unsigned long)x; while(!stop){ r=r*1664525+1013904223; size_t at=(r>>8)%(n/4096-64)*4096; 
+            char*q=p+at; if((r>>3)&1){ madvise(q,64*4096,MADV_DONTNEED); } else for(int i=0;i<64;i++) { volatile char*c=q+i*4096; char v=*c; if(v&&v!=7) _exit(9); *c=7; } } return 0; }
+          int main(int c,char**v){ for(int round=0;round<6;round++){ stop=0; p=area(n); memset(p,7,n); pthread_t a,b; pthread_create(&a,0,t,(void*)(1ul+round)); pthread_create(&b,0,t,(void*)(99ul+round));
+            char*m=area(64*MIB); for(size_t i=0;i<64*MIB;i+=4096) m[i]=1; stop=1; pthread_join(a,0); pthread_join(b,0);
+            for(size_t i=0;i<n;i+=4096) if(p[i]!=0&&p[i]!=7) return 2; munmap(m,64*MIB); munmap(p,n); } return 0; }",
     );
 }
 

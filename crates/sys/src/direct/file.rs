@@ -37,6 +37,17 @@ impl DirectFile {
         }
     }
 
+    /// As [`create`](Self::create), and what is written there comes back. [`create`](Self::create) takes the file system's word for
+    /// that where it gives it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_tried(dir: &Path) -> Result<Self, PlaceError> {
+        let file = Self::create(dir)?;
+        file.probe().map_err(|e| PlaceError::io(dir, "make and write a file in", e))?;
+        Ok(file)
+    }
+
     /// As [`create`](Self::create), through the page cache in any case: what is done where `O_DIRECT`
     /// is refused.
     ///
