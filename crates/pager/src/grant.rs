@@ -60,8 +60,13 @@ impl Space {
     /// # Panics
     /// If the range is not of whole pages.
     pub fn cover(self: &Arc<Self>, range: Range<u64>, huge: bool) -> io::Result<()> {
-        let granted = self.granted_in(&range);
-        if granted * PAGE_BYTES == range.end - range.start {
+        let (mut granted, mut mapped) = (0, 0);
+        self.for_blocks(&range, |block, pages| {
+            let state = block.state.lock();
+            granted += (state.granted & pages).count() as u64;
+            mapped += (state.mapped & pages).count() as u64;
+        });
+        if (granted + mapped) * PAGE_BYTES == range.end - range.start {
             Ok(())
         } else if granted == 0 && self.is_unknown(&range) {
             self.take(range, huge)
