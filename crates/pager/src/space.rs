@@ -167,6 +167,9 @@ impl Space {
         }
         tracing::debug!(pid = self.pid, start = range.start, end = range.end, "manage");
         self.make_blocks(&range)?;
+        // A call returns when its events are read. One that is read and not applied yet would be taken for one of this mapping: an
+        // mremap's unmap of addresses that its remap has made unmanaged before.
+        drop(self.gate.read());
         let mut joined = BTreeMap::new();
         let mut join = |block: &Arc<Block>, pages: Bitmap512| {
             let mut state = block.state.lock();
