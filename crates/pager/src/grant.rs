@@ -7,7 +7,7 @@
 //! The kernel tells nothing of what becomes of a range that is not registered. A grant that was unmapped stays charged
 //! until it is called in or its addresses are mapped anew; what is there now, not what was granted, is then managed.
 
-use crate::block::PAGE_BYTES;
+use crate::block::{BLOCK_BYTES, PAGE_BYTES};
 use crate::pager::Shared;
 use crate::space::Space;
 use parking_lot::MutexGuard;
@@ -19,15 +19,14 @@ use std::time::Duration;
 use vswap_core::{Bitmap512, PageIndex};
 use vswap_sys::{call, process};
 
-/// Bytes of a huge page.
-const HUGE: u64 = 2 << 20;
 /// Times that the maps are read again because they changed meanwhile.
 const TRIES: u32 = 3;
 /// How long to wait for a hint to be taken.
 const HINT_WITHIN: Duration = Duration::from_millis(20);
 
 fn holds_huge_page(range: &Range<u64>) -> bool {
-    range.start.next_multiple_of(HUGE).saturating_add(HUGE) <= range.end
+    // One is as large as a block.
+    range.start.next_multiple_of(BLOCK_BYTES).saturating_add(BLOCK_BYTES) <= range.end
 }
 
 impl Space {

@@ -237,20 +237,18 @@ impl Call<'_> {
         };
         let from = old..end;
         let _work = self.memory.work.lock();
+        // Nothing may be in flight or staged while pages change their addresses: neither what moves, nor what was where it
+        // moves to.
+        let _hold = managed.space.hold();
         managed.space.barrier_for_mapping();
         if managed.is_left() {
             return self.proceed();
         }
-        // What is granted moves as the kernel pleases. Of all else nothing may be in flight or staged meanwhile.
+        // What is granted moves as the kernel pleases.
         let granted = managed.space.release_grant(&from);
-        let _hold = (!granted).then(|| {
-            if managed.space.granted_in(&from) > 0 {
-                managed.space.call_in();
-            }
-            let hold = managed.space.hold();
-            managed.space.barrier_for_mapping();
-            hold
-        });
+        if !granted && managed.space.granted_in(&from) > 0 {
+            managed.space.call_in();
+        }
         let args = [old, old_len, new_len, flags, new, self.supervisor.mark];
         let made = self.through_stub(&managed, call::MREMAP, args);
         if let Ok(at) = made {
