@@ -7,11 +7,14 @@
 //! - `resident ∩ backed` is *resident clean* and write-protected; `resident \ backed` is *resident dirty*;
 //! - `flight ⊆ resident`, and `flight` or `staged` is not empty only while `window` names a staging window;
 //! - `storing` and `loading` pages' slots belong to whoever set the bit: nobody else stores to them or releases them;
+//! - `cow ⊆ resident`: shared with other owners since a fork, as `sharing` counts, and write-protected;
 //! - `granted` and `joining` are disjoint from `mapped`; `untouched ⊆ joining`; no page of any other set is outside of `mapped`;
-//! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`.
+//! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`, a page that owners share once for all of them.
 
 use crate::heat::Heat;
+use crate::sharing::Sharing;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use vswap_core::{Bitmap512, PageIndex};
 use vswap_engine::{Engine, OwnerBlock};
 
@@ -44,6 +47,10 @@ pub struct BlockState {
     pub untouched: Bitmap512,
     /// Pages in the program's page table.
     pub resident: Bitmap512,
+    /// Resident pages that other owners may have too, since a fork.
+    pub cow: Bitmap512,
+    /// How many have each of those.
+    pub sharing: Option<Arc<Sharing>>,
     /// Pages whose slot holds their bytes.
     pub backed: Bitmap512,
     /// Pages that a handler is installing.
@@ -89,6 +96,8 @@ impl Block {
                 joining: none,
                 untouched: none,
                 resident: none,
+                cow: none,
+                sharing: None,
                 backed: none,
                 busy: none,
                 loading: none,
@@ -115,7 +124,7 @@ impl Block {
 }
 
 impl BlockState {
-    /// Pages charged to the budget.
+    /// Pages charged to the budget, those that others share included.
     pub fn charged(&self) -> usize {
         (self.resident | self.staged | self.busy | self.granted).count()
     }
@@ -140,9 +149,11 @@ impl BlockState {
         self.backed.clear(page);
     }
 
-    /// `pages` were discarded or unmapped by the program. Returns how many are charged no more.
-    pub fn discard(&mut self, engine: &Engine, pages: Bitmap512) -> usize {
+    /// `pages` were discarded or unmapped by the program. Returns how many it had in memory, and how many of these
+    /// others still have.
+    pub fn discard(&mut self, engine: &Engine, pages: Bitmap512) -> (usize, usize) {
         let freed = (self.resident | self.staged) & pages;
+        let others = self.leave(&pages);
         for page in (pages & (self.backed | self.loading)).iter() {
             self.forget_backing(engine, page);
         }
@@ -151,7 +162,7 @@ impl BlockState {
         self.flight = self.flight.and_not(&pages);
         self.stuck = self.stuck.and_not(&pages);
         self.untouched = self.untouched.and_not(&pages);
-        freed.count()
+        (freed.count(), others)
     }
 
     /// Whether a fault at `page` goes on where the last one ended: no page between them was missing.
@@ -163,9 +174,13 @@ impl BlockState {
 
     /// The pages to move out at this pass of the clock hand, at most `most`; ages the others.
     ///
-    /// Pages installed since the last pass and hot ones are spared once, unless `force`.
-    pub fn choose_victims(&mut self, most: usize, force: bool) -> Bitmap512 {
-        let fixed = self.pinned | self.stuck | self.flight;
+    /// Pages installed since the last pass and hot ones are spared once, unless `force`; with `spare_shared`, those that others
+    /// have too.
+    pub fn choose_victims(&mut self, most: usize, force: bool, spare_shared: bool) -> Bitmap512 {
+        let mut fixed = self.pinned | self.stuck | self.flight;
+        if spare_shared && !self.cow.is_empty() {
+            fixed |= self.cow.and_not(&self.alone());
+        }
         let candidates = self.resident.and_not(&fixed);
         let spared = if force { Bitmap512::EMPTY } else { self.young | self.heat.hot() };
         let mut victims = candidates.and_not(&spared);
@@ -189,6 +204,10 @@ impl BlockState {
         assert!(self.flight.and_not(&self.resident).is_empty(), "flight but not resident");
         assert!(self.window.is_some() || (self.flight | self.staged).is_empty(), "staged nowhere");
         assert!(self.loading.and_not(&self.busy).is_empty(), "loading but not busy");
+        assert!(self.cow.and_not(&self.resident).is_empty(), "shared but not resident");
+        assert!(self.cow.is_empty() || self.sharing.is_some(), "shared with nobody");
+        assert!((self.mapped & (self.granted | self.joining)).is_empty(), "managed and granted or joining");
+        assert!(self.untouched.and_not(&self.joining).is_empty(), "untouched but not joining");
     }
 }
 
@@ -224,13 +243,13 @@ mod tests {
         state.heat.come_back(page(2), true);
         state.pinned.set(page(3));
         let taken = |state: &mut BlockState| {
-            state.choose_victims(512, false).iter().map(|p| p.get()).collect::<Vec<_>>()
+            state.choose_victims(512, false, true).iter().map(|p| p.get()).collect::<Vec<_>>()
         };
         assert_eq!(taken(&mut state), [0]);
         assert_eq!(taken(&mut state), [0, 1]);
         assert_eq!(taken(&mut state), [0, 1]);
         assert_eq!(taken(&mut state), [0, 1, 2]);
-        assert_eq!(state.choose_victims(1, true).count(), 1);
+        assert_eq!(state.choose_victims(1, true, true).count(), 1);
         state.check();
         state.owner.take().unwrap().dispose(&engine);
     }
@@ -262,7 +281,7 @@ mod tests {
         state.busy.set(page(1));
         state.loading.set(page(1));
         assert_eq!(state.charged(), 2);
-        assert_eq!(state.discard(&engine, Bitmap512::from_range(page(0), 3)), 1);
+        assert_eq!(state.discard(&engine, Bitmap512::from_range(page(0), 3)), (1, 0));
         state.check();
         assert!(state.backed.is_empty() && state.cancelled.get(page(1)));
         let owner = state.owner.as_ref().unwrap();

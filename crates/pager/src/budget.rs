@@ -114,6 +114,9 @@ impl Budget {
 
     /// Charges `pages` that are there already.
     pub fn force(&self, pages: usize) {
+        if pages == 0 {
+            return;
+        }
         let before = self.charged.fetch_add(pages as u64, Relaxed);
         self.note(before + pages as u64 + self.fixed());
         self.call_if_short();
@@ -146,6 +149,11 @@ impl Budget {
         if refused || self.free() < self.reserve() / 2 {
             self.call_eviction();
         }
+    }
+
+    /// Whether there is so little room that only what makes some is to be done.
+    pub fn is_tight(&self) -> bool {
+        self.free() < self.reserve() / 4
     }
 
     /// Takes `pages` off again.

@@ -42,6 +42,8 @@ pub(crate) enum Effort {
     Any,
     /// Young and hot pages too, and those that could not be moved before.
     Forced,
+    /// Even pages that others share.
+    Desperate,
 }
 
 impl Shared {
@@ -74,10 +76,13 @@ impl Shared {
         let mut state = block.state.lock();
         let mut victims = Bitmap512::EMPTY;
         if state.window.is_none() && state.owner.is_some() {
-            if effort == Effort::Forced {
+            let force = effort >= Effort::Forced;
+            if force {
                 state.stuck = Bitmap512::EMPTY;
             }
-            victims = state.choose_victims(self.batch(), effort == Effort::Forced);
+            // Moved out of one owner, a shared page still is the other's, and takes room in the pool besides.
+            let spare_shared = effort < Effort::Desperate && self.budget.is_tight();
+            victims = state.choose_victims(self.batch(), force, spare_shared);
         }
         let least = if effort == Effort::Plenty { 16 } else { 1 };
         // A hold may have begun since the caller looked; it waits for windows that are taken, so look again.
@@ -150,6 +155,8 @@ impl Shared {
         }
         state.staged |= staged;
         state.resident = state.resident.and_not(&staged);
+        // Moved, they are this owner's alone; mostly the stub's unsharing has told that already.
+        self.budget.force(state.leave(&staged));
         let any = !staged.is_empty();
         if !any {
             state.window = None;
@@ -358,7 +365,8 @@ impl Shared {
         for page in state.staged.iter() {
             let bytes = &mut tools.buffer[0];
             if !space.read_staged(window, page, bytes) {
-                if space.is_dead() {
+                // An exit is seen here before anybody has told.
+                if space.is_dead() || space.uffd.is_gone() {
                     break;
                 }
                 return LetOut::Unreadable;

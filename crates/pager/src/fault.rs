@@ -3,7 +3,7 @@
 //! Every path takes the space's gate for reading, then the block's lock, decides by the sets of [`BlockState`], and
 //! installs under the gate. A load from a backing happens under neither, with the page marked busy.
 
-use crate::block::{Block, BlockState, PAGE_BYTES};
+use crate::block::{BLOCK_BYTES, Block, BlockState, PAGE_BYTES};
 use crate::pager::Shared;
 use crate::space::{Space, libc_errno};
 use crate::stats::FaultKind;
@@ -182,7 +182,7 @@ impl Shared {
         Outcome::Done
     }
 
-    /// The first write to a clean page: its backing is out of date.
+    /// The first write to a clean page, whose backing is out of date then, or to a shared one, of which the kernel makes a copy.
     fn first_write(
         &self,
         space: &Space,
@@ -196,17 +196,16 @@ impl Shared {
             hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
-        let ahead = if state.next_write as usize == page.get() { WRITE_AHEAD } else { 1 };
-        let clean = state.resident & state.backed;
-        let count = run_length(&clean, page, ahead);
-        state.next_write = (page.get() + count) as u16;
-        for page in Bitmap512::from_range(page, count).iter() {
+        let Some(run) = self.take_for_write(&mut state, page) else { return Outcome::NoRoom };
+        let (first, count) = (run.start, run.len());
+        for page in Bitmap512::from_range(PageIndex::of_addr(first as u64 * PAGE_BYTES), count).iter() {
             if state.backed.get(page) {
                 state.release_slot(&self.engine, page);
             }
         }
+        let start = (fault.address & !(BLOCK_BYTES - 1)) + first as u64 * PAGE_BYTES;
         // Under the block's lock, so that nobody makes the pages clean again in between.
-        let mut lifted = space.uffd.lift(fault.address, count as u64 * PAGE_BYTES, true);
+        let mut lifted = space.uffd.lift(start, count as u64 * PAGE_BYTES, true);
         if count > 1 && lifted.as_ref().is_err_and(|error| error.raw_os_error() != Some(libc_errno::EAGAIN)) {
             // The run crosses mappings. The others are dirty and still protected: their next write comes here again.
             lifted = space.uffd.lift(fault.address, PAGE_BYTES, true);
@@ -220,10 +219,41 @@ impl Shared {
                 Outcome::Done
             }
             Ok(()) => {
-                hands.owe(fault.address, count as u64 * PAGE_BYTES);
+                hands.owe(start, count as u64 * PAGE_BYTES);
                 Outcome::Done
             }
         }
+    }
+
+    /// Leaves a protected page to its writer, and those around it that will be written too: charges the copies that the kernel
+    /// will make of those that others share. `None` if there is no room for that.
+    fn take_for_write(&self, state: &mut BlockState, page: PageIndex) -> Option<Range<usize>> {
+        let at = page.get();
+        let shut = state.resident & (state.backed | state.cow);
+        let alone = if state.cow.get(page) { state.alone().and_not(&state.backed) } else { Bitmap512::EMPTY };
+        // Nobody else has it any more: one fault for all such pages.
+        let run = if alone.get(page) {
+            run_around(&alone, page)
+        } else if state.flight.get(page) {
+            // The stub makes the pages that it is to move its program's own; their copies leave memory soon.
+            at..at + run_length(&(shut & state.flight), page, PAGES_PER_CLUSTER)
+        } else {
+            let ahead = if state.next_write as usize == at { WRITE_AHEAD } else { 1 };
+            at..at + run_length(&shut, page, ahead)
+        };
+        let flying = state.flight.get(page);
+        let charge = |others| {
+            if flying {
+                self.budget.force(others);
+            }
+            flying || self.budget.charge(others)
+        };
+        let run = [run, at..at + 1].into_iter().find(|run| {
+            let start = PageIndex::of_addr(run.start as u64 * PAGE_BYTES);
+            state.leave_if(&Bitmap512::from_range(start, run.len()), charge)
+        })?;
+        state.next_write = run.end as u16;
+        Some(run)
     }
 
     /// A page that has no bytes anywhere: zeroes, for it and for untouched pages after it.
@@ -525,6 +555,13 @@ impl Shared {
 /// Charges `wanted` pages, or one if there is no room for all. Returns how many; `None` if there is none even for one.
 fn charge_some(space: &Space, wanted: usize) -> Option<usize> {
     [wanted, 1].into_iter().find(|&count| space.charge(count))
+}
+
+/// The run of set pages that `page` is in.
+fn run_around(set: &Bitmap512, page: PageIndex) -> Range<usize> {
+    let is_set = |at: &usize| PageIndex::new(*at).is_some_and(|page| set.get(page));
+    let start = (0..page.get()).rev().take_while(is_set).last().unwrap_or(page.get());
+    start..page.get() + run_length(set, page, PAGES_PER_CLUSTER)
 }
 
 /// Length of the run of set pages at `page`, at most `most`, at least 1.

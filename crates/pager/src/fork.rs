@@ -1,16 +1,54 @@
 //! Fork: the child's half of an address space.
 //!
 //! The parent is held, so each page is resident or out, nothing in between. Resident pages are shared by the kernel (copy
-//! on write); out pages are shared by the engine, cluster by cluster, by count. A fork drops write protection in
-//! the child, so what is clean there is protected again before it runs.
+//! on write) and counted once (see [`sharing`](crate::sharing)); out pages are shared by the engine, cluster by cluster,
+//! by count. A fork drops write protection in the child, so what is clean or shared there is protected again before it runs.
 
 use crate::block::{BlockState, PAGE_BYTES};
-use crate::space::Space;
+use crate::space::{Hold, Space, pages_of};
 use std::io;
 use std::ops::Range;
 use vswap_core::{Bitmap512, PageIndex};
 
+/// Times that the space is thawed to read an event that keeps its pages from being protected.
+const TRIES: u32 = 10;
+
+impl Hold {
+    /// Freezes the space, with all of its resident pages ready to be shared but those that hold the `len` bytes at `written`:
+    /// a word that the kernel writes while it forks, when nobody answers.
+    ///
+    /// What cannot be protected because the program keeps changing its mappings is charged to both owners.
+    pub fn freeze_to_share(&self, written: u64, len: u64) {
+        let written = pages_of(written, len);
+        for _ in 0..TRIES {
+            self.freeze();
+            if self.space.prepare_to_share() & self.space.unprotect(&written) {
+                break;
+            }
+            self.thaw();
+            self.space.drain();
+        }
+        self.freeze();
+    }
+}
+
 impl Space {
+    /// Write-protects what is resident and counts it as shared, by one owner so far. `false` if an event must be read first.
+    fn prepare_to_share(&self) -> bool {
+        let mut whole = true;
+        self.for_blocks(&(0..u64::MAX), |block, pages| {
+            let mut state = block.state.lock();
+            let fresh = state.prepare_to_share(&pages);
+            // Clean ones are protected already; again does no harm, and makes few calls of many.
+            let shut = fresh | (state.resident & state.backed);
+            if !fresh.is_empty() && self.protect_all(block.base, &shut).is_err() {
+                state.leave(&fresh);
+                whole = false;
+            }
+        });
+        whole
+    }
+
     /// Makes `range` of `child` what it is here.
     pub(crate) fn fork_range(&self, child: &Space, range: &Range<u64>) -> io::Result<()> {
         child.make_blocks(range)?;
@@ -27,12 +65,17 @@ impl Space {
             copy.backed |= state.backed & pages;
             copy.pinned |= state.pinned & pages;
             copy.heat = state.heat;
-            let clean = copy.resident & copy.backed & pages;
-            let resident = (copy.resident & pages).count();
+            for page in (pages & copy.pinned & copy.resident & copy.backed).iter() {
+                // The kernel writes there when nobody can answer, in the child too: never to be protected.
+                copy.release_slot(&self.shared.engine, page);
+            }
+            let shared = state.share_with(&mut copy, &pages);
+            let resident = copy.resident & pages;
+            let protect = (resident & copy.backed) | shared;
             drop(copy);
             drop(state);
-            child.charge_forced(resident);
-            if let Err(error) = child.protect_all(block.base, &clean) {
+            child.charge_shared(resident.count(), shared.count());
+            if let Err(error) = child.protect_all(block.base, &protect) {
                 result = Err(error);
             }
         });

@@ -21,6 +21,7 @@ mod link;
 mod listen;
 mod pager;
 mod share;
+mod sharing;
 mod space;
 mod stats;
 mod window;

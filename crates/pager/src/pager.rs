@@ -124,6 +124,12 @@ pub(crate) struct Shared {
     /// The kernel gives huge pages to whoever does not ask against them.
     pub always_huge: bool,
     disk_full: AtomicBool,
+    /// Evictors find nothing to move out that would make room.
+    starving: AtomicBool,
+    /// The pool cannot be written down to make room for them either.
+    pool_stuck: AtomicBool,
+    /// Pages that left the pool for the disk.
+    written_back: AtomicU64,
     /// When its own memory was counted last, milliseconds of its clock.
     own_sampled: AtomicU64,
     told_full: AtomicBool,
@@ -175,6 +181,7 @@ impl Shared {
         bind_to_cpu(cpu);
         let mut tools = Tools::new(self);
         let mut moved = Instant::now();
+        let mut written_back = 0;
         while !self.stopping() {
             self.sample_own();
             if !self.budget.is_wanted(index) {
@@ -186,6 +193,10 @@ impl Shared {
                 // Evictions in flight, or a hold, may be all that is in the way: only a while without any progress
                 // tells that nothing is left.
                 std::thread::sleep(Duration::from_millis(1));
+                let before = std::mem::replace(&mut written_back, self.written_back.load(Relaxed));
+                if written_back != before {
+                    moved = Instant::now();
+                }
                 if moved.elapsed() > GIVE_UP_AFTER {
                     self.nothing_left();
                 }
@@ -198,8 +209,16 @@ impl Shared {
         if self.call_in_grants() {
             return true;
         }
-        for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced] {
+        for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced, Effort::Desperate] {
+            if effort == Effort::Desperate {
+                // First the pool is to give what it can.
+                self.starving.store(true, Relaxed);
+                if !self.pool_stuck.load(Relaxed) {
+                    return false;
+                }
+            }
             if self.evict_some(tools, effort) {
+                self.starving.store(effort == Effort::Desperate, Relaxed);
                 self.set_over(false);
                 return true;
             }
@@ -253,8 +272,10 @@ impl Shared {
             self.sample_own();
             let surplus = self.pool_surplus(pool);
             // A part at a time: the keeper has others to look after.
-            if surplus == 0 || !self.write_back(ByteCount::new(surplus.min(WRITE_BACK_AT_ONCE)), &mut scratch)
-            {
+            let part = ByteCount::new(surplus.min(WRITE_BACK_AT_ONCE));
+            let written = surplus > 0 && self.write_back(part, &mut scratch);
+            self.pool_stuck.store(self.starving.load(Relaxed) && !written, Relaxed);
+            if !written {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -290,7 +311,8 @@ impl Shared {
     fn pool_surplus(&self, pool: ByteCount) -> u64 {
         let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
         let wanted = self.budget.wanted();
-        let starved = wanted > 0 && self.budget.charged() * 4096 < available / 16;
+        let few = self.budget.charged() * 4096 < available / 16;
+        let starved = wanted > 0 && (few || self.starving.load(Relaxed));
         let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
         pool.get().saturating_sub(self.pool_share()).max(missing)
     }
@@ -301,6 +323,7 @@ impl Shared {
             Ok(report) => {
                 self.disk_full.store(report.disk_full, Relaxed);
                 self.budget.set_pool(self.engine.pool_bytes());
+                self.written_back.fetch_add(report.pages.get(), Relaxed);
                 self.room_came();
                 report.pages.get() > 0
             }
@@ -377,6 +400,9 @@ impl Pager {
             staged: AtomicU64::new(0),
             always_huge: vswap_sys::mapping::huge_pages_unasked(),
             disk_full: AtomicBool::new(false),
+            starving: AtomicBool::new(false),
+            pool_stuck: AtomicBool::new(false),
+            written_back: AtomicU64::new(0),
             own_sampled: AtomicU64::new(0),
             told_full: AtomicBool::new(false),
             started: Instant::now(),
@@ -502,6 +528,7 @@ impl Shared {
             let mut state = block.state.lock();
             if state.busy.is_empty() && state.storing.is_empty() {
                 let (charged, granted) = (state.charged(), state.granted.count());
+                let others = state.leave(&vswap_core::Bitmap512::FULL);
                 state.granted = vswap_core::Bitmap512::EMPTY;
                 state.mapped = vswap_core::Bitmap512::EMPTY;
                 state.resident = vswap_core::Bitmap512::EMPTY;
@@ -512,7 +539,7 @@ impl Shared {
                     owner.dispose(&self.engine);
                 }
                 drop(state);
-                space.uncharge(charged);
+                space.uncharge_shared(charged, others);
                 space.ungranted(granted);
                 return;
             }

@@ -19,6 +19,9 @@ use vswap_sys::pagemap::Pagemap;
 use vswap_sys::procvm;
 use vswap_sys::uffd::{Message, READ_BATCH, Uffd};
 
+/// Times that events are read to make a pinned page writable.
+const UNPROTECT_TRIES: u32 = 1000;
+
 /// Where pages are staged in an address space.
 #[derive(Clone, Copy, Debug)]
 pub struct StagingArea {
@@ -131,12 +134,22 @@ impl Space {
     }
 
     pub(crate) fn charge_forced(&self, pages: usize) {
-        self.shared.budget.force(pages);
+        self.charge_shared(pages, 0);
+    }
+
+    /// `pages` are in memory here now; `others` of them are somewhere else's too and charged there.
+    pub(crate) fn charge_shared(&self, pages: usize, others: usize) {
+        self.shared.budget.force(pages - others);
         self.present.fetch_add(pages as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn uncharge(&self, pages: usize) {
-        self.shared.budget.uncharge(pages);
+        self.uncharge_shared(pages, 0);
+    }
+
+    /// `pages` are in memory here no more; `others` of them are elsewhere.
+    pub(crate) fn uncharge_shared(&self, pages: usize, others: usize) {
+        self.shared.budget.uncharge(pages - others);
         self.present.fetch_sub(pages as u64, Ordering::Relaxed);
     }
 
@@ -332,19 +345,19 @@ impl Space {
 
     fn remove(&self, range: Range<u64>) {
         self.for_blocks(&range, |block, pages| {
-            let freed = block.state.lock().discard(&self.shared.engine, pages);
-            self.uncharge(freed);
+            let (freed, others) = block.state.lock().discard(&self.shared.engine, pages);
+            self.uncharge_shared(freed, others);
         });
     }
 
     fn unmap(&self, range: Range<u64>) {
         self.for_blocks(&range, |block, pages| {
             let mut state = block.state.lock();
-            let freed = state.discard(&self.shared.engine, pages);
+            let (freed, others) = state.discard(&self.shared.engine, pages);
             state.mapped = state.mapped.and_not(&pages);
             state.joining = state.joining.and_not(&pages);
             state.pinned = state.pinned.and_not(&pages);
-            self.uncharge(freed);
+            self.uncharge_shared(freed, others);
         });
     }
 
@@ -377,6 +390,8 @@ impl Space {
         let (resident, pinned) = (state.resident.get(i), state.pinned.get(i));
         let out = state.backed.get(i) && !resident;
         let slot = state.owner.as_ref().and_then(|owner| owner.slot(i)).filter(|_| out);
+        // As if written to: at its new address it is shared with nobody, as far as is known.
+        self.shared.budget.force(state.leave(&Bitmap512::from_range(i, 1)));
         state.resident.clear(i);
         state.mapped.clear(i);
         state.pinned.clear(i);
@@ -412,12 +427,38 @@ impl Space {
         stored
     }
 
-    /// Keeps the pages of `address..address + len` resident from now on, bringing them in first.
+    /// Keeps the pages of `address..address + len` resident and writable from now on, bringing them in first.
     pub fn pin(&self, address: u64, len: u64) {
-        let start = address & !(PAGE_BYTES - 1);
-        let end = (address + len.max(1)).next_multiple_of(PAGE_BYTES);
-        self.for_blocks(&(start..end), |block, pages| block.state.lock().pinned |= pages);
-        self.bring_in(start, end - start);
+        let pages = pages_of(address, len);
+        self.for_blocks(&pages, |block, pages| block.state.lock().pinned |= pages);
+        self.bring_in(pages.start, pages.end - pages.start);
+        for _ in 0..UNPROTECT_TRIES {
+            if self.unprotect(&pages) {
+                return;
+            }
+            self.drain();
+            std::thread::yield_now();
+        }
+    }
+
+    /// Makes those of `pages` that are there writable, as a write to each would. `false` if an event must be read first.
+    pub(crate) fn unprotect(&self, pages: &Range<u64>) -> bool {
+        let mut whole = true;
+        self.for_blocks(pages, |block, pages| {
+            let mut state = block.state.lock();
+            let shut = state.resident & (state.backed | state.cow) & pages;
+            for page in shut.iter() {
+                state.release_slot(&self.shared.engine, page);
+            }
+            self.shared.budget.force(state.leave(&shut));
+            // Under the block's lock, as at a first write. What is already dirty may still be protected from a try before.
+            for (first, count) in (state.resident & pages).runs() {
+                let lifted = self.uffd.lift(block.address(first), count as u64 * PAGE_BYTES, false);
+                whole &= !lifted.is_err_and(|error| error.raw_os_error() == Some(libc_errno::EAGAIN))
+                    || self.is_dead();
+            }
+        });
+        whole
     }
 
     /// Makes the pages of `address..address + len` present, as far as they can be read.
@@ -472,6 +513,12 @@ impl Space {
         });
         scanned.ok().map(|()| set)
     }
+}
+
+/// The whole pages that `address..address + len` touches, one at least.
+pub(crate) fn pages_of(address: u64, len: u64) -> Range<u64> {
+    let start = address & !(PAGE_BYTES - 1);
+    start..address.saturating_add(len.max(1)).checked_next_multiple_of(PAGE_BYTES).unwrap_or(start)
 }
 
 /// Error numbers told apart here (`asm-generic/errno-base.h`).

@@ -82,16 +82,16 @@ impl Call<'_> {
             Tracee::seize(self.tid(), option::CHILDREN)
         };
         match traced {
-            Ok(tracee) => self.follow(&managed, tracee),
+            Ok(tracee) => self.follow(&managed, tracee, birth),
             Err(source) => self.fork_unseen(&managed, source),
         }
     }
 
     /// Lets the fork happen and takes the child in before it runs.
-    fn follow(&self, managed: &Arc<Managed>, mut parent: Tracee) {
+    fn follow(&self, managed: &Arc<Managed>, mut parent: Tracee, birth: Birth) {
         let hold = managed.space.hold();
         // Other threads of the parent run on: what is known of its pages must be what the child gets.
-        hold.freeze();
+        hold.freeze_to_share(birth.parent_tid, 4);
         self.proceed();
         let (child_pid, signal) = match wait_for_child(&mut parent) {
             Outcome::Child(pid) => (pid, 0),
@@ -135,6 +135,7 @@ impl Call<'_> {
         let process = supervisor.tree.enter(pid).map_err(failed)?;
         supervisor.welcome(&process);
         let memory = process.memory();
+        memory.newborn.store(true, Relaxed);
         memory.pins.lock().extend(self.memory.pins.lock().iter());
         memory.wipes.store(self.memory.wipes.load(Relaxed), Relaxed);
         let newborn = supervisor.start_stub(child, pid)?;
@@ -147,6 +148,7 @@ impl Call<'_> {
         }
         hold.thaw();
         supervisor.install(&process, &memory, (newborn.stub, newborn.probe, space));
+        memory.newborn.store(false, Relaxed);
         Ok(())
     }
 

@@ -72,7 +72,10 @@ impl Sampler {
         let memory = process.memory();
         let Ok(status) = process::status(process.pid) else { return (0, 0) };
         if let Some(managed) = memory.managed() {
-            if (memory.unseen.load(Relaxed) > 0 || managed.space.take_missed())
+            if managed.space.take_missed() {
+                memory.unseen.fetch_add(1, Relaxed);
+            }
+            if memory.unseen.load(Relaxed) > 0
                 && let Some(_work) = memory.work.try_lock()
             {
                 let _ = managed.look(&memory);
@@ -82,6 +85,9 @@ impl Sampler {
             let beyond = status.anonymous.saturating_sub(known);
             let unmanaged = beyond.saturating_sub(granted) + status.shared_memory;
             return (unmanaged, granted.saturating_sub(beyond));
+        }
+        if memory.newborn.load(Relaxed) {
+            return (0, 0);
         }
         self.watch_growth(process, &memory, status.anonymous);
         let plain = status.anonymous + status.shared_memory;

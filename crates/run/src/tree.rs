@@ -58,6 +58,8 @@ pub(crate) struct Memory {
     pub(crate) unseen: AtomicU64,
     /// End of the heap, 0 if not known.
     pub(crate) heap_end: AtomicU64,
+    /// A copy that is being made: what it has is its parent's, and counted there.
+    pub(crate) newborn: AtomicBool,
     /// No stub can live in it.
     pub(crate) hopeless: AtomicBool,
     /// It has ranges that a child sees empty.

@@ -334,3 +334,32 @@ fn a_fault_waits_for_a_stub_that_stands_still() {
     to.write_all(b"2").unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(7));
 }
+
+/// The kernel copies shared pages behind the pager's back: a family that wrote to all that it shared was twice the limit.
+#[test]
+fn a_fork_lets_both_owners_copy_all_that_they_share_at_once() {
+    let body = "static long pss(int pid){ char b[64], line[256]; long kb=0; snprintf(b,64,\"/proc/%d/smaps_rollup\",pid); FILE*f=fopen(b,\"r\");
+          while(f&&fgets(line,256,f)) if(sscanf(line,\"Pss_Anon: %ld\",&kb)==1) break; if(f) fclose(f); return kb; }
+         int main(int c,char**v){ size_t n=72*MIB; char*p=area(n); fill(p,n,1); int*up=mmap(0,4096,3,MAP_SHARED|MAP_ANONYMOUS,-1,0); pid_t k=fork();
+          long most=0; for(size_t at=0;at<n;at+=MIB){ fill(p+at,MIB,k?2:3); if(k){ long now=pss(getpid())+pss(k); if(now>most) most=now; } }
+          int bad=0; for(size_t at=0;at<n;at+=MIB) bad+=wrong(p+at,MIB,k?2:3); if(!k) _exit(bad!=0); if(status_of(k)) bad++; if(c>1&&most>(96*105/100+8)*1024){ printf(\"%ld KiB\\n\",most); return 3; } return bad!=0; }";
+    let program = compile("cow", body, &[]);
+    let run = within_by(96, &[], &[&program, "managed"]).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run));
+    // A process that ends while its pages are written down is no reason for words.
+    assert!(run.stderr.is_empty(), "{}", text(&run));
+}
+
+/// A word that the kernel clears at a thread's end lay in a page that a read ahead had brought in, clean and so
+/// write-protected: the kernel raises no fault for a thread that ends, and whoever joined it waited for ever.
+#[test]
+fn a_clear_child_tid_in_a_clean_page_leaves_a_join_hanging() {
+    check(
+        "clean_tid",
+        "static int t(void*x){ while(!*(volatile int*)x) usleep(1000); syscall(SYS_exit,0); return 0; }
+         int main(){ volatile int*go=mmap(0,4096,3,MAP_SHARED|MAP_ANONYMOUS,-1,0); char*st=area(65536), *p=area(512*4096); fill(p,512*4096,1); press();
+          for(int i=0;i<300;i++) if(*(unsigned long*)(p+i*4096)!=want(i*512,1)) return 2; volatile int*word=(int*)(p+301*4096);
+          clone(t,st+65536,CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_SIGHAND|CLONE_THREAD|CLONE_SYSVSEM|CLONE_CHILD_CLEARTID,(void*)go,0,0,word);
+          *go=1; for(int i=0;i<2000&&*word;i++) usleep(1000); return *word!=0; }",
+    );
+}
