@@ -155,6 +155,15 @@ impl OwnerBlock {
         }
     }
 
+    /// The page's bytes are from now on those of `slot`. The caller hands over an ownership of it, which it has by
+    /// [`Engine::keep_slot`]; what the page had is released.
+    pub fn adopt(&mut self, engine: &Engine, page: PageIndex, slot: SlotId) {
+        let former = std::mem::replace(&mut self.listed(engine).slots[page.get()], Listed(slot.get()));
+        if let Some(former) = former.slot() {
+            engine.unlist_slot(former);
+        }
+    }
+
     /// Tells whether the page has bytes here.
     pub fn has_backing(&self, engine: &Engine, page: PageIndex) -> bool {
         self.slot(page).is_some_and(|slot| engine.has_page(slot))

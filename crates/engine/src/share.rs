@@ -94,6 +94,18 @@ impl Engine {
         self.set_count(cluster, slot, cell, count, count + 1);
     }
 
+    /// One owner more for a slot that has one already, who is not storing to it or letting it go meanwhile. To be handed over
+    /// to [`OwnerBlock::adopt`](crate::OwnerBlock::adopt) or given back by [`Engine::let_slot_go`].
+    pub fn keep_slot(&self, slot: SlotId) {
+        let mut cluster = self.space.lock(slot.cluster());
+        self.list_slot(&mut cluster, slot);
+    }
+
+    /// Ends an ownership of [`Engine::keep_slot`]. The last owner's end frees the bytes.
+    pub fn let_slot_go(&self, slot: SlotId) {
+        self.unlist_slot(slot);
+    }
+
     /// One list less names the slot. If it was the last owner, the slot is emptied and its backing freed.
     pub(crate) fn unlist_slot(&self, slot: SlotId) {
         let cell = self.cell(slot);
@@ -166,14 +178,15 @@ impl Engine {
     }
 
     /// A direct owner goes over to a private list: each slot with a page is counted for it, then it leaves
-    /// the cluster. Gives the slots to `each`.
+    /// the cluster. Gives the slots to `each`. An owner that is alone takes the empty ones along: it may be about to
+    /// store to some.
     pub(crate) fn list_cluster(&self, id: ClusterId, mut each: impl FnMut(PageIndex, SlotId)) {
         let mut cluster = self.space.lock(id);
+        let alone = cluster.state().direct_owners() == 1;
         for page in PageIndex::all() {
             let slot = id.slot(page);
-            // Nobody fills or empties a slot of a shared cluster, and if the owner is alone it is the one
-            // that could.
-            if !self.cell(slot).load().is_empty() {
+            // Nobody fills or empties a slot of a shared cluster.
+            if alone || !self.cell(slot).load().is_empty() {
                 self.list_slot(&mut cluster, slot);
                 each(page, slot);
             }

@@ -7,7 +7,7 @@
 //! - `resident ∩ backed` is *resident clean* and write-protected; `resident \ backed` is *resident dirty*;
 //! - `flight ⊆ resident`, and `flight` or `staged` is not empty only while `window` names a staging window;
 //! - `storing` and `loading` pages' slots belong to whoever set the bit: nobody else stores to them or releases them;
-//! - `cow ⊆ resident`: shared with other owners since a fork, as `sharing` counts, and write-protected;
+//! - `cow ⊆ resident \ flight`: shared with other owners since a fork, as `sharing` counts, and write-protected;
 //! - `granted` and `joining` are disjoint from `mapped`; `untouched ⊆ joining`; no page of any other set is outside of `mapped`;
 //! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`, a page that owners share once for all of them.
 
@@ -15,7 +15,7 @@ use crate::heat::Heat;
 use crate::sharing::Sharing;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use vswap_core::{Bitmap512, PageIndex};
+use vswap_core::{Bitmap512, PageIndex, SlotId};
 use vswap_engine::{Engine, OwnerBlock};
 
 /// Bytes of a block.
@@ -153,7 +153,7 @@ impl BlockState {
     /// others still have.
     pub fn discard(&mut self, engine: &Engine, pages: Bitmap512) -> (usize, usize) {
         let freed = (self.resident | self.staged) & pages;
-        let others = self.leave(&pages);
+        let others = self.leave(engine, &pages);
         for page in (pages & (self.backed | self.loading)).iter() {
             self.forget_backing(engine, page);
         }
@@ -172,21 +172,28 @@ impl BlockState {
             && next <= page.get()
     }
 
-    /// The pages to move out at this pass of the clock hand, at most `most`; ages the others.
-    ///
-    /// Pages installed since the last pass and hot ones are spared once, unless `force`; with `spare_shared`, those that others
-    /// have too.
-    pub fn choose_victims(&mut self, most: usize, force: bool, spare_shared: bool) -> Bitmap512 {
-        let mut fixed = self.pinned | self.stuck | self.flight;
-        if spare_shared && !self.cow.is_empty() {
-            fixed |= self.cow.and_not(&self.alone());
+    /// The bytes of `page` are those of `slot`, an ownership of which is handed over.
+    pub(crate) fn adopt(&mut self, engine: &Engine, page: PageIndex, slot: SlotId) {
+        match &mut self.owner {
+            Some(owner) => {
+                owner.adopt(engine, page, slot);
+                self.backed.set(page);
+            }
+            None => engine.let_slot_go(slot),
         }
-        let candidates = self.resident.and_not(&fixed);
+    }
+
+    /// The pages among `among` to move out at this pass of the clock hand, at most `most`; ages the others.
+    ///
+    /// Pages installed since the last pass and hot ones are spared once, unless `force`.
+    pub fn choose_victims(&mut self, among: &Bitmap512, most: usize, force: bool) -> Bitmap512 {
+        let fixed = self.pinned | self.stuck | self.flight;
+        let candidates = (self.resident & *among).and_not(&fixed);
         let spared = if force { Bitmap512::EMPTY } else { self.young | self.heat.hot() };
         let mut victims = candidates.and_not(&spared);
         if !force {
             self.heat.pass(candidates.and_not(&self.young));
-            self.young = Bitmap512::EMPTY;
+            self.young = self.young.and_not(among);
         }
         if victims.count() > most {
             let mut fewer = Bitmap512::EMPTY;
@@ -204,7 +211,7 @@ impl BlockState {
         assert!(self.flight.and_not(&self.resident).is_empty(), "flight but not resident");
         assert!(self.window.is_some() || (self.flight | self.staged).is_empty(), "staged nowhere");
         assert!(self.loading.and_not(&self.busy).is_empty(), "loading but not busy");
-        assert!(self.cow.and_not(&self.resident).is_empty(), "shared but not resident");
+        assert!(self.cow.and_not(&self.resident.and_not(&self.flight)).is_empty(), "shared but not resident");
         assert!(self.cow.is_empty() || self.sharing.is_some(), "shared with nobody");
         assert!((self.mapped & (self.granted | self.joining)).is_empty(), "managed and granted or joining");
         assert!(self.untouched.and_not(&self.joining).is_empty(), "untouched but not joining");
@@ -243,13 +250,13 @@ mod tests {
         state.heat.come_back(page(2), true);
         state.pinned.set(page(3));
         let taken = |state: &mut BlockState| {
-            state.choose_victims(512, false, true).iter().map(|p| p.get()).collect::<Vec<_>>()
+            state.choose_victims(&Bitmap512::FULL, 512, false).iter().map(|p| p.get()).collect::<Vec<_>>()
         };
         assert_eq!(taken(&mut state), [0]);
         assert_eq!(taken(&mut state), [0, 1]);
         assert_eq!(taken(&mut state), [0, 1]);
         assert_eq!(taken(&mut state), [0, 1, 2]);
-        assert_eq!(state.choose_victims(1, true, true).count(), 1);
+        assert_eq!(state.choose_victims(&Bitmap512::FULL, 1, true).count(), 1);
         state.check();
         state.owner.take().unwrap().dispose(&engine);
     }

@@ -8,6 +8,7 @@
 use crate::block::{Block, PAGE_BYTES};
 use crate::link::Evicted;
 use crate::pager::Shared;
+use crate::sharing::{Parting, Sharing};
 use crate::space::{Space, libc_errno};
 use crate::window::{Flight, Staged};
 use std::sync::Arc;
@@ -25,11 +26,14 @@ const PATIENCE: Duration = Duration::from_millis(20);
 pub(crate) struct Tools {
     pub scratch: Scratch,
     buffer: Box<[Page]>,
+    /// What a slot holds, to be compared.
+    other: Box<Page>,
 }
 
 impl Tools {
     pub fn new(shared: &Shared) -> Tools {
-        Tools { scratch: shared.engine.scratch(), buffer: vec![[0; PAGE_SIZE]; PAGES_AT_ONCE].into() }
+        let buffer = vec![[0; PAGE_SIZE]; PAGES_AT_ONCE].into();
+        Tools { scratch: shared.engine.scratch(), buffer, other: Box::new([0; PAGE_SIZE]) }
     }
 }
 
@@ -42,8 +46,6 @@ pub(crate) enum Effort {
     Any,
     /// Young and hot pages too, and those that could not be moved before.
     Forced,
-    /// Even pages that others share.
-    Desperate,
 }
 
 impl Shared {
@@ -54,16 +56,42 @@ impl Shared {
             let Some((id, block)) = self.clock.next() else { return false };
             let Some(space) = self.space(id) else { continue };
             self.collect_late(&space);
-            let closed = space.is_dead() || space.unreadable.load(Relaxed) || space.holds.load(Relaxed) > 0;
-            if closed || space.windows.lock().unanswered() > 0 {
+            if !self.is_open(&space) {
                 continue;
             }
-            if self.evict_block(&space, &block, effort) {
-                self.write_down_surplus(&space, tools);
-                return true;
+            let Some(shared) = self.evict_block(&space, &block, effort, &Bitmap512::FULL) else { continue };
+            if let Some((sharing, pages)) = shared {
+                self.evict_from_others(&block, &sharing, &pages, effort, tools);
             }
+            self.write_down_surplus(&space, tools);
+            return true;
         }
         false
+    }
+
+    /// Pages that one owner has left are to leave the others' memory too: else nothing was gained.
+    fn evict_from_others(
+        &self,
+        left: &Arc<Block>,
+        sharing: &Sharing,
+        pages: &Bitmap512,
+        effort: Effort,
+        tools: &mut Tools,
+    ) {
+        for (id, block) in sharing.members() {
+            if let Some(space) = self.space(id).filter(|space| self.is_open(space))
+                && !Arc::ptr_eq(left, &block)
+            {
+                self.evict_block(&space, &block, effort.max(Effort::Any), pages);
+                self.write_down_surplus(&space, tools);
+            }
+        }
+    }
+
+    /// Whether pages of the space can be moved now.
+    fn is_open(&self, space: &Space) -> bool {
+        let closed = space.is_dead() || space.unreadable.load(Relaxed) || space.holds.load(Relaxed) > 0;
+        !closed && space.windows.lock().unanswered() == 0
     }
 
     /// Pages to take from a block at a time: small limits must not be emptied by one block.
@@ -71,25 +99,34 @@ impl Shared {
         (self.budget.reserve() as usize).clamp(32, 512)
     }
 
-    fn evict_block(&self, space: &Arc<Space>, block: &Arc<Block>, effort: Effort) -> bool {
-        let Some(window) = space.windows.lock().take_free() else { return false };
+    /// Moves pages of a block to staging, of `among` only. `None` if there were none; else what others share, if they do.
+    fn evict_block(
+        &self,
+        space: &Arc<Space>,
+        block: &Arc<Block>,
+        effort: Effort,
+        among: &Bitmap512,
+    ) -> Option<Option<(Arc<Sharing>, Bitmap512)>> {
+        let window = space.windows.lock().take_free()?;
         let mut state = block.state.lock();
         let mut victims = Bitmap512::EMPTY;
         if state.window.is_none() && state.owner.is_some() {
-            let force = effort >= Effort::Forced;
-            if force {
+            if effort == Effort::Forced {
                 state.stuck = Bitmap512::EMPTY;
             }
-            // Moved out of one owner, a shared page still is the other's, and takes room in the pool besides.
-            let spare_shared = effort < Effort::Desperate && self.budget.is_tight();
-            victims = state.choose_victims(self.batch(), force, spare_shared);
+            let mut wanted = *among;
+            if effort < Effort::Forced && *among == Bitmap512::FULL && self.budget.is_tight() {
+                // They make room only once the last owner's have gone.
+                wanted = wanted.and_not(&state.cow.and_not(&state.alone()));
+            }
+            victims = state.choose_victims(&wanted, self.batch(), effort == Effort::Forced);
         }
         let least = if effort == Effort::Plenty { 16 } else { 1 };
         // A hold may have begun since the caller looked; it waits for windows that are taken, so look again.
         if victims.count() < least || space.holds.load(Relaxed) > 0 {
             drop(state);
             space.windows.lock().give_up(window);
-            return false;
+            return None;
         }
         state.flight = victims;
         state.window = Some(window);
@@ -102,15 +139,19 @@ impl Shared {
             state.window = None;
             drop(state);
             space.windows.lock().give_up(window);
-            return false;
+            return None;
         };
+        // The stub will make them the program's own.
+        let (others, parting) = state.part(&self.engine, &victims);
+        self.budget.force(others);
         drop(state);
+        let shared = parting.as_ref().map(|parting| (Arc::clone(parting.sharing()), parting.pages()));
         match space.mover.finish(eviction, PATIENCE) {
-            Ok(evicted) => self.landed(space, block, window, &evicted),
+            Ok(evicted) => self.landed(space, block, window, &evicted, parting).then_some(shared),
             Err(eviction) => {
-                let flight = Flight { window, block: Arc::clone(block), eviction };
+                let flight = Flight { window, block: Arc::clone(block), eviction, parting };
                 space.windows.lock().put_flight(flight);
-                false
+                None
             }
         }
     }
@@ -124,14 +165,21 @@ impl Shared {
         let Some(flight) = space.windows.lock().take_flight() else { return };
         match space.mover.finish(flight.eviction, Duration::ZERO) {
             Ok(evicted) => {
-                self.landed(space, &flight.block, flight.window, &evicted);
+                self.landed(space, &flight.block, flight.window, &evicted, flight.parting);
             }
             Err(eviction) => space.windows.lock().put_flight(Flight { eviction, ..flight }),
         }
     }
 
     /// An eviction has happened: what lies in the window is staged. Returns whether anything is.
-    fn landed(&self, space: &Space, block: &Arc<Block>, window: usize, evicted: &Evicted) -> bool {
+    fn landed(
+        &self,
+        space: &Space,
+        block: &Arc<Block>,
+        window: usize,
+        evicted: &Evicted,
+        parting: Option<Parting>,
+    ) -> bool {
         let address = space.windows.lock().address(window);
         // Only `DISCARD` of this window, which comes later, changes what lies in it from here on.
         let there = space.present_at(address).unwrap_or_else(|| {
@@ -155,8 +203,8 @@ impl Shared {
         }
         state.staged |= staged;
         state.resident = state.resident.and_not(&staged);
-        // Moved, they are this owner's alone; mostly the stub's unsharing has told that already.
-        self.budget.force(state.leave(&staged));
+        // Taken unasked, they are this owner's alone as well.
+        self.budget.force(state.leave(&self.engine, &staged));
         let any = !staged.is_empty();
         if !any {
             state.window = None;
@@ -164,7 +212,7 @@ impl Shared {
         drop(state);
         self.counters.evicted.fetch_add(staged.count() as u64, Relaxed);
         if any {
-            let staged = Staged { window, block: Arc::clone(block), pages: staged.count() as u64 };
+            let staged = Staged { window, block: Arc::clone(block), pages: staged.count() as u64, parting };
             self.staged.fetch_add(staged.pages, Relaxed);
             space.windows.lock().put_staged(staged);
             self.drop_staged_of_dead(space);
@@ -250,14 +298,14 @@ impl Shared {
     }
 
     /// Stores the dirty pages of a staged window, lets all of its pages be out, and discards it.
-    fn write_down(&self, space: &Space, staged: Staged, tools: &mut Tools) {
-        let (window, block) = (staged.window, &staged.block);
+    fn write_down(&self, space: &Space, mut staged: Staged, tools: &mut Tools) {
+        let (window, block) = (staged.window, &Arc::clone(&staged.block));
         self.wait_for_installs(space, block);
         let address = space.windows.lock().address(window);
         let before = block.state.lock().staged.count();
         let mut dirty_pages = 0;
         loop {
-            let count = self.store_chunk(space, block, address, tools);
+            let count = self.store_chunk(space, block, address, staged.parting.as_mut(), tools);
             if count == 0 {
                 break;
             }
@@ -294,15 +342,26 @@ impl Shared {
     }
 
     /// Stores up to 64 staged dirty pages. Returns how many it took in hand.
-    fn store_chunk(&self, space: &Space, block: &Block, window: u64, tools: &mut Tools) -> usize {
-        let mut chunk = [(PageIndex::of_addr(0), None::<SlotId>); PAGES_AT_ONCE];
+    fn store_chunk(
+        &self,
+        space: &Space,
+        block: &Block,
+        window: u64,
+        mut parting: Option<&mut Parting>,
+        tools: &mut Tools,
+    ) -> usize {
+        let mut chunk = [(PageIndex::of_addr(0), Place::None); PAGES_AT_ONCE];
         let mut addresses = [0u64; PAGES_AT_ONCE];
         let mut count = 0;
         let mut state = block.state.lock();
         let dirty = state.staged.and_not(&(state.backed | state.storing | state.stuck));
         for page in dirty.iter().take(PAGES_AT_ONCE) {
-            let slot = state.owner.as_mut().and_then(|owner| owner.slot_for_store(&self.engine, page).ok());
-            chunk[count] = (page, slot);
+            let relatives = parting.as_mut().and_then(|parting| parting.inherit(page));
+            let place = relatives.map(Place::Relatives).or_else(|| {
+                let slot = state.owner.as_mut()?.slot_for_store(&self.engine, page);
+                slot.ok().map(Place::Own)
+            });
+            chunk[count] = (page, place.unwrap_or(Place::None));
             addresses[count] = window + page.byte_offset();
             state.storing.set(page);
             count += 1;
@@ -313,27 +372,43 @@ impl Shared {
         }
         let buffer = tools.buffer.as_flattened_mut();
         let came = read_pages(space.pid, &addresses[..count], buffer).unwrap_or(0);
-        let mut stored = Bitmap512::EMPTY;
-        for (i, (page, slot)) in chunk[..came.min(count)].iter().enumerate() {
-            let Some(slot) = slot else { continue };
-            match self.engine.store(*slot, &tools.buffer[i], &mut tools.scratch) {
-                Ok(_) => stored.set(*page),
-                Err(error) => tracing::debug!(%error, "page cannot be stored and stays in memory"),
+        let (mut stored, mut changed) = (Bitmap512::EMPTY, Bitmap512::EMPTY);
+        for (i, (page, place)) in chunk[..came.min(count)].iter().enumerate() {
+            match *place {
+                Place::Own(slot) => match self.engine.store(slot, &tools.buffer[i], &mut tools.scratch) {
+                    Ok(_) => stored.set(*page),
+                    Err(error) => tracing::debug!(%error, "page cannot be stored and stays in memory"),
+                },
+                Place::Relatives(slot) => {
+                    let loaded = self.engine.load(slot, &mut tools.other, &mut tools.scratch);
+                    let same = loaded.is_ok() && *tools.other == tools.buffer[i];
+                    if same { stored.set(*page) } else { changed.set(*page) }
+                }
+                Place::None => {}
             }
         }
         let mut state = block.state.lock();
-        for (page, slot) in &chunk[..count] {
+        for (page, place) in &chunk[..count] {
             state.storing.clear(*page);
             let wanted = state.staged.get(*page);
-            if wanted && stored.get(*page) {
-                state.backed.set(*page);
-            } else {
-                if wanted {
-                    state.stuck.set(*page);
+            match *place {
+                Place::Relatives(slot) if wanted && stored.get(*page) => {
+                    state.adopt(&self.engine, *page, slot);
+                    self.counters.adopted.fetch_add(1, Relaxed);
                 }
-                if slot.is_some() {
-                    state.release_slot(&self.engine, *page);
+                Place::Own(slot) if wanted && stored.get(*page) => {
+                    state.backed.set(*page);
+                    if let Some(parting) = &mut parting {
+                        parting.bequeath(*page, slot);
+                    }
                 }
+                Place::Relatives(slot) => self.engine.let_slot_go(slot),
+                Place::Own(_) => state.release_slot(&self.engine, *page),
+                Place::None => {}
+            }
+            // What has changed since the fork is stored like any other, next time.
+            if wanted && !(stored | changed).get(*page) {
+                state.stuck.set(*page);
             }
         }
         count
@@ -384,6 +459,17 @@ impl Shared {
         state.window = None;
         LetOut::Done
     }
+}
+
+/// Where a page's bytes are to go.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Nowhere: there is no slot.
+    None,
+    /// To this slot.
+    Own(SlotId),
+    /// They are in this slot of a relative already, of which this is an ownership, unless they have changed.
+    Relatives(SlotId),
 }
 
 /// How letting the pages of a window be out ended.

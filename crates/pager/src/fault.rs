@@ -234,23 +234,14 @@ impl Shared {
         // Nobody else has it any more: one fault for all such pages.
         let run = if alone.get(page) {
             run_around(&alone, page)
-        } else if state.flight.get(page) {
-            // The stub makes the pages that it is to move its program's own; their copies leave memory soon.
-            at..at + run_length(&(shut & state.flight), page, PAGES_PER_CLUSTER)
         } else {
             let ahead = if state.next_write as usize == at { WRITE_AHEAD } else { 1 };
             at..at + run_length(&shut, page, ahead)
         };
-        let flying = state.flight.get(page);
-        let charge = |others| {
-            if flying {
-                self.budget.force(others);
-            }
-            flying || self.budget.charge(others)
-        };
         let run = [run, at..at + 1].into_iter().find(|run| {
             let start = PageIndex::of_addr(run.start as u64 * PAGE_BYTES);
-            state.leave_if(&Bitmap512::from_range(start, run.len()), charge)
+            let pages = Bitmap512::from_range(start, run.len());
+            state.leave_if(&self.engine, &pages, |others| self.budget.charge(others))
         })?;
         state.next_write = run.end as u16;
         Some(run)
@@ -516,7 +507,9 @@ impl Shared {
         }
         let mut lost = Bitmap512::EMPTY;
         for (i, page) in all.iter().enumerate() {
-            if matches!(batch.loaded[i], Some(Err(_))) && !gone.get(page) {
+            // Down as stored and no slot: that must not be, but its reader is not to ask for ever.
+            let nowhere = i == 0 && batch.slots[i].is_none();
+            if (matches!(batch.loaded[i], Some(Err(_))) || nowhere) && !gone.get(page) {
                 lost.set(page);
             }
         }

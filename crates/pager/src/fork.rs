@@ -38,11 +38,11 @@ impl Space {
         let mut whole = true;
         self.for_blocks(&(0..u64::MAX), |block, pages| {
             let mut state = block.state.lock();
-            let fresh = state.prepare_to_share(&pages);
+            let fresh = state.prepare_to_share(self.id, block, &pages);
             // Clean ones are protected already; again does no harm, and makes few calls of many.
             let shut = fresh | (state.resident & state.backed);
             if !fresh.is_empty() && self.protect_all(block.base, &shut).is_err() {
-                state.leave(&fresh);
+                state.leave(&self.shared.engine, &fresh);
                 whole = false;
             }
         });
@@ -69,7 +69,7 @@ impl Space {
                 // The kernel writes there when nobody can answer, in the child too: never to be protected.
                 copy.release_slot(&self.shared.engine, page);
             }
-            let shared = state.share_with(&mut copy, &pages);
+            let shared = state.share_with(child.id, &twin, &mut copy, &pages);
             let resident = copy.resident & pages;
             let protect = (resident & copy.backed) | shared;
             drop(copy);

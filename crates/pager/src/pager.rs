@@ -124,12 +124,6 @@ pub(crate) struct Shared {
     /// The kernel gives huge pages to whoever does not ask against them.
     pub always_huge: bool,
     disk_full: AtomicBool,
-    /// Evictors find nothing to move out that would make room.
-    starving: AtomicBool,
-    /// The pool cannot be written down to make room for them either.
-    pool_stuck: AtomicBool,
-    /// Pages that left the pool for the disk.
-    written_back: AtomicU64,
     /// When its own memory was counted last, milliseconds of its clock.
     own_sampled: AtomicU64,
     told_full: AtomicBool,
@@ -181,7 +175,6 @@ impl Shared {
         bind_to_cpu(cpu);
         let mut tools = Tools::new(self);
         let mut moved = Instant::now();
-        let mut written_back = 0;
         while !self.stopping() {
             self.sample_own();
             if !self.budget.is_wanted(index) {
@@ -193,10 +186,6 @@ impl Shared {
                 // Evictions in flight, or a hold, may be all that is in the way: only a while without any progress
                 // tells that nothing is left.
                 std::thread::sleep(Duration::from_millis(1));
-                let before = std::mem::replace(&mut written_back, self.written_back.load(Relaxed));
-                if written_back != before {
-                    moved = Instant::now();
-                }
                 if moved.elapsed() > GIVE_UP_AFTER {
                     self.nothing_left();
                 }
@@ -209,16 +198,8 @@ impl Shared {
         if self.call_in_grants() {
             return true;
         }
-        for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced, Effort::Desperate] {
-            if effort == Effort::Desperate {
-                // First the pool is to give what it can.
-                self.starving.store(true, Relaxed);
-                if !self.pool_stuck.load(Relaxed) {
-                    return false;
-                }
-            }
+        for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced] {
             if self.evict_some(tools, effort) {
-                self.starving.store(effort == Effort::Desperate, Relaxed);
                 self.set_over(false);
                 return true;
             }
@@ -272,10 +253,8 @@ impl Shared {
             self.sample_own();
             let surplus = self.pool_surplus(pool);
             // A part at a time: the keeper has others to look after.
-            let part = ByteCount::new(surplus.min(WRITE_BACK_AT_ONCE));
-            let written = surplus > 0 && self.write_back(part, &mut scratch);
-            self.pool_stuck.store(self.starving.load(Relaxed) && !written, Relaxed);
-            if !written {
+            if surplus == 0 || !self.write_back(ByteCount::new(surplus.min(WRITE_BACK_AT_ONCE)), &mut scratch)
+            {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -311,8 +290,7 @@ impl Shared {
     fn pool_surplus(&self, pool: ByteCount) -> u64 {
         let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
         let wanted = self.budget.wanted();
-        let few = self.budget.charged() * 4096 < available / 16;
-        let starved = wanted > 0 && (few || self.starving.load(Relaxed));
+        let starved = wanted > 0 && self.budget.charged() * 4096 < available / 16;
         let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
         pool.get().saturating_sub(self.pool_share()).max(missing)
     }
@@ -323,7 +301,6 @@ impl Shared {
             Ok(report) => {
                 self.disk_full.store(report.disk_full, Relaxed);
                 self.budget.set_pool(self.engine.pool_bytes());
-                self.written_back.fetch_add(report.pages.get(), Relaxed);
                 self.room_came();
                 report.pages.get() > 0
             }
@@ -400,9 +377,6 @@ impl Pager {
             staged: AtomicU64::new(0),
             always_huge: vswap_sys::mapping::huge_pages_unasked(),
             disk_full: AtomicBool::new(false),
-            starving: AtomicBool::new(false),
-            pool_stuck: AtomicBool::new(false),
-            written_back: AtomicU64::new(0),
             own_sampled: AtomicU64::new(0),
             told_full: AtomicBool::new(false),
             started: Instant::now(),
@@ -513,6 +487,7 @@ impl Pager {
             zero_ahead: counters.zero_ahead.load(Relaxed),
             staged: self.shared.staged.load(Relaxed),
             granted: counters.granted.load(Relaxed),
+            adopted: counters.adopted.load(Relaxed),
             stuck: counters.stuck.load(Relaxed),
             waited: counters.waited.load(Relaxed),
             poisoned: counters.poisoned.load(Relaxed),
@@ -528,7 +503,7 @@ impl Shared {
             let mut state = block.state.lock();
             if state.busy.is_empty() && state.storing.is_empty() {
                 let (charged, granted) = (state.charged(), state.granted.count());
-                let others = state.leave(&vswap_core::Bitmap512::FULL);
+                let others = state.leave(&self.engine, &vswap_core::Bitmap512::FULL);
                 state.granted = vswap_core::Bitmap512::EMPTY;
                 state.mapped = vswap_core::Bitmap512::EMPTY;
                 state.resident = vswap_core::Bitmap512::EMPTY;

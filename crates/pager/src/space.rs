@@ -391,7 +391,7 @@ impl Space {
         let out = state.backed.get(i) && !resident;
         let slot = state.owner.as_ref().and_then(|owner| owner.slot(i)).filter(|_| out);
         // As if written to: at its new address it is shared with nobody, as far as is known.
-        self.shared.budget.force(state.leave(&Bitmap512::from_range(i, 1)));
+        self.shared.budget.force(state.leave(engine, &Bitmap512::from_range(i, 1)));
         state.resident.clear(i);
         state.mapped.clear(i);
         state.pinned.clear(i);
@@ -450,7 +450,7 @@ impl Space {
             for page in shut.iter() {
                 state.release_slot(&self.shared.engine, page);
             }
-            self.shared.budget.force(state.leave(&shut));
+            self.shared.budget.force(state.leave(&self.shared.engine, &shut));
             // Under the block's lock, as at a first write. What is already dirty may still be protected from a try before.
             for (first, count) in (state.resident & pages).runs() {
                 let lifted = self.uffd.lift(block.address(first), count as u64 * PAGE_BYTES, false);

@@ -87,6 +87,8 @@ pub struct Counters {
     pub evicted_clean: AtomicU64,
     /// Pages that were granted.
     pub granted: AtomicU64,
+    /// Pages that were found stored already, by another owner since a fork.
+    pub adopted: AtomicU64,
     /// Pages that could not be moved.
     pub stuck: AtomicU64,
     /// Faults that waited for room.
@@ -135,6 +137,8 @@ pub struct PagerStats {
     pub staged: u64,
     /// Pages that were granted.
     pub granted: u64,
+    /// Evicted pages that another owner since a fork had stored already.
+    pub adopted: u64,
     /// Page moves that failed.
     pub stuck: u64,
     /// Faults that waited for room.

@@ -6,35 +6,40 @@
 
 use crate::block::{BLOCK_BYTES, Block};
 use crate::link::Eviction;
+use crate::sharing::Parting;
 use crate::space::StagingArea;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// An eviction whose outcome is not known yet.
 #[derive(Debug)]
-pub struct Flight {
+pub(crate) struct Flight {
     /// The window.
     pub window: usize,
     /// The block whose pages fly.
     pub block: Arc<Block>,
     /// The command.
     pub eviction: Eviction,
+    /// What is known of those that were shared.
+    pub parting: Option<Parting>,
 }
 
 /// A window in which pages lie.
 #[derive(Debug)]
-pub struct Staged {
+pub(crate) struct Staged {
     /// The window.
     pub window: usize,
     /// The block whose pages lie there.
     pub block: Arc<Block>,
     /// How many did at first.
     pub pages: u64,
+    /// What is known of those that were shared.
+    pub parting: Option<Parting>,
 }
 
 /// The windows of one address space.
 #[derive(Debug)]
-pub struct Windows {
+pub(crate) struct Windows {
     base: u64,
     free: Vec<usize>,
     staged: VecDeque<Staged>,
@@ -166,7 +171,7 @@ mod tests {
         let mut windows = Windows::new(StagingArea { base: 0, windows: 3 });
         for pages in 1..4 {
             let window = windows.take_free().unwrap();
-            windows.put_staged(Staged { window, block: Arc::clone(&block), pages });
+            windows.put_staged(Staged { window, block: Arc::clone(&block), pages, parting: None });
         }
         assert_eq!(windows.take_free(), None);
         let first = windows.take_staged().unwrap();

@@ -108,6 +108,7 @@ impl Report {
             ("read_ahead_pages", stats.read_ahead),
             ("zero_ahead_pages", stats.zero_ahead),
             ("granted_pages", stats.granted),
+            ("adopted_pages", stats.adopted),
             ("stuck_pages", stats.stuck),
             ("waited_faults", stats.waited),
             ("lost_pages", stats.poisoned),

@@ -24,6 +24,8 @@ const SYS_SCHED_YIELD: usize = 24;
 const SYS_MADVISE: usize = 28;
 const UFFDIO_MOVE: usize = 0xc028_aa05;
 const ALLOW_SRC_HOLES: u64 = 2;
+const SYS_GETPID: usize = 39;
+const SYS_PROCESS_VM_READV: usize = 310;
 const MADV_DONTNEED: usize = 4;
 const MADV_POPULATE_WRITE: usize = 23;
 const EAGAIN: i64 = 11;
@@ -31,6 +33,16 @@ const EBUSY: i64 = 16;
 const EINVAL: i64 = 22;
 /// How often the kernel may say "again" without any page moved before the rest of a window is given up.
 const AGAIN_LIMIT: u32 = 200;
+/// Pages that are unshared at once.
+const UNSHARED_AT_ONCE: usize = 64;
+
+/// `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct IoVec {
+    base: usize,
+    len: usize,
+}
 
 /// Executes one command, leaving its answer in it. Returns `false` for [`op::QUIT`].
 pub fn execute<K: Kernel>(kernel: &mut K, ring: &Ring, command: &Command) -> bool {
@@ -78,9 +90,10 @@ pub fn discard<K: Kernel>(kernel: &mut K, window: u64) -> i64 {
 /// Moves the pages `want` of the window at `src` to the staging window at `dst`, sparing `avoid`.
 ///
 /// Runs between pages to avoid are moved by one call each, holes allowed, since a call costs more than the
-/// holes in it. Returns the wanted pages that could not be moved. A page shared after a fork says `EBUSY` until
-/// it is made the owner's own; populating it for writing does that without changing a byte or risking a
-/// signal. What is still busy then is pinned by the kernel and stays.
+/// holes in it. Returns the wanted pages that could not be moved. A page shared after a fork says `EBUSY` until it is made
+/// the owner's own. To read it by `process_vm_readv` does that and leaves it write-protected (the kernel unshares what it
+/// pins for reading, Linux 5.19); where that is refused, it is populated for writing. What is still busy then
+/// is pinned by the kernel and stays.
 pub fn evict<K: Kernel>(
     kernel: &mut K,
     staging_fd: u32,
@@ -130,7 +143,8 @@ impl<K: Kernel> Mover<'_, K> {
     fn span(&mut self, mut start: usize, end: usize) {
         let mut length = end - start;
         let mut again = 0;
-        let mut unshared = usize::MAX;
+        // Where sharing was met last, and how often it was tried there to end it.
+        let (mut shared_at, mut tries) = (usize::MAX, 0);
         while start < end {
             length = length.min(end - start);
             let (moved, errno) = self.move_pages(start, length);
@@ -152,9 +166,10 @@ impl<K: Kernel> Mover<'_, K> {
                     (start..end).for_each(|page| self.fail(page));
                     break;
                 }
-                EBUSY if unshared != start => {
-                    unshared = start;
-                    self.unshare(start, end);
+                EBUSY if shared_at != start || tries < 2 => {
+                    tries = if shared_at == start { tries + 1 } else { 1 };
+                    shared_at = start;
+                    self.unshare(start, end, tries > 1);
                 }
                 EINVAL if length > 1 => length = length.div_ceil(2),
                 _ => {
@@ -191,14 +206,28 @@ impl<K: Kernel> Mover<'_, K> {
     }
 
     /// Makes the run of wanted pages at `start` the owner's own after a fork, 64 at most.
-    fn unshare(&mut self, start: usize, end: usize) {
+    fn unshare(&mut self, start: usize, end: usize, by_writing: bool) {
         let mut stop = start + 1;
-        while stop < end && stop < start + 64 && test(self.want, stop) {
+        while stop < end && stop < start + UNSHARED_AT_ONCE && test(self.want, stop) {
             stop += 1;
         }
-        let address = self.src + start as u64 * PAGE_BYTES;
-        let length = (stop - start) * PAGE_BYTES as usize;
-        self.kernel.syscall(SYS_MADVISE, [address as usize, length, MADV_POPULATE_WRITE, 0, 0, 0]);
+        let address = (self.src + start as u64 * PAGE_BYTES) as usize;
+        let count = stop - start;
+        if by_writing {
+            let length = count * PAGE_BYTES as usize;
+            self.kernel.syscall(SYS_MADVISE, [address, length, MADV_POPULATE_WRITE, 0, 0, 0]);
+            return;
+        }
+        // A byte of each.
+        let mut bytes = [0u8; UNSHARED_AT_ONCE];
+        let mut pages = [IoVec { base: 0, len: 1 }; UNSHARED_AT_ONCE];
+        for (i, page) in pages[..count].iter_mut().enumerate() {
+            page.base = address + i * PAGE_BYTES as usize;
+        }
+        let into = IoVec { base: bytes.as_mut_ptr() as usize, len: count };
+        let (into, from) = (&raw const into as usize, pages.as_ptr() as usize);
+        let own = self.kernel.syscall(SYS_GETPID, [0; 6]) as usize;
+        self.kernel.syscall(SYS_PROCESS_VM_READV, [own, into, 1, from, count, 0]);
     }
 }
 
@@ -214,6 +243,7 @@ mod tests {
         pinned: [bool; 512],
         mapping_ends: Vec<usize>,
         read_only: std::ops::Range<usize>,
+        unreadable: bool,
         calls: usize,
     }
 
@@ -226,6 +256,7 @@ mod tests {
                 pinned: [false; 512],
                 mapping_ends: vec![512],
                 read_only: 0..0,
+                unreadable: false,
                 calls: 0,
             }
         }
@@ -242,6 +273,14 @@ mod tests {
                 let start = (args[0] - SRC as usize) / 4096;
                 self.shared[start..start + args[1] / 4096].fill(false);
                 return 0;
+            }
+            if nr == SYS_PROCESS_VM_READV && !self.unreadable {
+                // SAFETY: `unshare` passes the address and number of its own live ranges.
+                let pages = unsafe { core::slice::from_raw_parts(args[3] as *const IoVec, args[4]) };
+                for page in pages {
+                    self.shared[(page.base - SRC as usize) / 4096] = false;
+                }
+                return pages.len() as isize;
             }
             if nr != SYS_IOCTL {
                 return 0;
@@ -314,6 +353,16 @@ mod tests {
     fn pages_shared_after_a_fork_are_made_own_and_move() {
         let mut fake = Fake::new();
         fake.shared[10..300].fill(true);
+        let failed = evict(&mut fake, 3, SRC, DST, &[u64::MAX; 8], &[0; 8]);
+        assert_eq!(failed, [0; 8]);
+        assert_eq!(staged(&fake).len(), 512);
+    }
+
+    #[test]
+    fn shared_pages_that_may_not_be_read_are_populated() {
+        let mut fake = Fake::new();
+        fake.shared[10..300].fill(true);
+        fake.unreadable = true;
         let failed = evict(&mut fake, 3, SRC, DST, &[u64::MAX; 8], &[0; 8]);
         assert_eq!(failed, [0; 8]);
         assert_eq!(staged(&fake).len(), 512);

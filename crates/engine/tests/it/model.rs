@@ -17,6 +17,7 @@ enum Op {
     Release { owner: usize, at: usize },
     Fork { owner: usize },
     Move { from: usize, at: usize, owner: usize, to: usize },
+    Adopt { from: usize, owner: usize, at: usize, to: usize },
     LoadRun { owner: usize, at: usize },
     Dispose { owner: usize },
     New,
@@ -33,6 +34,7 @@ fn op() -> impl Strategy<Value = Op> {
         10 => (owner(), at()).prop_map(|(owner, at)| Op::Load { owner, at }),
         8 => (owner(), at()).prop_map(|(owner, at)| Op::Release { owner, at }),
         3 => (owner(), at(), owner(), at()).prop_map(|(from, at, owner, to)| Op::Move { from, at, owner, to }),
+        3 => (owner(), owner(), at(), at()).prop_map(|(from, owner, at, to)| Op::Adopt { from, owner, at, to }),
         4 => (owner(), 0..12usize).prop_map(|(owner, at)| Op::LoadRun { owner, at }),
         4 => owner().prop_map(|owner| Op::Fork { owner }),
         2 => owner().prop_map(|owner| Op::Dispose { owner }),
@@ -106,6 +108,22 @@ impl World {
                     Some(number) => target.pages.insert(to, number),
                     None => target.pages.remove(&to),
                 };
+            }
+            Op::Adopt { from, owner, at, to } => {
+                let source = &owners[from % count];
+                let (Some(slot), Some(number)) =
+                    (source.block.slot(index(at)), source.pages.get(&at).copied())
+                else {
+                    return Ok(());
+                };
+                engine.keep_slot(slot);
+                if to == at && from % count == owner % count {
+                    // Thought better of.
+                    engine.let_slot_go(slot);
+                } else {
+                    owners[owner % count].block.adopt(engine, index(to), slot);
+                    owners[owner % count].pages.insert(to, number);
+                }
             }
             Op::Release { owner, at } => {
                 let owner = &mut owners[owner % count];
@@ -257,6 +275,28 @@ fn a_slot_is_one_owners_alone_until_it_forks_and_again_once_the_other_let_go() {
     parent.dispose(&engine);
     assert_eq!(sole(&child), [false, true, true, true]);
     child.dispose(&engine);
+}
+
+/// A slot that was kept for somebody is no more its owner's alone: letting go of it gave the owner a list, without the slots
+/// that it had been given to store to and had not stored to yet.
+#[test]
+fn a_slot_that_was_given_out_is_kept_when_the_owner_gets_a_list() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut scratch = engine.scratch();
+    let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+    let first = block.slot_for_store(&engine, index(0)).unwrap();
+    engine.store(first, &page(2), &mut scratch).unwrap();
+    engine.keep_slot(first);
+    let second = block.slot_for_store(&engine, index(1)).unwrap();
+    block.release(&engine, index(0));
+    engine.store(second, &page(10), &mut scratch).unwrap();
+    assert_eq!(block.slot(index(1)), Some(second));
+    let mut bytes = [0; PAGE_SIZE];
+    engine.load(first, &mut bytes, &mut scratch).unwrap();
+    assert!(bytes == page(2), "kept, though its owner let it go");
+    engine.let_slot_go(first);
+    block.dispose(&engine);
+    assert_eq!((engine.pool_payload(), engine.stats().clusters), (ByteCount::ZERO, 0));
 }
 
 #[test]
