@@ -78,6 +78,7 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     checker(&CheckerOptions::bounded())?;
+    checker(&CheckerOptions::bounded_roomy())?;
     if !options.suite {
         return suite::run(&suite::Options::bounded());
     }
@@ -98,6 +99,7 @@ fn examples() -> Result<()> {
 }
 
 impl CheckerOptions {
+    /// In little memory, where nearly everything is out.
     fn bounded() -> Self {
         Self {
             seconds: 15,
@@ -109,6 +111,16 @@ impl CheckerOptions {
             vswap: None,
             options: String::new(),
         }
+    }
+
+    /// In memory that holds all of one process: grants, and pages that are shared since a fork.
+    fn bounded_roomy() -> Self {
+        Self { seconds: 8, memory: 140, modes: "fork,mixed".into(), ..Self::bounded() }
+    }
+
+    /// Bytes that the tree may have at most, seen from outside: the limit, 5 % and 8 MB.
+    fn allowed(&self) -> u64 {
+        (self.memory << 20) * 105 / 100 + 8_000_000
     }
 }
 
@@ -147,14 +159,16 @@ pub fn checker(options: &CheckerOptions) -> Result<()> {
         let ran = Job { argv, cgroup: &group, dir: dir.path(), timeout, pool: None }.run()?;
         let left = !group.wait_empty(Duration::from_secs(5));
         println!(
-            "checker {mode}: exit {} after {:.1} s, peak {}{}\n    {}",
+            "checker {mode}: exit {} after {:.1} s, peak {} of {}{}\n    {}",
             ran.ending(),
             ran.wall.as_secs_f64(),
             mib(ran.peaks.resident),
+            mib(options.allowed()),
             if left { ", PROCESSES LEFT" } else { "" },
             ran.complained().replace('\n', "\n    ")
         );
-        if ran.ending() != "0" || left {
+        let beyond = vswap.is_some() && ran.peaks.resident > options.allowed();
+        if ran.ending() != "0" || left || beyond {
             bad.push(mode);
         }
     }

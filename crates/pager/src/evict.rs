@@ -114,12 +114,12 @@ impl Shared {
             if effort == Effort::Forced {
                 state.stuck = Bitmap512::EMPTY;
             }
-            let mut wanted = *among;
-            if effort < Effort::Forced && *among == Bitmap512::FULL && self.budget.is_tight() {
-                // They make room only once the last owner's have gone.
-                wanted = wanted.and_not(&state.cow.and_not(&state.alone()));
-            }
-            victims = state.choose_victims(&wanted, self.batch(), effort == Effort::Forced);
+            // Shared pages take more room until the last owner's have gone: few at a time, and none while others will do.
+            let shared = *among & state.cow.and_not(&state.alone());
+            let spared = effort < Effort::Forced && *among == Bitmap512::FULL && self.budget.is_tight();
+            let wanted = if spared { among.and_not(&shared) } else { *among };
+            let most = if spared || shared.is_empty() { self.batch() } else { self.batch() / 4 };
+            victims = state.choose_victims(&wanted, most, effort == Effort::Forced);
         }
         let least = if effort == Effort::Plenty { 16 } else { 1 };
         // A hold may have begun since the caller looked; it waits for windows that are taken, so look again.
