@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use vswap_core::{Bitmap512, PAGE_SIZE, Page, PageIndex, SlotId};
 use vswap_engine::Scratch;
+use vswap_sys::process;
 use vswap_sys::procvm::{PAGES_AT_ONCE, read_pages};
 use vswap_sys::uffd::Install;
 
@@ -116,8 +117,16 @@ impl Shared {
             }
             // Shared pages take more room until the last owner's have gone: few at a time, and none while others will do.
             let shared = *among & state.cow.and_not(&state.alone());
-            let spared = effort < Effort::Forced && *among == Bitmap512::FULL && self.budget.is_tight();
-            let wanted = if spared { among.and_not(&shared) } else { *among };
+            let all = *among == Bitmap512::FULL;
+            let spared = all && effort < Effort::Forced && self.budget.is_tight();
+            // Of a relative's pages only those that it still has in common.
+            let wanted = if spared {
+                among.and_not(&shared)
+            } else if all {
+                *among
+            } else {
+                *among & state.cow
+            };
             let most = if spared || shared.is_empty() { self.batch() } else { self.batch() / 4 };
             victims = state.choose_victims(&wanted, most, effort == Effort::Forced);
         }
@@ -439,9 +448,9 @@ impl Shared {
         let mut state = block.state.lock();
         for page in state.staged.iter() {
             let bytes = &mut tools.buffer[0];
-            if !space.read_staged(window, page, bytes) {
+            if let Err(error) = space.try_read_staged(window, page, bytes) {
                 // An exit is seen here before anybody has told.
-                if space.is_dead() || space.uffd.is_gone() {
+                if space.is_dead() || process::is_gone(&error) {
                     break;
                 }
                 return LetOut::Unreadable;

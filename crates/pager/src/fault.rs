@@ -29,6 +29,8 @@ pub(crate) struct Fault {
     pub address: u64,
     pub write: bool,
     pub protected: bool,
+    /// Of the stub, at pages that it is to move: it must not wait for the room that it is about to make.
+    pub by_stub: bool,
     pub since: Instant,
 }
 
@@ -196,7 +198,7 @@ impl Shared {
             hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
-        let Some(run) = self.take_for_write(&mut state, page) else { return Outcome::NoRoom };
+        let Some(run) = self.take_for_write(&mut state, page, fault.by_stub) else { return Outcome::NoRoom };
         let (first, count) = (run.start, run.len());
         for page in Bitmap512::from_range(PageIndex::of_addr(first as u64 * PAGE_BYTES), count).iter() {
             if state.backed.get(page) {
@@ -226,8 +228,8 @@ impl Shared {
     }
 
     /// Leaves a protected page to its writer, and those around it that will be written too: charges the copies that the kernel
-    /// will make of those that others share. `None` if there is no room for that.
-    fn take_for_write(&self, state: &mut BlockState, page: PageIndex) -> Option<Range<usize>> {
+    /// will make of those that others share. `None` if there is no room for that, and it is not forced.
+    fn take_for_write(&self, state: &mut BlockState, page: PageIndex, forced: bool) -> Option<Range<usize>> {
         let at = page.get();
         let shut = state.resident & (state.backed | state.cow);
         let alone = if state.cow.get(page) { state.alone().and_not(&state.backed) } else { Bitmap512::EMPTY };
@@ -241,7 +243,12 @@ impl Shared {
         let run = [run, at..at + 1].into_iter().find(|run| {
             let start = PageIndex::of_addr(run.start as u64 * PAGE_BYTES);
             let pages = Bitmap512::from_range(start, run.len());
-            state.leave_if(&self.engine, &pages, |others| self.budget.charge(others))
+            state.leave_if(&self.engine, &pages, |others| {
+                if forced {
+                    self.budget.force(others);
+                }
+                forced || others == 0 || self.budget.charge(others)
+            })
         })?;
         state.next_write = run.end as u16;
         Some(run)
@@ -263,7 +270,7 @@ impl Shared {
         let sequential = state.next_expected as usize == at;
         let ahead = if sequential { (state.readahead * 2).clamp(16, ZERO_AHEAD_MAX) } else { 8 };
         let wanted = run_length(&absent, page, self.modest(ahead as usize));
-        let Some(count) = charge_some(space, wanted) else { return Outcome::NoRoom };
+        let Some(count) = charge_some(space, wanted, fault.by_stub) else { return Outcome::NoRoom };
         let done = in_one_mapping(count, |count| {
             let bytes = count * PAGE_SIZE;
             let result = match hands.zeroes.as_ref().filter(|_| fault.write) {
@@ -395,7 +402,7 @@ impl Shared {
         let taken = state.resident | state.staged | state.busy;
         let out = (state.mapped & state.backed).and_not(&taken);
         let wanted = run_length(&out, page, self.modest(ahead as usize));
-        let Some(count) = charge_some(space, wanted) else { return Outcome::NoRoom };
+        let Some(count) = charge_some(space, wanted, fault.by_stub) else { return Outcome::NoRoom };
         state.next_expected = (page.get() + count) as u16;
         state.readahead = ahead;
         let pages = Bitmap512::from_range(page, count);
@@ -545,9 +552,15 @@ impl Shared {
     }
 }
 
-/// Charges `wanted` pages, or one if there is no room for all. Returns how many; `None` if there is none even for one.
-fn charge_some(space: &Space, wanted: usize) -> Option<usize> {
-    [wanted, 1].into_iter().find(|&count| space.charge(count))
+/// Charges `wanted` pages, or one if there is no room for all. Returns how many; `None` if there is none even for one, and it is
+/// not forced.
+fn charge_some(space: &Space, wanted: usize, forced: bool) -> Option<usize> {
+    let charged = [wanted, 1].into_iter().find(|&count| space.charge(count));
+    if charged.is_none() && forced {
+        space.charge_forced(1);
+        return Some(1);
+    }
+    charged
 }
 
 /// The run of set pages that `page` is in.

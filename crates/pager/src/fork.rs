@@ -14,21 +14,64 @@ use vswap_core::{Bitmap512, PageIndex};
 const TRIES: u32 = 10;
 
 impl Hold {
-    /// Freezes the space, with all of its resident pages ready to be shared but those that hold the `len` bytes at `written`:
-    /// a word that the kernel writes while it forks, when nobody answers.
+    /// Freezes the space, with all of its resident pages ready to be shared but those that hold the words of four bytes at
+    /// `written`: the kernel writes to them while it forks, when nobody answers.
     ///
     /// What cannot be protected because the program keeps changing its mappings is charged to both owners.
-    pub fn freeze_to_share(&self, written: u64, len: u64) {
-        let written = pages_of(written, len);
+    pub fn freeze_to_share(&self, written: &[u64]) {
         for _ in 0..TRIES {
             self.freeze();
-            if self.space.prepare_to_share() & self.space.unprotect(&written) {
+            let mut whole = self.space.prepare_to_share();
+            for word in written {
+                whole &= self.space.unprotect(&pages_of(*word, 4));
+            }
+            if whole {
                 break;
             }
             self.thaw();
             self.space.drain();
         }
         self.freeze();
+    }
+
+    /// Makes `range` of `child` what it is here.
+    ///
+    /// # Errors
+    /// What registering and protecting say; `TimedOut` if the parent has not stood still for all of it.
+    pub(crate) fn fork_range(&self, child: &Space, range: &Range<u64>) -> io::Result<()> {
+        let parent = &self.space;
+        child.make_blocks(range)?;
+        child.uffd.register(range.start, range.end - range.start, true)?;
+        let mut result = Ok(());
+        parent.for_blocks(range, |block, pages| {
+            let Some(twin) = child.block(block.base) else { return };
+            let mut state = block.state.lock();
+            let mut copy = twin.state.lock();
+            parent.share_slots(&mut state, &mut copy);
+            let pages = state.mapped & pages;
+            copy.mapped |= pages;
+            copy.resident |= state.resident & pages;
+            copy.backed |= state.backed & pages;
+            copy.pinned |= state.pinned & pages;
+            copy.heat = state.heat;
+            for page in (pages & copy.pinned & copy.resident & copy.backed).iter() {
+                // The kernel writes there when nobody can answer, in the child too: never to be protected.
+                copy.release_slot(&parent.shared.engine, page);
+            }
+            let shared = state.share_with(child.id, &twin, &mut copy, &pages);
+            let resident = copy.resident & pages;
+            let protect = (resident & copy.backed) | shared;
+            drop(copy);
+            drop(state);
+            child.charge_shared(resident.count(), shared.count());
+            if let Err(error) = child.protect_all(block.base, &protect) {
+                result = Err(error);
+            }
+            if !self.renew() {
+                result = Err(io::ErrorKind::TimedOut.into());
+            }
+        });
+        result
     }
 }
 
@@ -47,39 +90,6 @@ impl Space {
             }
         });
         whole
-    }
-
-    /// Makes `range` of `child` what it is here.
-    pub(crate) fn fork_range(&self, child: &Space, range: &Range<u64>) -> io::Result<()> {
-        child.make_blocks(range)?;
-        child.uffd.register(range.start, range.end - range.start, true)?;
-        let mut result = Ok(());
-        self.for_blocks(range, |block, pages| {
-            let Some(twin) = child.block(block.base) else { return };
-            let mut state = block.state.lock();
-            let mut copy = twin.state.lock();
-            self.share_slots(&mut state, &mut copy);
-            let pages = state.mapped & pages;
-            copy.mapped |= pages;
-            copy.resident |= state.resident & pages;
-            copy.backed |= state.backed & pages;
-            copy.pinned |= state.pinned & pages;
-            copy.heat = state.heat;
-            for page in (pages & copy.pinned & copy.resident & copy.backed).iter() {
-                // The kernel writes there when nobody can answer, in the child too: never to be protected.
-                copy.release_slot(&self.shared.engine, page);
-            }
-            let shared = state.share_with(child.id, &twin, &mut copy, &pages);
-            let resident = copy.resident & pages;
-            let protect = (resident & copy.backed) | shared;
-            drop(copy);
-            drop(state);
-            child.charge_shared(resident.count(), shared.count());
-            if let Err(error) = child.protect_all(block.base, &protect) {
-                result = Err(error);
-            }
-        });
-        result
     }
 
     /// Gives the child's block the same slots, the first time that the block is met.

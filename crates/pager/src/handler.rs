@@ -71,7 +71,13 @@ fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked
         for message in &messages[..count] {
             if let Message::Fault { address, write, protected, thread } = *message {
                 go_on = shared.heard(space, index, thread);
-                answer(shared, space, hands, parked, Fault { address, write, protected, since });
+                answer(
+                    shared,
+                    space,
+                    hands,
+                    parked,
+                    Fault { address, write, protected, by_stub: thread as i32 == space.pid, since },
+                );
             }
         }
         if !go_on || !parked.is_empty() {

@@ -429,10 +429,13 @@ impl Pager {
     /// As [`Pager::adopt`] and [`Space::manage`].
     pub fn fork(&self, parent: &Hold, child: Adopt, ranges: &[Range<u64>]) -> io::Result<Arc<Space>> {
         let space = self.adopt(child)?;
-        for range in ranges {
-            parent.space.fork_range(&space, range)?;
+        match ranges.iter().try_for_each(|range| parent.fork_range(&space, range)) {
+            Ok(()) => Ok(space),
+            Err(error) => {
+                self.release(&space);
+                Err(error)
+            }
         }
-        Ok(space)
     }
 
     /// Lets an address space go, after exec or exit: everything of it is freed.

@@ -60,7 +60,12 @@ impl Sharing {
     }
 
     fn join(&self, id: u64, block: &Arc<Block>) {
-        self.0.lock().members.push((id, Arc::downgrade(block)));
+        let members = &mut self.0.lock().members;
+        if members.len() == members.capacity() {
+            // Of those that are gone the memory stays for as long as they are named here.
+            members.retain(|(_, block)| block.strong_count() > 0);
+        }
+        members.push((id, Arc::downgrade(block)));
     }
 }
 

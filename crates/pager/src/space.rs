@@ -19,8 +19,8 @@ use vswap_sys::pagemap::Pagemap;
 use vswap_sys::procvm;
 use vswap_sys::uffd::{Message, READ_BATCH, Uffd};
 
-/// Times that events are read to make a pinned page writable.
-const UNPROTECT_TRIES: u32 = 1000;
+/// How long it is tried to make a pinned page writable.
+const UNPROTECT_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Where pages are staged in an address space.
 #[derive(Clone, Copy, Debug)]
@@ -315,6 +315,10 @@ impl Space {
         }
     }
 
+    fn freeze_until(&self) -> u64 {
+        self.shared.clock_ms() + 1000 + self.present_pages() / 512
+    }
+
     /// Whether the space stands still for a fork.
     pub(crate) fn is_frozen(&self) -> bool {
         let until = self.frozen_until.load(Ordering::SeqCst);
@@ -432,12 +436,11 @@ impl Space {
         let pages = pages_of(address, len);
         self.for_blocks(&pages, |block, pages| block.state.lock().pinned |= pages);
         self.bring_in(pages.start, pages.end - pages.start);
-        for _ in 0..UNPROTECT_TRIES {
-            if self.unprotect(&pages) {
-                return;
-            }
+        // An event that is not read yet keeps it from being writable; none is read while a fork is under way.
+        let deadline = std::time::Instant::now() + UNPROTECT_WITHIN;
+        while !self.unprotect(&pages) && std::time::Instant::now() < deadline {
             self.drain();
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_micros(50));
         }
     }
 
@@ -500,7 +503,15 @@ impl Space {
 
     /// Moves a window's bytes at page `page` into `bytes`, if the page is there.
     pub(crate) fn read_staged(&self, window: u64, page: PageIndex, bytes: &mut [u8]) -> bool {
-        procvm::read(self.pid, window + page.byte_offset(), bytes).is_ok_and(|n| n == bytes.len())
+        self.try_read_staged(window, page, bytes).is_ok()
+    }
+
+    /// [`Space::read_staged`], with the reason why not: `ESRCH` if the stub's thread is gone, and with it all that it staged.
+    pub(crate) fn try_read_staged(&self, window: u64, page: PageIndex, bytes: &mut [u8]) -> io::Result<()> {
+        match procvm::read(self.pid, window + page.byte_offset(), bytes)? {
+            n if n == bytes.len() => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Which pages of the 2 MiB at `base` are present in the program's page table.
@@ -539,12 +550,23 @@ impl Hold {
     /// Stops the space for the moment in which the kernel copies its page table: from here to [`Hold::thaw`] (or the end
     /// of the hold) no page is installed and no event applied, so what is known of the parent's pages is true of
     /// the child's. Whatever the kernel writes for the fork must have been brought in before. Ends by itself after a
-    /// second, should the fork hang on something unforeseen.
+    /// second and two for each 4 GiB of resident pages, should the fork hang on something unforeseen.
     pub fn freeze(&self) {
-        let until = self.space.shared.clock_ms() + 1000;
-        self.space.frozen_until.store(until, Ordering::SeqCst);
+        self.space.frozen_until.store(self.space.freeze_until(), Ordering::SeqCst);
         // Whoever is past the look at it holds the gate: wait for that.
         drop(self.space.gate.write());
+    }
+
+    /// Starts the time of [`Hold::freeze`] anew. `false` if it was over already: then what is known of the parent's pages is no
+    /// more what the child got.
+    pub(crate) fn renew(&self) -> bool {
+        let until = self.space.frozen_until.swap(self.space.freeze_until(), Ordering::SeqCst);
+        // Read after the swap: whoever looked before saw the old time.
+        let frozen = until != 0 && self.space.shared.clock_ms() < until;
+        if !frozen {
+            self.thaw();
+        }
+        frozen
     }
 
     /// Ends [`Hold::freeze`].

@@ -85,7 +85,20 @@ impl Supervisor {
         for &(address, len) in memory.pins.lock().iter() {
             managed.space.pin(address, len);
         }
+        self.release_if_ended(process);
         managed
+    }
+
+    /// Lets go of what was made for a process whose end was seen meanwhile: whoever saw it found nothing to let go of. It takes the
+    /// process out of the tree first and then looks for what manages it; here it is the other way round.
+    fn release_if_ended(&self, process: &Process) {
+        let known = self.tree.get(process.pid);
+        let memory = process.memory();
+        if !known.is_some_and(|known| std::ptr::eq(&raw const *known, process))
+            && let Some(managed) = memory.managed()
+        {
+            self.release(process, &memory, &managed);
+        }
     }
 
     /// Takes the process of a standing thread under management.

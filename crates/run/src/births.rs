@@ -27,9 +27,16 @@ struct Birth {
     flags: u64,
     parent_tid: u64,
     child_tid: u64,
+    /// Where the parent gets a descriptor of the child.
+    pidfd: u64,
 }
 
 impl Birth {
+    /// Addresses of words that the kernel writes in the parent while it forks.
+    fn written_in_parent(&self) -> [u64; 2] {
+        [self.parent_tid, self.pidfd]
+    }
+
     fn has(&self, flag: u64) -> bool {
         self.flags & flag != 0
     }
@@ -40,13 +47,16 @@ impl Call<'_> {
         match i64::from(self.notification.nr) {
             call::FORK => Birth { flags: call::SIGCHLD, ..Birth::default() },
             call::VFORK => Birth { flags: call::SIGCHLD | call::CLONE_VM, ..Birth::default() },
-            call::CLONE => Birth { flags: self.arg(0), parent_tid: self.arg(2), child_tid: self.arg(3) },
+            // A descriptor goes to where the number would.
+            call::CLONE => {
+                Birth { flags: self.arg(0), parent_tid: self.arg(2), child_tid: self.arg(3), pidfd: 0 }
+            }
             _ => {
                 // `struct clone_args`: flags, pidfd, child_tid, parent_tid.
                 let mut bytes = [0; 32];
                 let _ = procvm::read(self.tid(), self.arg(0), &mut bytes);
                 let word = |i: usize| u64::from_le_bytes(bytes[i * 8..][..8].try_into().unwrap_or_default());
-                Birth { flags: word(0), parent_tid: word(3), child_tid: word(2) }
+                Birth { flags: word(0), parent_tid: word(3), child_tid: word(2), pidfd: word(1) }
             }
         }
     }
@@ -72,7 +82,9 @@ impl Call<'_> {
         if birth.has(call::CLONE_CHILD_SETTID | call::CLONE_CHILD_CLEARTID) {
             self.memory.pin(birth.child_tid, 4);
         }
-        managed.space.bring_in(birth.parent_tid, 4);
+        for word in birth.written_in_parent() {
+            managed.space.bring_in(word, 4);
+        }
         let _ = managed.look(&self.memory);
         // The child's half is made from what is known of the pages.
         managed.space.call_in();
@@ -91,7 +103,7 @@ impl Call<'_> {
     fn follow(&self, managed: &Arc<Managed>, mut parent: Tracee, birth: Birth) {
         let hold = managed.space.hold();
         // Other threads of the parent run on: what is known of its pages must be what the child gets.
-        hold.freeze_to_share(birth.parent_tid, 4);
+        hold.freeze_to_share(&birth.written_in_parent());
         self.proceed();
         let (child_pid, signal) = match wait_for_child(&mut parent) {
             Outcome::Child(pid) => (pid, 0),
@@ -112,7 +124,10 @@ impl Call<'_> {
                 .map_err(|source| AdoptError::System { pid: child_pid, source })
                 .and_then(|()| self.take_child(managed, &hold, &mut child)),
         };
-        if let Err(error) = taken {
+        // One that was killed meanwhile is nobody's loss.
+        if let Err(error) = taken
+            && !process::is_ending(child_pid)
+        {
             // It lacks the pages that are out: better no child than one that reads zeroes.
             tracing::error!(%error, "a forked child could not be managed");
             self.supervisor.say(format!("{error}; the forked process was ended"));

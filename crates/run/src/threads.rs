@@ -36,13 +36,26 @@ impl Call<'_> {
     /// `exit` of one thread. When none but the stub would be left, the stub goes first, or the process would stay.
     pub(crate) fn thread_exit(&self) {
         self.supervisor.tree.forget_thread(self.tid());
-        if let Some(managed) = self.memory.managed()
+        let managed = self.memory.managed();
+        if let Some(managed) = &managed {
+            self.pin_robust_list(managed);
+        }
+        if let Some(managed) = managed
             && self.process.lender().is_none()
             && self.is_last(&managed)
         {
             self.send_away(&managed);
         }
         self.proceed();
+    }
+
+    /// The kernel marks the robust mutexes that a thread holds at its end, without raising faults any more.
+    fn pin_robust_list(&self, managed: &Managed) {
+        let words = process::robust_words(self.tid()).unwrap_or_default();
+        if !words.is_empty() {
+            self.supervisor.let_another_read();
+        }
+        words.into_iter().for_each(|word| managed.space.pin(word, 4));
     }
 
     fn is_last(&self, managed: &Managed) -> bool {

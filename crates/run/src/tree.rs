@@ -35,10 +35,9 @@ pub(crate) struct Managed {
 impl Managed {
     /// Whether the address space is gone: by exec, or with its process.
     pub(crate) fn memory_gone(&self) -> bool {
-        const ESRCH: i32 = 3;
         // Staging is not registered with the main userfaultfd: the answer is an error either way.
         let asked = self.probe.protect(self.stub.staging, 4096, false);
-        asked.is_err_and(|error| error.raw_os_error() == Some(ESRCH))
+        asked.is_err_and(|error| process::is_gone(&error))
     }
 }
 

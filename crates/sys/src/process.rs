@@ -447,6 +447,62 @@ pub fn random() -> io::Result<u64> {
     if n == 8 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether an error says that the process, the thread or its address space is gone.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Whether a process has ended or is about to: a `SIGKILL` waits for it.
+pub fn is_ending(pid: i32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let killed = |name| {
+        field(name)
+            .and_then(|set| u64::from_str_radix(set, 16).ok())
+            .is_some_and(|set| set & 1 << (libc::SIGKILL - 1) != 0)
+    };
+    field("State:").is_none_or(|state| state.starts_with(['Z', 'X']))
+        || killed("SigPnd:")
+        || killed("ShdPnd:")
+}
+
+/// Entries of a robust list that the kernel follows (`ROBUST_LIST_LIMIT` of `include/uapi/linux/futex.h`).
+const ROBUST_LIST_LIMIT: usize = 2048;
+
+/// Addresses of the futex words that the kernel looks at when thread `tid` ends: of the robust mutexes that it holds, and of
+/// the one that it is taking or giving up.
+///
+/// # Errors
+/// What `get_robust_list` and reading the thread's memory say.
+pub fn robust_words(tid: i32) -> io::Result<Vec<u64>> {
+    let (mut head, mut len) = (0u64, 0usize);
+    // SAFETY: writes a pointer and a size to the two words given.
+    let got = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut len) };
+    if got < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut words = Vec::new();
+    if head == 0 || len != 24 {
+        return Ok(words);
+    }
+    let word = |address: u64| -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        crate::procvm::read(tid, address, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    };
+    // `struct robust_list_head`: the list, where the word lies relative to an entry, the pending entry. Bit 0 marks a PI mutex.
+    let (offset, pending) = (word(head + 8)?, word(head + 16)? & !1);
+    let mut entry = word(head)? & !1;
+    while entry != head && entry != 0 && words.len() < ROBUST_LIST_LIMIT {
+        words.push(entry.wrapping_add(offset));
+        entry = word(entry)? & !1;
+    }
+    if pending != 0 {
+        words.push(pending.wrapping_add(offset));
+    }
+    Ok(words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -187,13 +187,6 @@ impl Uffd {
         self.ioctl(IOC_WRITEPROTECT, &mut [start, len, u64::from(on)])
     }
 
-    /// Whether the address space that it was made in is gone, by an exit or an exec.
-    pub fn is_gone(&self) -> bool {
-        // The page after the null page is nobody's; to protect it does no harm should somebody have mapped it.
-        let asked = self.protect(4096, 4096, true);
-        asked.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
-    }
-
     /// Lifts the write protection of the range, and wakes writers that wait unless `no_wake`.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ const PRELUDE: &str = r#"
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #define MIB (1ul << 20)

@@ -363,3 +363,45 @@ fn a_clear_child_tid_in_a_clean_page_leaves_a_join_hanging() {
           *go=1; for(int i=0;i<2000&&*word;i++) usleep(1000); return *word!=0; }",
     );
 }
+
+/// What the kernel writes in the parent while it forks must be writable then: the descriptor's number for the parent was not,
+/// so the fork hung until the space thawed under it, and the child lost pages.
+#[test]
+fn a_fork_that_gives_a_descriptor_waits_for_its_own_page() {
+    check(
+        "pidfd_fork",
+        "struct args{ unsigned long flags,pidfd,child_tid,parent_tid,exit_signal,stack,stack_size,tls; };
+         int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press(); int*fd=(int*)area(4096); *fd=-1; if(wrong(p,16*MIB,1)) return 2; struct timespec a,b; clock_gettime(CLOCK_MONOTONIC,&a);
+          for(int i=0;i<5;i++){ *fd=-1; struct args x={0x1000,(unsigned long)fd,0,0,SIGCHLD}; long k=syscall(435,&x,sizeof x); if(!k) _exit(wrong(p,48*MIB,1)!=0); if(k<0) return 3; if(*fd<0) return 4; close(*fd); if(status_of(k)) return 5; }
+          return wrong(p,48*MIB,1)!=0; }",
+    );
+}
+
+/// A robust mutex in a page that is shared since a fork, or is out: the kernel marks it at its owner's end, when it raises no faults.
+#[test]
+fn a_robust_mutex_in_a_protected_page_is_not_marked_when_its_thread_ends() {
+    check(
+        "robust_cow",
+        "static pthread_mutex_t*mx,*my; static volatile int held,go; static void*t(void*x){ pthread_mutex_lock(mx); pthread_mutex_lock(my); held=1; while(!go) usleep(1000); return 0; }
+         int main(){ mx=(void*)area(4096); my=(void*)area(4096); char*p=area(32*MIB); fill(p,32*MIB,1);
+          pthread_mutexattr_t a; pthread_mutexattr_init(&a); pthread_mutexattr_setrobust(&a,1); pthread_mutex_init(mx,&a); pthread_mutex_init(my,&a);
+          pthread_t h; pthread_create(&h,0,t,0); while(!held) usleep(1000); press(); *(volatile char*)mx;
+          pid_t k=fork(); if(!k){ usleep(300000); _exit(0); } go=1; pthread_join(h,0); struct timespec ts; clock_gettime(CLOCK_REALTIME,&ts); ts.tv_sec+=5;
+          if(pthread_mutex_timedlock(mx,&ts)!=EOWNERDEAD) return 2; if(pthread_mutex_timedlock(my,&ts)!=EOWNERDEAD) return 3; return status_of(k)!=0; }",
+    );
+}
+
+/// A child that was killed while it was taken in stayed in the books: its share of the parent's pages was never given up, and
+/// each of them was charged twice from then on.
+#[test]
+fn a_child_killed_while_it_is_taken_in_stays_charged() {
+    let body = "int main(){ size_t n=64*MIB; char*p=area(n); fill(p,n,1); pid_t me=getpid(), killer=fork();
+          if(!killer){ char name[64]; snprintf(name,64,\"/proc/%d/task/%d/children\",me,me); for(;;){ FILE*f=fopen(name,\"r\"); int k; while(f&&fscanf(f,\"%d\",&k)==1) if(k!=getpid()) { usleep(rand()%12000); kill(k,9); } if(f) fclose(f); } }
+          for(int i=0;i<400;i++){ pid_t k=fork(); if(!k){ pause(); _exit(0); } if(k>0&&status_of(k)!=9) return 2; fill(p+(i%64)*MIB,MIB,i); }
+          kill(killer,9); status_of(killer); for(int r=2;r<5;r++){ fill(p,n,r); if(wrong(p,n,r)) return 3; }
+          /* There is room for all of it, so it stays. */
+          struct rusage a,b; getrusage(RUSAGE_SELF,&a); if(wrong(p,n,4)) return 3; getrusage(RUSAGE_SELF,&b); return b.ru_minflt-a.ru_minflt>1000?4:0; }";
+    let program = compile("killed_child", body, &[]);
+    let run = within_by(84, &[], &[&program]).output().unwrap();
+    assert!(run.status.success() && run.stderr.is_empty(), "{}", text(&run));
+}
