@@ -154,7 +154,8 @@ impl Shared {
         let (others, parting) = state.part(&self.engine, &victims);
         self.budget.force(others);
         drop(state);
-        let shared = parting.as_ref().map(|parting| (Arc::clone(parting.sharing()), parting.pages()));
+        let parted = parting.as_ref().filter(|_| others > 0);
+        let shared = parted.map(|parting| (Arc::clone(parting.sharing()), parting.pages()));
         match space.mover.finish(eviction, PATIENCE) {
             Ok(evicted) => self.landed(space, block, window, &evicted, parting).then_some(shared),
             Err(eviction) => {
