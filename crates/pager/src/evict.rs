@@ -89,6 +89,21 @@ impl Shared {
         }
     }
 
+    /// Pages that relatives have in common with `block` and cannot move out now, being stopped or held: moved out of it, they
+    /// would take room twice. None, if it moves out some of its own.
+    fn anchored(&self, block: &Arc<Block>) -> Bitmap512 {
+        let sharing = block.state.lock().sharing.clone();
+        let mut anchored = Bitmap512::EMPTY;
+        for (id, other) in sharing.iter().flat_map(|sharing| sharing.members()) {
+            if !Arc::ptr_eq(&other, block)
+                && self.space(id).is_some_and(|space| !space.is_dead() && !self.is_open(&space))
+            {
+                anchored |= other.state.lock().cow;
+            }
+        }
+        anchored
+    }
+
     /// Whether pages of the space can be moved now.
     fn is_open(&self, space: &Space) -> bool {
         let closed = space.is_dead() || space.unreadable.load(Relaxed) || space.holds.load(Relaxed) > 0;
@@ -108,6 +123,7 @@ impl Shared {
         effort: Effort,
         among: &Bitmap512,
     ) -> Option<Option<(Arc<Sharing>, Bitmap512)>> {
+        let anchored = self.anchored(block);
         let window = space.windows.lock().take_free()?;
         let mut state = block.state.lock();
         let mut victims = Bitmap512::EMPTY;
@@ -119,13 +135,13 @@ impl Shared {
             let shared = *among & state.cow.and_not(&state.alone());
             let all = *among == Bitmap512::FULL;
             let spared = all && effort < Effort::Forced && self.budget.is_tight();
-            // Of a relative's pages only those that it still has in common.
             let wanted = if spared {
                 among.and_not(&shared)
             } else if all {
-                *among
+                among.and_not(&(shared & anchored))
             } else {
-                *among & state.cow
+                // Of a relative's pages only those that it still has in common.
+                (*among & state.cow).and_not(&anchored)
             };
             let most = if spared || shared.is_empty() { self.batch() } else { self.batch() / 4 };
             victims = state.choose_victims(&wanted, most, effort == Effort::Forced);

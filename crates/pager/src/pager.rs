@@ -26,6 +26,9 @@ use vswap_sys::process::{nice, set_nice};
 /// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
 
+/// Eviction that has been without progress for so long wants the pool written down.
+const STRANDED_AFTER: Duration = Duration::from_millis(5);
+
 /// Milliseconds after which the pager's own memory is counted again.
 const OWN_EVERY: u64 = 20;
 
@@ -126,6 +129,8 @@ pub(crate) struct Shared {
     disk_full: AtomicBool,
     /// When its own memory was counted last, milliseconds of its clock.
     own_sampled: AtomicU64,
+    /// Evictors find nothing to move out: pages may be charged, but those of stopped processes cannot be moved.
+    stranded: AtomicBool,
     told_full: AtomicBool,
     started: Instant,
     pub config: PagerConfig,
@@ -182,10 +187,12 @@ impl Shared {
                 self.budget.wait_for_call(index, Duration::from_millis(50));
             } else if self.relieve(&mut tools) {
                 moved = Instant::now();
+                self.stranded.store(false, Relaxed);
             } else {
                 // Evictions in flight, or a hold, may be all that is in the way: only a while without any progress
                 // tells that nothing is left.
                 std::thread::sleep(Duration::from_millis(1));
+                self.stranded.store(moved.elapsed() > STRANDED_AFTER, Relaxed);
                 if moved.elapsed() > GIVE_UP_AFTER {
                     self.nothing_left();
                 }
@@ -285,12 +292,13 @@ impl Shared {
         self.budget.pool() * 4096 < self.pool_share() * 15 / 16
     }
 
-    /// Bytes that the pool has beyond its share, or, when room is short and little else is left to move out, what is
-    /// missing.
+    /// Bytes that the pool has beyond its share, or, when room is short and little else is left that could be moved out,
+    /// what is missing.
     fn pool_surplus(&self, pool: ByteCount) -> u64 {
         let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
         let wanted = self.budget.wanted();
-        let starved = wanted > 0 && self.budget.charged() * 4096 < available / 16;
+        let little = self.budget.charged() * 4096 < available / 16 || self.stranded.load(Relaxed);
+        let starved = wanted > 0 && little;
         let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
         pool.get().saturating_sub(self.pool_share()).max(missing)
     }
@@ -378,6 +386,7 @@ impl Pager {
             always_huge: vswap_sys::mapping::huge_pages_unasked(),
             disk_full: AtomicBool::new(false),
             own_sampled: AtomicU64::new(0),
+            stranded: AtomicBool::new(false),
             told_full: AtomicBool::new(false),
             started: Instant::now(),
             config,

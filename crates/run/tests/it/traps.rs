@@ -350,6 +350,25 @@ fn a_fork_lets_both_owners_copy_all_that_they_share_at_once() {
     assert!(run.stderr.is_empty(), "{}", text(&run));
 }
 
+/// What a stopped process shares cannot leave its memory, so to move it out of its relatives only takes more room. They were
+/// moved out of first, the pool grew with them, and nothing wrote it down since much was charged: 311 MiB of 176.
+#[test]
+fn a_stopped_relative_keeps_what_it_shares_and_the_others_move_out_their_own() {
+    let body = "static int noise(char*p,size_t n,unsigned long x,int check){ int bad=0; for(unsigned long*w=(void*)p;(char*)w<p+n;w++){ x=x*6364136223846793005ul+1442695040888963407ul;
+            if(check) bad+=*w!=x; else *w=x; } return bad; }
+         static long rss(int pid){ char b[64], line[256]; long kb=0; snprintf(b,64,\"/proc/%d/smaps_rollup\",pid); FILE*f=fopen(b,\"r\");
+          while(f&&fgets(line,256,f)) if(sscanf(line,\"Pss_Anon: %ld\",&kb)==1) break; if(f) fclose(f); return kb; }
+         int main(int c,char**v){ size_t n=80*MIB; char*p=area(n); noise(p,n,1,0); pid_t k=fork(); if(!k){ raise(SIGSTOP); _exit(noise(p,n,1,1)!=0); }
+          int st; waitpid(k,&st,WUNTRACED); long most=0;
+          for(int round=2;round<4;round++) for(size_t at=0;at<n;at+=MIB){ noise(p+at,MIB,at+round,0); long now=rss(getpid())+rss(k); if(now>most) most=now; }
+          int bad=0; for(size_t at=0;at<n;at+=MIB) bad+=noise(p+at,MIB,at+3,1); kill(k,SIGCONT); if(!WIFSTOPPED(st)) return 2; if(bad) return 3; if(status_of(k)) return 4;
+          if(c>1&&most>(96*105/100+8)*1024){ printf(\"%ld KiB\\n\",most); return 5; } return 0; }";
+    let program = compile("stopped_cow", body, &[]);
+    let run = within_by(96, &["disk"], &[&program, "managed"]).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run));
+    assert!(run.stderr.is_empty(), "{}", text(&run));
+}
+
 /// A word that the kernel clears at a thread's end lay in a page that a read ahead had brought in, clean and so
 /// write-protected: the kernel raises no fault for a thread that ends, and whoever joined it waited for ever.
 #[test]
