@@ -174,6 +174,13 @@ impl Budget {
         self.call_if_short();
     }
 
+    /// The tree's memory that is not managed has become `bytes` more.
+    pub fn add_others(&self, bytes: ByteCount) {
+        self.others.fetch_add(bytes.get() / 4096, Relaxed);
+        self.note(self.used());
+        self.call_if_short();
+    }
+
     /// Sets the pager's own memory, the pool left out.
     pub fn set_own(&self, bytes: ByteCount) {
         self.own.store(bytes.get() / 4096, Relaxed);
@@ -187,6 +194,11 @@ impl Budget {
     /// Lets charges through, or not any more.
     pub fn set_over(&self, over: bool) -> bool {
         self.over.swap(over, Relaxed)
+    }
+
+    /// Whether charges are let through.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
     }
 
     /// Pages by which the limit is exceeded.

@@ -471,6 +471,29 @@ impl Pager {
     /// Sets the tree's memory that is not managed, as sampled.
     pub fn set_unmanaged(&self, bytes: ByteCount) {
         self.shared.budget.set_others(bytes);
+        self.unmanaged_changed();
+    }
+
+    /// The memory of the tree that is not managed has become `bytes` more since it was sampled.
+    pub fn add_unmanaged(&self, bytes: ByteCount) {
+        self.shared.budget.add_others(bytes);
+        self.unmanaged_changed();
+    }
+
+    /// Whether the limit is exceeded, and something might still be moved out.
+    pub fn is_short(&self) -> bool {
+        self.shared.budget.excess() > 0 && !self.shared.budget.is_over()
+    }
+
+    /// Waits until [`Pager::is_short`] is not so any more, `most` at most.
+    pub fn wait_for_room(&self, most: Duration) {
+        let since = Instant::now();
+        while self.is_short() && since.elapsed() < most && !self.shared.stopping() {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    fn unmanaged_changed(&self) {
         self.shared.sample_own();
         if self.shared.budget.excess() > 0
             && let Err(error) = self.start()

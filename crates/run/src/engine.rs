@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use vswap_engine::{CodecChoice, Engine, EngineConfig};
@@ -124,6 +124,7 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
         front: front.try_clone().map_err(text("a descriptor"))?,
         readers: AtomicUsize::new(0),
         idle: AtomicUsize::new(0),
+        grown: AtomicU64::new(0),
         warned: Warned::default(),
     });
     let report = Report::new(config, started);

@@ -6,8 +6,11 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use vswap_core::ByteCount;
 use vswap_sys::{call, process};
 
 use crate::supervisor::{Call, Supervisor};
@@ -17,6 +20,10 @@ const PAGE: u64 = 4096;
 /// `include/uapi/linux/mman.h`.
 const MREMAP_DONTUNMAP: u64 = 4;
 
+/// What a small process has asked for since it was looked at, until it is again.
+const LOOK_EVERY: u64 = 512 << 10;
+/// A small process goes on after so long even if the limit is exceeded.
+const ROOM_COMES_WITHIN: Duration = Duration::from_millis(50);
 /// Above this a mapping that was found is not just a thread's stack: most of it will be touched, if any.
 const LARGER_THAN_STACKS: u64 = 16 << 20;
 
@@ -75,6 +82,36 @@ impl Managed {
 }
 
 impl Supervisor {
+    /// Counts what a small process has come to use since somebody looked. The sampler comes by ten times a second: a few
+    /// children that start meanwhile can be tens of megabytes.
+    ///
+    /// If that leaves no room, the call waits a while for eviction to make some.
+    fn count_growth(self: &Arc<Self>, process: &Process, memory: &Memory, more: u64) {
+        if memory.asked.fetch_add(more, Relaxed) + more < LOOK_EVERY {
+            return;
+        }
+        memory.asked.store(0, Relaxed);
+        let Ok(size) = process.statm.read() else { return };
+        let now = size.resident.saturating_sub(size.shared);
+        let before = memory.counted.load(Relaxed);
+        if before == UNKNOWN {
+            // It may share all of that with its parent.
+            memory.counted.store(now, Relaxed);
+            return;
+        }
+        // What it gave back is for the sampler to see: it may take and give many times.
+        let growth = now.saturating_sub(before);
+        if growth > 0 {
+            memory.counted.store(now, Relaxed);
+            self.grown.fetch_add(growth, Relaxed);
+            self.pager.add_unmanaged(ByteCount::new(growth));
+            if self.pager.is_short() {
+                self.let_another_read();
+                self.pager.wait_for_room(ROOM_COMES_WITHIN);
+            }
+        }
+    }
+
     /// Counts `more` bytes about to be mapped. Tells whether the process is too big to be left alone.
     fn outgrows(&self, process: &Process, memory: &Memory, more: u64) -> bool {
         let bound = memory.bound.fetch_add(more, Relaxed).saturating_add(more);
@@ -175,6 +212,7 @@ impl Call<'_> {
     }
 
     fn grow_unmanaged(&self, more: u64) {
+        self.supervisor.count_growth(&self.process, &self.memory, more);
         if self.supervisor.outgrows(&self.process, &self.memory, more) {
             self.proceed_and_manage();
         } else {

@@ -53,13 +53,15 @@ impl Sampler {
         if self.round.is_multiple_of(5) {
             self.discover();
         }
+        // What is seen of their growth from here on may be in what is read below or not: it counts.
+        self.supervisor.grown.store(0, Relaxed);
         let (mut unmanaged, mut untouched) = (0, 0);
         for process in self.supervisor.tree.all() {
             let (a, b) = self.unmanaged_of(&process);
             unmanaged += a;
             untouched += b;
         }
-        self.supervisor.pager.set_unmanaged(ByteCount::new(unmanaged));
+        self.supervisor.pager.set_unmanaged(ByteCount::new(unmanaged + self.supervisor.grown.load(Relaxed)));
         let used = self.supervisor.pager.stats().used.saturating_sub(untouched);
         self.peak.fetch_max(used, Relaxed);
     }
@@ -89,6 +91,7 @@ impl Sampler {
         if memory.newborn.load(Relaxed) {
             return (0, 0);
         }
+        memory.counted.store(status.anonymous, Relaxed);
         self.watch_growth(process, &memory, status.anonymous);
         let plain = status.anonymous + status.shared_memory;
         let weighed = plain >= WORTH_WEIGHING;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use vswap_pager::Pager;
 use vswap_sys::poll::Epoll;
@@ -44,6 +44,8 @@ pub(crate) struct Supervisor {
     /// Readers, and those of them that wait for a notification.
     pub(crate) readers: AtomicUsize,
     pub(crate) idle: AtomicUsize,
+    /// Bytes by which processes that are not managed were seen to grow since the sampler began to look at them.
+    pub(crate) grown: AtomicU64,
     pub(crate) warned: Warned,
 }
 
@@ -171,10 +173,12 @@ impl Supervisor {
         if let Some(lender) = process.lender() {
             if !pidfd::same_memory(process.pid, lender).unwrap_or(false) {
                 process.replace_memory(Memory::new());
+                process.memory().counted.store(0, Relaxed);
             }
             return;
         }
         let memory = process.memory();
+        memory.counted.store(0, Relaxed);
         if let Some(managed) = memory.managed()
             && managed.memory_gone()
         {

@@ -55,6 +55,10 @@ pub(crate) struct Memory {
     pub(crate) reserved: AtomicU64,
     /// Bytes of small mappings made since its maps were looked at.
     pub(crate) unseen: AtomicU64,
+    /// Of what it has resident, the anonymous bytes that count, as they were when somebody looked; [`UNKNOWN`] if nobody has.
+    pub(crate) counted: AtomicU64,
+    /// Bytes asked for since somebody looked.
+    pub(crate) asked: AtomicU64,
     /// End of the heap, 0 if not known.
     pub(crate) heap_end: AtomicU64,
     /// A copy that is being made: what it has is its parent's, and counted there.
@@ -74,7 +78,11 @@ pub(crate) struct Memory {
 impl Memory {
     /// A new one, of which nothing is known.
     pub(crate) fn new() -> Arc<Memory> {
-        Arc::new(Memory { bound: AtomicU64::new(UNKNOWN), ..Memory::default() })
+        Arc::new(Memory {
+            bound: AtomicU64::new(UNKNOWN),
+            counted: AtomicU64::new(UNKNOWN),
+            ..Memory::default()
+        })
     }
 
     /// What manages it, if something does.
