@@ -89,8 +89,8 @@ impl Shared {
         }
     }
 
-    /// Pages that relatives have in common with `block` and cannot move out now, being stopped or held: moved out of it, they
-    /// would take room twice. None, if it moves out some of its own.
+    /// Pages that relatives have in common with `block` and that cannot be moved out of them now, whether the space is held or
+    /// its stub is: moved out of this one, they would take room twice.
     fn anchored(&self, block: &Arc<Block>) -> Bitmap512 {
         let sharing = block.state.lock().sharing.clone();
         let mut anchored = Bitmap512::EMPTY;

@@ -194,6 +194,12 @@ impl StubLink {
         Some(self.take_result(ticket))
     }
 
+    /// Whether the stub has not done all that it was asked yet.
+    pub fn owes(&self) -> bool {
+        let done = self.ring().done.load(Relaxed);
+        done != self.ring().posted.load(Relaxed)
+    }
+
     /// [`StubLink::syscall_within`] ten seconds.
     ///
     /// # Errors

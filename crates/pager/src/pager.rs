@@ -129,7 +129,7 @@ pub(crate) struct Shared {
     disk_full: AtomicBool,
     /// When its own memory was counted last, milliseconds of its clock.
     own_sampled: AtomicU64,
-    /// Evictors find nothing to move out: pages may be charged, but those of stopped processes cannot be moved.
+    /// Evictors find nothing to move out: pages may be charged, but those of a process whose stub a debugger holds cannot be moved.
     stranded: AtomicBool,
     told_full: AtomicBool,
     started: Instant,

@@ -482,6 +482,11 @@ impl Space {
         });
     }
 
+    /// Whether an eviction is in flight.
+    pub fn is_moving(&self) -> bool {
+        self.windows.lock().flying() > 0
+    }
+
     /// Waits until no eviction is in flight whose pages the program has unmapped meanwhile, so that a new mapping at
     /// these addresses cannot be mistaken for the old one. Call before a new mapping is let happen.
     pub fn barrier_for_mapping(self: &Arc<Self>) {

@@ -80,7 +80,13 @@ impl Supervisor {
     ) -> Arc<Managed> {
         let _ = self.poll.add(stub.thread.as_fd(), process.pid as u64 | STUB_TOKEN);
         memory.heap_end.store(0, Relaxed);
-        let managed = Arc::new(Managed { space, stub, probe, leaving: AtomicBool::new(false) });
+        let managed = Arc::new(Managed {
+            space,
+            stub,
+            probe,
+            leaving: AtomicBool::new(false),
+            roused: AtomicBool::new(false),
+        });
         *memory.managed.lock() = Some(Arc::clone(&managed));
         for &(address, len) in memory.pins.lock().iter() {
             managed.space.pin(address, len);

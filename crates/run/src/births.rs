@@ -66,6 +66,9 @@ impl Call<'_> {
         let birth = self.asked_birth();
         if birth.has(call::CLONE_VM) {
             if birth.has(call::CLONE_CHILD_CLEARTID) {
+                if self.memory.managed().is_some() {
+                    self.supervisor.let_another_read();
+                }
                 self.memory.pin(birth.child_tid, 4);
             }
             if !birth.has(call::CLONE_THREAD) {
@@ -78,7 +81,7 @@ impl Call<'_> {
             return self.proceed();
         };
         self.supervisor.let_another_read();
-        let _work = self.memory.work.lock();
+        let _work = self.work();
         if birth.has(call::CLONE_CHILD_SETTID | call::CLONE_CHILD_CLEARTID) {
             self.memory.pin(birth.child_tid, 4);
         }

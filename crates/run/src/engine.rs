@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use vswap_engine::{CodecChoice, Engine, EngineConfig};
@@ -24,7 +24,7 @@ use crate::message::Message;
 use crate::report::Report;
 use crate::rules;
 use crate::sample::Sampler;
-use crate::supervisor::{STUB_TOKEN, Supervisor, Warned};
+use crate::supervisor::{Readers, STUB_TOKEN, Supervisor, Warned};
 use crate::tree::Tree;
 
 const KEEPER: u64 = 1 << 41;
@@ -122,13 +122,11 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
         census,
         poll,
         front: front.try_clone().map_err(text("a descriptor"))?,
-        readers: AtomicUsize::new(0),
-        idle: AtomicUsize::new(0),
+        readers: Readers::default(),
         grown: AtomicU64::new(0),
         warned: Warned::default(),
     });
     let report = Report::new(config, started);
-    Sampler::start(Arc::clone(&supervisor), report.peak()).map_err(text("starting a thread"))?;
     let main = Main {
         supervisor,
         keeper,
@@ -140,7 +138,7 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
         ending: false,
         stubless: HashMap::new(),
     };
-    main.begin().map_err(text("starting the program"))?;
+    main.begin().map_err(text("starting a thread"))?;
     Ok(main)
 }
 
@@ -229,10 +227,9 @@ impl Main {
         supervisor.poll.add(supervisor.front.as_fd(), FRONT)?;
         supervisor.poll.add(self.program.as_fd(), PROGRAM)?;
         supervisor.poll.add_hangup(supervisor.listener.as_fd(), LISTENER)?;
-        for _ in 0..2 {
-            supervisor.start_reader()?;
-        }
-        Message::Go.send(self.program.as_fd())
+        // The program is waiting for its first call, the exec, to be answered.
+        supervisor.start_reader()?;
+        Sampler::start(Arc::clone(supervisor), self.report.peak())
     }
 
     fn watch(&mut self) -> ! {

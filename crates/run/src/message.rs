@@ -17,8 +17,6 @@ pub(crate) enum Message {
     Installed(i32),
     /// Program to engine: the filter could not be installed (errno).
     NotInstalled(i32),
-    /// Engine to program: execute now.
-    Go,
     /// Program to engine, on to the front: it could not be executed (errno).
     NotExecuted(i32),
     /// Keeper to engine, on to the front: the program has changed.
@@ -40,17 +38,16 @@ impl Message {
         let (kind, value, texts): (u8, i32, &[&String]) = match self {
             Message::Installed(pid) => (0, *pid, &[]),
             Message::NotInstalled(errno) => (1, *errno, &[]),
-            Message::Go => (2, 0, &[]),
-            Message::NotExecuted(errno) => (3, *errno, &[]),
-            Message::Changed(Change::Exited(code)) => (4, i32::from(*code), &[]),
-            Message::Changed(Change::Killed(signal)) => (5, *signal, &[]),
-            Message::Changed(Change::Stopped(signal)) => (6, *signal, &[]),
-            Message::Changed(Change::Continued) => (7, 0, &[]),
-            Message::Program(pid) => (8, *pid, &[]),
-            Message::Say(text) => (9, 0, &[text]),
-            Message::Stats(table, json) => (10, table.len() as i32, &[table, json]),
-            Message::Failed => (11, 0, &[]),
-            Message::KillAll => (12, 0, &[]),
+            Message::NotExecuted(errno) => (2, *errno, &[]),
+            Message::Changed(Change::Exited(code)) => (3, i32::from(*code), &[]),
+            Message::Changed(Change::Killed(signal)) => (4, *signal, &[]),
+            Message::Changed(Change::Stopped(signal)) => (5, *signal, &[]),
+            Message::Changed(Change::Continued) => (6, 0, &[]),
+            Message::Program(pid) => (7, *pid, &[]),
+            Message::Say(text) => (8, 0, &[text]),
+            Message::Stats(table, json) => (9, table.len() as i32, &[table, json]),
+            Message::Failed => (10, 0, &[]),
+            Message::KillAll => (11, 0, &[]),
         };
         let mut bytes = vec![kind];
         bytes.extend(value.to_le_bytes());
@@ -69,20 +66,19 @@ impl Message {
         Some(match kind {
             0 => Message::Installed(value),
             1 => Message::NotInstalled(value),
-            2 => Message::Go,
-            3 => Message::NotExecuted(value),
-            4 => Message::Changed(Change::Exited(value as u8)),
-            5 => Message::Changed(Change::Killed(value)),
-            6 => Message::Changed(Change::Stopped(value)),
-            7 => Message::Changed(Change::Continued),
-            8 => Message::Program(value),
-            9 => Message::Say(string(text)),
-            10 => {
+            2 => Message::NotExecuted(value),
+            3 => Message::Changed(Change::Exited(value as u8)),
+            4 => Message::Changed(Change::Killed(value)),
+            5 => Message::Changed(Change::Stopped(value)),
+            6 => Message::Changed(Change::Continued),
+            7 => Message::Program(value),
+            8 => Message::Say(string(text)),
+            9 => {
                 let (table, json) = text.split_at_checked(value as usize)?;
                 Message::Stats(string(table), string(json))
             }
-            11 => Message::Failed,
-            12 => Message::KillAll,
+            10 => Message::Failed,
+            11 => Message::KillAll,
             _ => return None,
         })
     }
@@ -121,7 +117,6 @@ mod tests {
         let all = [
             Message::Installed(5),
             Message::NotInstalled(16),
-            Message::Go,
             Message::NotExecuted(2),
             Message::Changed(Change::Exited(255)),
             Message::Changed(Change::Killed(9)),

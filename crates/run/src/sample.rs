@@ -1,5 +1,6 @@
 //! What of the tree is not managed, looked at ten times a second: small processes, stacks, shared memory. Also finds
-//! processes that have made no notified call (32-bit ones never do), and those that grew without one.
+//! processes that have made no notified call (32-bit ones never do), those that grew without one, and stubs that are
+//! stopped while something is wanted of them.
 
 use std::collections::HashSet;
 use std::io;
@@ -74,6 +75,7 @@ impl Sampler {
         let memory = process.memory();
         let Ok(status) = process::status(process.pid) else { return (0, 0) };
         if let Some(managed) = memory.managed() {
+            managed.rouse();
             if managed.space.take_missed() {
                 memory.unseen.fetch_add(1, Relaxed);
             }

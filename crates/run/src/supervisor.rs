@@ -1,14 +1,17 @@
 //! The supervisor: reads what the tree notifies and does what each call needs before the kernel executes it.
 //!
-//! Any number of threads read notifications. One that is about to wait for a program first sees to it that
-//! another reads on, so that a stopped program holds up nobody but itself.
+//! One thread at a time reads notifications, and attends to what it has read: each is another call that wakes one
+//! thread only. One that is about to wait, for a program or for others who may, first lets another read on, so that
+//! a stopped program holds up nobody but itself.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use vswap_pager::Pager;
 use vswap_sys::poll::Epoll;
 use vswap_sys::seccomp::{Listener, Notification};
@@ -18,8 +21,10 @@ use crate::census::Census;
 use crate::message::Message;
 use crate::tree::{Found, Managed, Memory, Process, Tree};
 
-/// Threads that read notifications at most.
+/// Threads that read notifications, or wait for a program, at most.
 const READERS: usize = 256;
+/// Threads that wait to read on.
+const SPARE_READERS: usize = 4;
 /// Bit of an epoll token: the process's stub, not the process.
 pub(crate) const STUB_TOKEN: u64 = 1 << 40;
 
@@ -41,12 +46,31 @@ pub(crate) struct Supervisor {
     pub(crate) census: Census,
     pub(crate) poll: Epoll,
     pub(crate) front: OwnedFd,
-    /// Readers, and those of them that wait for a notification.
-    pub(crate) readers: AtomicUsize,
-    pub(crate) idle: AtomicUsize,
+    pub(crate) readers: Readers,
     /// Bytes by which processes that are not managed were seen to grow since the sampler began to look at them.
     pub(crate) grown: AtomicU64,
     pub(crate) warned: Warned,
+}
+
+/// The threads that read notifications, one of which does at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Readers {
+    crew: Mutex<Crew>,
+    /// There is something for a spare one.
+    relief: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Crew {
+    threads: usize,
+    spare: usize,
+    /// A spare one is to read, and none has noticed yet.
+    called: bool,
+}
+
+thread_local! {
+    /// This thread is the one that reads.
+    static READS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What has been said once.
@@ -79,40 +103,64 @@ impl Supervisor {
         }
     }
 
-    /// Starts one more reader of notifications.
+    /// Starts a thread that reads notifications, when none does.
     ///
     /// # Errors
     /// What making a thread says.
     pub(crate) fn start_reader(self: &Arc<Self>) -> io::Result<()> {
-        self.readers.fetch_add(1, SeqCst);
+        self.start_thread(&mut self.readers.crew.lock())
+    }
+
+    fn start_thread(self: &Arc<Self>, crew: &mut Crew) -> io::Result<()> {
         let supervisor = Arc::clone(self);
         let builder = std::thread::Builder::new().name("notified".into()).stack_size(256 << 10);
-        builder.spawn(move || supervisor.read()).map(|_| ())
+        builder.spawn(move || supervisor.read())?;
+        crew.threads += 1;
+        Ok(())
     }
 
     fn read(self: Arc<Self>) {
         // A signal that comes before a notification has been read interrupts the call: be quick.
         vswap_sys::process::hurry();
-        loop {
-            if self.idle.fetch_add(1, SeqCst) > 4 {
-                break;
-            }
-            let received = self.listener.receive();
-            self.idle.fetch_sub(1, SeqCst);
-            match received {
+        READS.set(true);
+        while READS.get() || self.relieves() {
+            match self.listener.receive() {
                 Ok(notification) => self.attend(notification),
                 // The caller was killed, or nobody is left: the engine's main thread sees the latter.
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
             }
         }
-        self.idle.fetch_sub(1, SeqCst);
-        self.readers.fetch_sub(1, SeqCst);
     }
 
-    /// The calling reader is about to wait for a program: another one has to read meanwhile.
+    /// Waits until it is this thread's turn to read. `false` if there are enough that do.
+    fn relieves(&self) -> bool {
+        let mut crew = self.readers.crew.lock();
+        if crew.spare == SPARE_READERS {
+            crew.threads -= 1;
+            return false;
+        }
+        crew.spare += 1;
+        self.readers.relief.wait_while(&mut crew, |crew| !crew.called);
+        crew.called = false;
+        crew.spare -= 1;
+        READS.set(true);
+        true
+    }
+
+    /// The calling thread is about to wait, for a program or for others who may: if it reads, another has to meanwhile.
     pub(crate) fn let_another_read(self: &Arc<Self>) {
-        if self.idle.load(SeqCst) == 0 && self.readers.load(SeqCst) < READERS {
-            let _ = self.start_reader();
+        if !READS.get() {
+            return;
+        }
+        let mut crew = self.readers.crew.lock();
+        if crew.spare > 0 {
+            // Only who reads calls, so none has been called before.
+            crew.called = true;
+            READS.set(false);
+            drop(crew);
+            self.readers.relief.notify_one();
+        } else if crew.threads < READERS {
+            READS.set(self.start_thread(&mut crew).is_err());
         }
     }
 
@@ -218,6 +266,23 @@ impl Call<'_> {
 
     pub(crate) fn tid(&self) -> i32 {
         self.notification.tid as i32
+    }
+
+    /// Begins what is done to the whole address space.
+    pub(crate) fn work(&self) -> MutexGuard<'_, ()> {
+        self.memory.work.try_lock().unwrap_or_else(|| {
+            // Who works may be waiting for the program.
+            self.supervisor.let_another_read();
+            self.memory.work.lock()
+        })
+    }
+
+    /// Before a mapping is made: nothing of what was at its addresses may still be on its way out.
+    pub(crate) fn await_evictions(&self, managed: &Managed) {
+        if managed.space.is_moving() {
+            self.supervisor.let_another_read();
+        }
+        managed.space.barrier_for_mapping();
     }
 
     /// Has the stub make a call, however long the program is stopped meanwhile.

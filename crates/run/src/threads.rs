@@ -102,7 +102,7 @@ impl Call<'_> {
             && let Some(managed) = self.memory.managed()
             && self.is_alone(&managed)
         {
-            let _work = self.memory.work.lock();
+            let _work = self.work();
             self.send_away(&managed);
         }
         self.proceed();
@@ -116,6 +116,5 @@ impl Call<'_> {
 
 /// A thread that has ended but is still listed: the leader, waiting for the others.
 fn is_zombie(pid: i32, tid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat"))
-        .is_ok_and(|text| text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+    process::thread_state(pid, tid).is_ok_and(|state| matches!(state, b'Z' | b'X'))
 }

@@ -30,6 +30,8 @@ pub(crate) struct Managed {
     pub(crate) probe: Uffd,
     /// Its stub was sent away because the program ends.
     pub(crate) leaving: AtomicBool,
+    /// A thread has the stub run while its program is stopped.
+    pub(crate) roused: AtomicBool,
 }
 
 impl Managed {

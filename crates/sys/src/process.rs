@@ -164,6 +164,17 @@ pub fn status(id: i32) -> io::Result<Status> {
     Ok(status)
 }
 
+/// The state of a thread, as `/proc` has it: `R`, `S`, `D`, `T` (stopped), `t` (traced), `Z`, `X`.
+///
+/// # Errors
+/// `NotFound` or `ESRCH` if it is gone.
+pub fn thread_state(pid: i32, tid: i32) -> io::Result<u8> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat"))?;
+    // The name, in parentheses, may have any of these in it.
+    let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.bytes().next());
+    state.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// `/proc/PID/statm`, kept open. It speaks of the process's address space of the moment, after an exec the new one.
 #[derive(Debug)]
 pub struct Statm(File);

@@ -386,6 +386,39 @@ fn small_processes_that_start_at_once_are_counted_as_they_grow() {
     assert!(run.status.success(), "{}", text(&run));
 }
 
+/// A stub stops with its program, so nothing could be moved out of one that was stopped, however long, and others had what was left.
+#[test]
+fn a_stopped_program_makes_room_for_others() {
+    let body = "static long pss(int pid){ char b[64], line[256]; long kb=0; snprintf(b,64,\"/proc/%d/smaps_rollup\",pid); FILE*f=fopen(b,\"r\");
+          while(f&&fgets(line,256,f)) if(sscanf(line,\"Pss_Anon: %ld\",&kb)==1) break; if(f) fclose(f); return kb; }
+         int main(int c,char**v){ size_t n=48*MIB; pid_t k=fork(); if(!k){ prctl(1,SIGKILL); char*p=area(n); fill(p,n,7); raise(SIGSTOP); _exit(wrong(p,n,7)!=0); }
+          int st; waitpid(k,&st,WUNTRACED); long most=0, left=pss(k); char*p=area(n);
+          for(size_t at=0;at<n;at+=MIB){ fill(p+at,MIB,3); long now=pss(getpid())+pss(k); if(now>most) most=now; }
+          int bad=0; for(size_t at=0;at<n;at+=MIB) bad+=wrong(p+at,MIB,3); left-=pss(k); kill(k,SIGCONT); if(!WIFSTOPPED(st)) return 2; if(bad) return 3; if(status_of(k)) return 4;
+          if(c>1&&(most>(64*105/100+8)*1024||left<16*1024)){ printf(\"%ld KiB, %ld moved out\\n\",most,left); return 5; } return 0; }";
+    let program = compile("stopped_yields", body, &[]);
+    let run = within_by(64, &[], &[&program, "managed"]).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run));
+    assert!(run.stderr.is_empty(), "{}", text(&run));
+}
+
+/// Threads of a stopped program waited for the one whose call its stub was to make, each with a thread that reads notifications,
+/// until nobody read what the others in the tree called.
+#[test]
+fn threads_of_a_stopped_program_hold_up_its_relatives() {
+    let body = "static void*busy(void*x){ for(;;){ char*p=mmap(0,MIB,3,MAP_PRIVATE|MAP_ANONYMOUS,-1,0); if(p==MAP_FAILED) _exit(9); p[0]=1; munmap(p,MIB); } return x; }
+         int main(){ char*p=area(24*MIB); fill(p,24*MIB,1); int up[2]; if(pipe(up)) return 2;
+          pid_t k=fork(); if(!k){ prctl(1,SIGKILL); pthread_t t; for(int i=0;i<12;i++) if(pthread_create(&t,0,busy,0)) _exit(8); usleep(50000); write(up[1],up,1); for(;;) pause(); }
+          char c; if(read(up[0],&c,1)!=1) return 3; alarm(20);
+          for(int round=0;round<5;round++){ kill(k,SIGSTOP); int st; waitpid(k,&st,WUNTRACED); usleep(20000);
+            for(int i=0;i<20;i++){ char*q=mmap(0,MIB,3,MAP_PRIVATE|MAP_ANONYMOUS,-1,0); if(q==MAP_FAILED) return 4; q[5]=1; munmap(q,MIB); }
+            pid_t g=fork(); if(!g) _exit(0); if(status_of(g)) return 5; kill(k,SIGCONT); usleep(20000); }
+          kill(k,SIGKILL); status_of(k); return wrong(p,24*MIB,1)!=0; }";
+    let program = compile("stopped_threads", body, &["-pthread"]);
+    let run = within_by(64, &[], &[&program]).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run));
+}
+
 /// A word that the kernel clears at a thread's end lay in a page that a read ahead had brought in, clean and so
 /// write-protected: the kernel raises no fault for a thread that ends, and whoever joined it waited for ever.
 #[test]

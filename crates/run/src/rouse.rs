@@ -1,0 +1,86 @@
+//! Stubs of stopped programs.
+//!
+//! A stub stops with its program (Ctrl-Z, `SIGSTOP`). Then nothing could be moved out of the program; and a thread of it
+//! whose call waits for the stub could not stop, so whoever stopped the program, a shell perhaps, would wait for ever.
+//! But a seized thread may be let run while its process is stopped (`ptrace(2)`, group-stop), and only that thread runs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use vswap_sys::process;
+use vswap_sys::ptrace::{Stop, Tracee};
+
+use crate::tree::Managed;
+
+/// A stub that nothing is asked of for so long stops again.
+const IDLE: Duration = Duration::from_millis(300);
+/// How long a thread that has stopped takes to be ours.
+const STANDS_WITHIN: Duration = Duration::from_millis(100);
+
+impl Managed {
+    /// If the stub owes an answer and is stopped, has it run until the program does, or nothing more is wanted of it.
+    /// Does not wait.
+    pub(crate) fn rouse(self: &Arc<Self>) {
+        let owes = self.space.link().is_some_and(|link| link.owes());
+        if !owes || !self.stub_is_stopped() || self.roused.swap(true, SeqCst) {
+            return;
+        }
+        let managed = Arc::clone(self);
+        let builder = std::thread::Builder::new().name("rousing".into()).stack_size(256 << 10);
+        let started = builder.spawn(move || {
+            if let Err(error) = managed.run_stub() {
+                // A debugger has it.
+                tracing::debug!(tid = managed.stub.tid, %error, "the stub of a stopped program cannot be run");
+            }
+            managed.roused.store(false, SeqCst);
+        });
+        if started.is_err() {
+            self.roused.store(false, SeqCst);
+        }
+    }
+
+    fn stub_is_stopped(&self) -> bool {
+        process::thread_state(self.space.pid(), self.stub.tid).is_ok_and(|state| state == b'T')
+    }
+
+    fn run_stub(&self) -> std::io::Result<()> {
+        let mut stub = Tracee::seize(self.stub.tid, 0)?;
+        let since = Instant::now();
+        let mut stop = stub.poll()?;
+        while stop.is_none() {
+            if since.elapsed() > STANDS_WITHIN {
+                // It goes on already.
+                stub.interrupt()?;
+                stop = Some(stub.wait()?);
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+            stop = stub.poll()?;
+        }
+        if stop == Some(Stop::Gone) {
+            return Ok(());
+        }
+        stub.go_on(0)?;
+        let mut wanted = Instant::now();
+        // Whatever stops it next, the program's going on for one, ends this.
+        let stop = loop {
+            if let Some(stop) = stub.poll()? {
+                break stop;
+            }
+            if self.space.link().is_some_and(|link| link.owes()) {
+                wanted = Instant::now();
+            } else if wanted.elapsed() > IDLE {
+                stub.interrupt()?;
+                break stub.wait()?;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        match stop {
+            Stop::Gone => Ok(()),
+            // Still stopped with the others, or running with them.
+            Stop::Signal(signal) => stub.detach(signal),
+            _ => stub.detach(0),
+        }
+    }
+}
