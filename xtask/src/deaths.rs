@@ -21,8 +21,9 @@ use crate::host::{interrupt, programs};
 
 /// Everybody must be gone this long after the death.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
-/// Where vswap itself lives on, other processes of the program go on, as in a plain run, until they notice.
-const NOTICED_WITHIN: Duration = Duration::from_secs(60);
+/// Where vswap itself lives on, other processes of the program go on, as in a plain run, until they notice: children finish what
+/// they check, which takes a minute and more while others use the machine.
+const NOTICED_WITHIN: Duration = Duration::from_secs(300);
 
 /// What `cargo xtask deaths` takes.
 #[derive(Args)]
