@@ -47,6 +47,10 @@ pub fn balance(budget: u64, mut total_at: impl FnMut(u64) -> Result<u64>) -> Res
         if total == 0 {
             least = limit * 1.02;
             low = None;
+            if least > aim {
+                // It cannot live with all of it either.
+                break;
+            }
         } else if (total as f64) < aim {
             low = Some((limit, total as f64));
         } else {
@@ -94,5 +98,14 @@ mod tests {
         let found =
             balance(500_000_000, |limit| Ok(limit + (1_000_000_000 - limit))).expect("no run fails here");
         assert!(!found.agrees);
+    }
+
+    #[test]
+    fn a_peer_that_is_killed_whatever_it_gets_ends_the_search() {
+        let found = balance(89_174_016, |_| Ok(0)).expect("no run fails here");
+        assert_eq!(found.total, 0);
+        // Killed with all but the last hundredth.
+        let found = balance(1000, |limit| Ok(if limit < 995 { 0 } else { 1100 })).expect("no run fails here");
+        assert_eq!(found.total, 1100);
     }
 }
