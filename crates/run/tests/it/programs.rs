@@ -67,6 +67,15 @@ static int huge(char *p) {
   if (f) fclose(f);
   return found;
 }
+/* Anonymous memory of a process in KiB, each page divided by its users. */
+static long pss(int pid) {
+  char line[256]; long kb = 0;
+  snprintf(line, sizeof line, "/proc/%d/smaps_rollup", pid);
+  FILE *f = fopen(line, "r");
+  while (f && fgets(line, sizeof line, f)) if (sscanf(line, "Pss_Anon: %ld", &kb) == 1) break;
+  if (f) fclose(f);
+  return kb;
+}
 static int status_of(pid_t k) { int st; if (waitpid(k, &st, 0) != k) return -1; return st; }
 "#;
 

@@ -338,9 +338,7 @@ fn a_fault_waits_for_a_stub_that_stands_still() {
 /// The kernel copies shared pages behind the pager's back: a family that wrote to all that it shared was twice the limit.
 #[test]
 fn a_fork_lets_both_owners_copy_all_that_they_share_at_once() {
-    let body = "static long pss(int pid){ char b[64], line[256]; long kb=0; snprintf(b,64,\"/proc/%d/smaps_rollup\",pid); FILE*f=fopen(b,\"r\");
-          while(f&&fgets(line,256,f)) if(sscanf(line,\"Pss_Anon: %ld\",&kb)==1) break; if(f) fclose(f); return kb; }
-         int main(int c,char**v){ size_t n=72*MIB; char*p=area(n); fill(p,n,1); int*up=mmap(0,4096,3,MAP_SHARED|MAP_ANONYMOUS,-1,0); pid_t k=fork();
+    let body = "int main(int c,char**v){ size_t n=72*MIB; char*p=area(n); fill(p,n,1); int*up=mmap(0,4096,3,MAP_SHARED|MAP_ANONYMOUS,-1,0); pid_t k=fork();
           long most=0; for(size_t at=0;at<n;at+=MIB){ fill(p+at,MIB,k?2:3); if(k){ long now=pss(getpid())+pss(k); if(now>most) most=now; } }
           int bad=0; for(size_t at=0;at<n;at+=MIB) bad+=wrong(p+at,MIB,k?2:3); if(!k) _exit(bad!=0); if(status_of(k)) bad++; if(c>1&&most>(96*105/100+8)*1024){ printf(\"%ld KiB\\n\",most); return 3; } return bad!=0; }";
     let program = compile("cow", body, &[]);
@@ -356,11 +354,9 @@ fn a_fork_lets_both_owners_copy_all_that_they_share_at_once() {
 fn a_stopped_relative_keeps_what_it_shares_and_the_others_move_out_their_own() {
     let body = "static int noise(char*p,size_t n,unsigned long x,int check){ int bad=0; for(unsigned long*w=(void*)p;(char*)w<p+n;w++){ x=x*6364136223846793005ul+1442695040888963407ul;
             if(check) bad+=*w!=x; else *w=x; } return bad; }
-         static long rss(int pid){ char b[64], line[256]; long kb=0; snprintf(b,64,\"/proc/%d/smaps_rollup\",pid); FILE*f=fopen(b,\"r\");
-          while(f&&fgets(line,256,f)) if(sscanf(line,\"Pss_Anon: %ld\",&kb)==1) break; if(f) fclose(f); return kb; }
          int main(int c,char**v){ size_t n=80*MIB; char*p=area(n); noise(p,n,1,0); pid_t k=fork(); if(!k){ raise(SIGSTOP); _exit(noise(p,n,1,1)!=0); }
           int st; waitpid(k,&st,WUNTRACED); long most=0;
-          for(int round=2;round<4;round++) for(size_t at=0;at<n;at+=MIB){ noise(p+at,MIB,at+round,0); long now=rss(getpid())+rss(k); if(now>most) most=now; }
+          for(int round=2;round<4;round++) for(size_t at=0;at<n;at+=MIB){ noise(p+at,MIB,at+round,0); long now=pss(getpid())+pss(k); if(now>most) most=now; }
           int bad=0; for(size_t at=0;at<n;at+=MIB) bad+=noise(p+at,MIB,at+3,1); kill(k,SIGCONT); if(!WIFSTOPPED(st)) return 2; if(bad) return 3; if(status_of(k)) return 4;
           if(c>1&&most>(96*105/100+8)*1024){ printf(\"%ld KiB\\n\",most); return 5; } return 0; }";
     let program = compile("stopped_cow", body, &[]);
@@ -373,8 +369,6 @@ fn a_stopped_relative_keeps_what_it_shares_and_the_others_move_out_their_own() {
 #[test]
 fn small_processes_that_start_at_once_are_counted_as_they_grow() {
     let body = "#include <spawn.h>\nextern char**environ;
-         static long pss(int pid){ char b[64], line[256]; long kb=0; snprintf(b,64,\"/proc/%d/smaps_rollup\",pid); FILE*f=fopen(b,\"r\");
-          while(f&&fgets(line,256,f)) if(sscanf(line,\"Pss_Anon: %ld\",&kb)==1) break; if(f) fclose(f); return kb; }
          int main(int c,char**v){ if(c>2){ for(int i=0;i<100;i++) memset(malloc(100<<10),i+1,100<<10); char x; return read(0,&x,1)!=0; }
           char*p=area(72*MIB); fill(p,72*MIB,1); int to[2]; pipe(to); fcntl(to[1],F_SETFD,1); pid_t k[4]; char*args[]={v[0],\"a\",\"child\",0}; posix_spawn_file_actions_t a; posix_spawn_file_actions_init(&a); posix_spawn_file_actions_adddup2(&a,to[0],0);
           for(int i=0;i<4;i++) if(posix_spawn(&k[i],v[0],&a,0,args,environ)) return 2;
@@ -389,9 +383,7 @@ fn small_processes_that_start_at_once_are_counted_as_they_grow() {
 /// A stub stops with its program, so nothing could be moved out of one that was stopped, however long, and others had what was left.
 #[test]
 fn a_stopped_program_makes_room_for_others() {
-    let body = "static long pss(int pid){ char b[64], line[256]; long kb=0; snprintf(b,64,\"/proc/%d/smaps_rollup\",pid); FILE*f=fopen(b,\"r\");
-          while(f&&fgets(line,256,f)) if(sscanf(line,\"Pss_Anon: %ld\",&kb)==1) break; if(f) fclose(f); return kb; }
-         int main(int c,char**v){ size_t n=48*MIB; pid_t k=fork(); if(!k){ prctl(1,SIGKILL); char*p=area(n); fill(p,n,7); raise(SIGSTOP); _exit(wrong(p,n,7)!=0); }
+    let body = "int main(int c,char**v){ size_t n=48*MIB; pid_t k=fork(); if(!k){ prctl(1,SIGKILL); char*p=area(n); fill(p,n,7); raise(SIGSTOP); _exit(wrong(p,n,7)!=0); }
           int st; waitpid(k,&st,WUNTRACED); long most=0, left=pss(k); char*p=area(n);
           for(size_t at=0;at<n;at+=MIB){ fill(p+at,MIB,3); long now=pss(getpid())+pss(k); if(now>most) most=now; }
           int bad=0; for(size_t at=0;at<n;at+=MIB) bad+=wrong(p+at,MIB,3); left-=pss(k); kill(k,SIGCONT); if(!WIFSTOPPED(st)) return 2; if(bad) return 3; if(status_of(k)) return 4;
