@@ -181,6 +181,12 @@ impl Budget {
         self.call_if_short();
     }
 
+    /// It has become `bytes` less.
+    pub fn take_others(&self, bytes: ByteCount) {
+        let less = |others: u64| Some(others.saturating_sub(bytes.get() / 4096));
+        let _ = self.others.fetch_update(Relaxed, Relaxed, less);
+    }
+
     /// Sets the pager's own memory, the pool left out.
     pub fn set_own(&self, bytes: ByteCount) {
         self.own.store(bytes.get() / 4096, Relaxed);

@@ -98,7 +98,8 @@ impl Shared {
             if !Arc::ptr_eq(&other, block)
                 && self.space(id).is_some_and(|space| !space.is_dead() && !self.is_open(&space))
             {
-                anchored |= other.state.lock().cow;
+                let other = other.state.lock();
+                anchored |= other.cow | other.flight;
             }
         }
         anchored

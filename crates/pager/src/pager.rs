@@ -493,6 +493,12 @@ impl Pager {
         }
     }
 
+    /// `bytes` of [`Pager::add_unmanaged`] are gone.
+    pub fn take_unmanaged(&self, bytes: ByteCount) {
+        self.shared.budget.take_others(bytes);
+        self.shared.room_came();
+    }
+
     fn unmanaged_changed(&self) {
         self.shared.sample_own();
         if self.shared.budget.excess() > 0

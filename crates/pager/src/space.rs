@@ -19,6 +19,9 @@ use vswap_sys::pagemap::Pagemap;
 use vswap_sys::procvm;
 use vswap_sys::uffd::{Message, READ_BATCH, Uffd};
 
+/// Looks at an eviction in flight before its waiter leaves the CPU to others for longer.
+const YIELDS: u32 = 200;
+
 /// How long it is tried to make a pinned page writable.
 const UNPROTECT_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -491,10 +494,16 @@ impl Space {
     /// these addresses cannot be mistaken for the old one. Call before a new mapping is let happen.
     pub fn barrier_for_mapping(self: &Arc<Self>) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let mut turns = 0;
         while self.windows.lock().flying() > 0 && !self.is_dead() && std::time::Instant::now() < deadline {
             // Evictors that are not wanted any more leave what was answered late.
             self.shared.collect_late(self);
-            std::thread::yield_now();
+            turns += 1;
+            if turns < YIELDS {
+                std::thread::yield_now()
+            } else {
+                std::thread::sleep(std::time::Duration::from_micros(50))
+            }
         }
     }
 

@@ -227,9 +227,9 @@ impl Main {
         supervisor.poll.add(supervisor.front.as_fd(), FRONT)?;
         supervisor.poll.add(self.program.as_fd(), PROGRAM)?;
         supervisor.poll.add_hangup(supervisor.listener.as_fd(), LISTENER)?;
+        Sampler::start(Arc::clone(supervisor), self.report.peak())?;
         // The program is waiting for its first call, the exec, to be answered.
-        supervisor.start_reader()?;
-        Sampler::start(Arc::clone(supervisor), self.report.peak())
+        supervisor.start_reader()
     }
 
     fn watch(&mut self) -> ! {
@@ -328,6 +328,9 @@ impl Main {
         let _ = self.supervisor.poll.remove(process.handle.as_fd());
         self.supervisor.census.strike(pid);
         let memory = process.memory();
+        if process.lender().is_none() {
+            self.supervisor.forget_growth(&memory);
+        }
         if process.lender().is_none()
             && let Some(managed) = memory.managed()
         {

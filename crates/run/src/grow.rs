@@ -103,12 +103,23 @@ impl Supervisor {
         let growth = now.saturating_sub(before);
         if growth > 0 {
             memory.counted.store(now, Relaxed);
+            memory.grown.fetch_add(growth, Relaxed);
             self.grown.fetch_add(growth, Relaxed);
             self.pager.add_unmanaged(ByteCount::new(growth));
             if self.pager.is_short() {
                 self.let_another_read();
                 self.pager.wait_for_room(ROOM_COMES_WITHIN);
             }
+        }
+    }
+
+    /// A process has ended: its growth since the sampler looked counts no more.
+    pub(crate) fn forget_growth(&self, memory: &Memory) {
+        let growth = memory.grown.swap(0, Relaxed);
+        if growth > 0 {
+            let less = |grown: u64| Some(grown.saturating_sub(growth));
+            let _ = self.grown.fetch_update(Relaxed, Relaxed, less);
+            self.pager.take_unmanaged(ByteCount::new(growth));
         }
     }
 

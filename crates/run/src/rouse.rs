@@ -52,14 +52,19 @@ impl Managed {
             if since.elapsed() > STANDS_WITHIN {
                 // It goes on already.
                 stub.interrupt()?;
-                stop = Some(stub.wait()?);
-                break;
+                return match stub.wait()? {
+                    Stop::Gone => Ok(()),
+                    Stop::Signal(signal) => stub.detach(signal),
+                    _ => stub.detach(0),
+                };
             }
             std::thread::sleep(Duration::from_micros(200));
             stop = stub.poll()?;
         }
-        if stop == Some(Stop::Gone) {
-            return Ok(());
+        match stop {
+            Some(Stop::Gone) => return Ok(()),
+            Some(Stop::Signal(signal)) => return stub.detach(signal),
+            _ => {}
         }
         stub.go_on(0)?;
         let mut wanted = Instant::now();

@@ -17,6 +17,8 @@ use crate::supervisor::Supervisor;
 use crate::tree::{Memory, Process};
 
 const EVERY: Duration = Duration::from_millis(100);
+/// However long a look takes.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Above this a small process's pages are weighed by how many share them.
 const WORTH_WEIGHING: u64 = 2 << 20;
 /// A thread that is asked to stop and has not after so long is left alone.
@@ -43,7 +45,7 @@ impl Sampler {
                 let began = Instant::now();
                 sampler.sample();
                 // At most a twentieth of a CPU, however many processes there are.
-                std::thread::sleep(EVERY.max(began.elapsed() * 20));
+                std::thread::sleep((began.elapsed() * 20).clamp(EVERY, AT_LEAST_EVERY));
             }
         })?;
         Ok(())
@@ -94,6 +96,7 @@ impl Sampler {
             return (0, 0);
         }
         memory.counted.store(status.anonymous, Relaxed);
+        memory.grown.store(0, Relaxed);
         self.watch_growth(process, &memory, status.anonymous);
         let plain = status.anonymous + status.shared_memory;
         let weighed = plain >= WORTH_WEIGHING;

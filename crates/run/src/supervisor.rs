@@ -19,10 +19,12 @@ use vswap_sys::{call, pidfd};
 
 use crate::census::Census;
 use crate::message::Message;
-use crate::tree::{Found, Managed, Memory, Process, Tree};
+use crate::tree::{Found, Managed, Memory, Process, Tree, UNKNOWN};
 
 /// Threads that read notifications, or wait for a program, at most.
 const READERS: usize = 256;
+/// Calls in a row that are gone when they are read, after which it may be that nobody is left to call.
+const EMPTY_READS: u32 = 16;
 /// Threads that wait to read on.
 const SPARE_READERS: usize = 4;
 /// Bit of an epoll token: the process's stub, not the process.
@@ -123,10 +125,16 @@ impl Supervisor {
         // A signal that comes before a notification has been read interrupts the call: be quick.
         vswap_sys::process::hurry();
         READS.set(true);
+        let mut nothing = 0;
         while READS.get() || self.relieves() {
             match self.listener.receive() {
-                Ok(notification) => self.attend(notification),
-                // The caller was killed, or nobody is left: the engine's main thread sees the latter.
+                Ok(notification) => {
+                    nothing = 0;
+                    self.attend(notification);
+                }
+                // The caller was interrupted or killed before.
+                Err(_) if nothing < EMPTY_READS => nothing += 1,
+                // Or nobody is left: the engine's main thread sees to that.
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
             }
         }
@@ -135,7 +143,7 @@ impl Supervisor {
     /// Waits until it is this thread's turn to read. `false` if there are enough that do.
     fn relieves(&self) -> bool {
         let mut crew = self.readers.crew.lock();
-        if crew.spare == SPARE_READERS {
+        if crew.spare == SPARE_READERS && !crew.called {
             crew.threads -= 1;
             return false;
         }
@@ -152,16 +160,15 @@ impl Supervisor {
         if !READS.get() {
             return;
         }
+        READS.set(false);
         let mut crew = self.readers.crew.lock();
-        if crew.spare > 0 {
-            // Only who reads calls, so none has been called before.
-            crew.called = true;
-            READS.set(false);
-            drop(crew);
-            self.readers.relief.notify_one();
-        } else if crew.threads < READERS {
-            READS.set(self.start_thread(&mut crew).is_err());
+        if crew.spare == 0 && crew.threads < READERS && self.start_thread(&mut crew).is_ok() {
+            return;
         }
+        // Only who reads calls, so none has been called before. Where there is none to be had, whoever is done first comes.
+        crew.called = true;
+        drop(crew);
+        self.readers.relief.notify_one();
     }
 
     fn attend(self: &Arc<Self>, notification: Notification) {
@@ -226,7 +233,8 @@ impl Supervisor {
             return;
         }
         let memory = process.memory();
-        memory.counted.store(0, Relaxed);
+        // It may have failed.
+        memory.counted.store(UNKNOWN, Relaxed);
         if let Some(managed) = memory.managed()
             && managed.memory_gone()
         {

@@ -51,10 +51,9 @@ impl Call<'_> {
 
     /// The kernel marks the robust mutexes that a thread holds at its end, without raising faults any more.
     fn pin_robust_list(&self, managed: &Managed) {
+        // To read them may raise faults.
+        self.supervisor.let_another_read();
         let words = process::robust_words(self.tid()).unwrap_or_default();
-        if !words.is_empty() {
-            self.supervisor.let_another_read();
-        }
         words.into_iter().for_each(|word| managed.space.pin(word, 4));
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Memory {
     pub(crate) unseen: AtomicU64,
     /// Of what it has resident, the anonymous bytes that count, as they were when somebody looked; [`UNKNOWN`] if nobody has.
     pub(crate) counted: AtomicU64,
+    /// By how much it was seen to grow since the sampler looked.
+    pub(crate) grown: AtomicU64,
     /// Bytes asked for since somebody looked.
     pub(crate) asked: AtomicU64,
     /// End of the heap, 0 if not known.
