@@ -26,6 +26,10 @@ use vswap_sys::process::{nice, set_nice};
 /// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
 
+/// The same while a space is held (for a fork, an `mremap`): what is in it can be moved when the hold ends, and a tree is not
+/// killed for the want of a moment's patience.
+const GIVE_UP_HELD_AFTER: Duration = Duration::from_secs(5);
+
 /// Eviction that has been without progress for so long wants the pool written down.
 const STRANDED_AFTER: Duration = Duration::from_millis(5);
 
@@ -180,10 +184,15 @@ impl Shared {
         bind_to_cpu(cpu);
         let mut tools = Tools::new(self);
         let mut moved = Instant::now();
+        // Since when no hold is in the way.
+        let mut stuck = moved;
         while !self.stopping() {
             self.sample_own();
             if !self.budget.is_wanted(index) {
                 moved = Instant::now();
+                if self.budget.wanted() == 0 {
+                    self.stranded.store(false, Relaxed);
+                }
                 self.budget.wait_for_call(index, Duration::from_millis(50));
             } else if self.relieve(&mut tools) {
                 moved = Instant::now();
@@ -193,11 +202,21 @@ impl Shared {
                 // tells that nothing is left.
                 std::thread::sleep(Duration::from_millis(1));
                 self.stranded.store(moved.elapsed() > STRANDED_AFTER, Relaxed);
-                if moved.elapsed() > GIVE_UP_AFTER {
+                if self.waits_for_hold() && moved.elapsed() < GIVE_UP_HELD_AFTER {
+                    stuck = Instant::now();
+                }
+                if moved.max(stuck).elapsed() > GIVE_UP_AFTER {
                     self.nothing_left();
                 }
             }
         }
+    }
+
+    /// Whether a space is held, and that is to be waited for. To grow past the limit for a moment does less harm than to let
+    /// programs wait.
+    fn waits_for_hold(&self) -> bool {
+        let held = || self.all_spaces().iter().any(|space| space.holds.load(Relaxed) > 0);
+        self.config.full == FullPolicy::Kill && held()
     }
 
     /// Moves some pages out. `false` if nothing could be done.

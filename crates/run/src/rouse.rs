@@ -4,6 +4,7 @@
 //! whose call waits for the stub could not stop, so whoever stopped the program, a shell perhaps, would wait for ever.
 //! But a seized thread may be let run while its process is stopped (`ptrace(2)`, group-stop), and only that thread runs.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -11,12 +12,35 @@ use std::time::{Duration, Instant};
 use vswap_sys::process;
 use vswap_sys::ptrace::{Stop, Tracee};
 
+use crate::supervisor::Supervisor;
 use crate::tree::Managed;
 
+/// How often stubs are looked at.
+const EVERY: Duration = Duration::from_millis(100);
 /// A stub that nothing is asked of for so long stops again.
 const IDLE: Duration = Duration::from_millis(300);
 /// How long a thread that has stopped takes to be ours.
 const STANDS_WITHIN: Duration = Duration::from_millis(100);
+
+/// Starts the thread that looks for stopped stubs of which something is wanted. It is nobody else's task: whoever wants something of
+/// a stub may wait for it.
+///
+/// # Errors
+/// What making a thread says.
+pub(crate) fn watch(supervisor: Arc<Supervisor>) -> io::Result<()> {
+    let builder = std::thread::Builder::new().name("stub-watch".into()).stack_size(256 << 10);
+    builder.spawn(move || {
+        loop {
+            for process in supervisor.tree.all() {
+                if let Some(managed) = process.memory().managed() {
+                    managed.rouse();
+                }
+            }
+            std::thread::sleep(EVERY);
+        }
+    })?;
+    Ok(())
+}
 
 impl Managed {
     /// If the stub owes an answer and is stopped, has it run until the program does, or nothing more is wanted of it.
@@ -44,7 +68,7 @@ impl Managed {
         process::thread_state(self.space.pid(), self.stub.tid).is_ok_and(|state| state == b'T')
     }
 
-    fn run_stub(&self) -> std::io::Result<()> {
+    fn run_stub(&self) -> io::Result<()> {
         let mut stub = Tracee::seize(self.stub.tid, 0)?;
         let since = Instant::now();
         let mut stop = stub.poll()?;

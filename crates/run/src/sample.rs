@@ -1,7 +1,7 @@
 //! What of the tree is not managed, looked at ten times a second: small processes, stacks, shared memory. Also finds
-//! processes that have made no notified call (32-bit ones never do), those that grew without one, and stubs that are
-//! stopped while something is wanted of them.
+//! processes that have made no notified call (32-bit ones never do), and those that grew without one.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use vswap_core::ByteCount;
 use vswap_sys::process;
 use vswap_sys::ptrace::{Stop, Tracee};
 
+use crate::rouse;
 use crate::supervisor::Supervisor;
 use crate::tree::{Memory, Process};
 
@@ -30,6 +31,8 @@ pub(crate) struct Sampler {
     /// The most that the tree had resident, bytes.
     peak: Arc<AtomicU64>,
     round: u32,
+    /// Whether the thread for stubs of stopped programs was started: when there is the first stub.
+    watches_stubs: Cell<bool>,
 }
 
 impl Sampler {
@@ -38,7 +41,7 @@ impl Sampler {
     /// # Errors
     /// What making a thread says.
     pub(crate) fn start(supervisor: Arc<Supervisor>, peak: Arc<AtomicU64>) -> io::Result<()> {
-        let mut sampler = Sampler { supervisor, peak, round: 0 };
+        let mut sampler = Sampler { supervisor, peak, round: 0, watches_stubs: Cell::new(false) };
         let builder = std::thread::Builder::new().name("sampler".into()).stack_size(256 << 10);
         builder.spawn(move || {
             loop {
@@ -75,9 +78,12 @@ impl Sampler {
             return (0, 0);
         }
         let memory = process.memory();
+        if memory.managed().is_some() && !self.watches_stubs.get() {
+            // Failed, it is tried again at the next look.
+            self.watches_stubs.set(rouse::watch(Arc::clone(&self.supervisor)).is_ok());
+        }
         let Ok(status) = process::status(process.pid) else { return (0, 0) };
         if let Some(managed) = memory.managed() {
-            managed.rouse();
             if managed.space.take_missed() {
                 memory.unseen.fetch_add(1, Relaxed);
             }

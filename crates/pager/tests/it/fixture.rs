@@ -23,8 +23,17 @@ pub struct Fixture {
 }
 
 pub fn fixture(blocks: usize) -> Fixture {
+    fixture_with(blocks, config())
+}
+
+/// The configuration with the least limit.
+pub fn config() -> PagerConfig {
+    PagerConfig::new(ByteCount::new(LIMIT))
+}
+
+pub fn fixture_with(blocks: usize, config: PagerConfig) -> Fixture {
     let engine = Engine::new(EngineConfig::default()).unwrap();
-    let pager = Pager::new(PagerConfig::new(ByteCount::new(LIMIT)), engine).unwrap();
+    let pager = Pager::new(config, engine).unwrap();
     let (memory, bytes) = PagedMemory::new(blocks).unwrap();
     let staging = LocalStaging::new(3, Arc::clone(&memory)).unwrap();
     let pid = std::process::id() as i32;

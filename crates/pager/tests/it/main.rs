@@ -2,12 +2,13 @@
 
 mod fixture;
 
-use fixture::{LIMIT, PAGE, fixture};
+use fixture::{LIMIT, PAGE, config, fixture, fixture_with};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::Duration;
 use vswap_core::ByteCount;
+use vswap_pager::{FullPolicy, PagerConfig};
 use vswap_sys::poll::{allowed_cpus, bind_to_cpu};
 
 /// Asking the kernel whether events are pending once lifted the write protection of the first page of the range: a clean
@@ -249,4 +250,28 @@ fn a_space_that_goes_while_pages_are_moved_out_leaves_none_staged() {
             std::thread::yield_now();
         }
     }
+}
+
+/// While a process forks nothing can be moved out of it. Where that took longer than a moment, a tree under `--full kill` was ended
+/// as if nothing was left.
+#[test]
+fn a_hold_is_not_taken_for_the_end_of_all_room() {
+    let told = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&told);
+    let on_full: vswap_pager::OnFull = Box::new(move |_| tell.store(true, Relaxed));
+    let config = PagerConfig { full: FullPolicy::Kill, on_full: Some(on_full), ..config() };
+    let mut fixture = fixture_with(16, config);
+    fixture.manage(0..16 * 512);
+    fixture.press(0..1024, 1);
+    let space = Arc::clone(&fixture.space);
+    let hold = space.hold();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(1));
+            drop(hold);
+        });
+        // Waits for room until the hold ends.
+        fixture.press(1024..8192, 1);
+    });
+    assert!(!told.load(Relaxed), "the tree would have been killed");
 }
