@@ -19,6 +19,8 @@ mod handler;
 mod heat;
 mod link;
 mod listen;
+#[cfg(test)]
+mod order;
 mod pager;
 mod share;
 mod sharing;

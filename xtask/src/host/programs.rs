@@ -53,6 +53,11 @@ fn c_program(name: &str, sources: &[PathBuf]) -> Result<PathBuf> {
     Ok(out)
 }
 
+/// `bench/floors.c`.
+pub fn floors() -> Result<PathBuf> {
+    c_program("floors", &[root().join("bench/floors.c")])
+}
+
 /// `bench/touch.c`.
 pub fn touch() -> Result<PathBuf> {
     c_program("touch", &[root().join("bench/touch.c")])

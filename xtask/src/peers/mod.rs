@@ -4,6 +4,7 @@
 //! hits all. Kernel settings are changed for one run at a time and put back by drops, also on failure and Ctrl-C.
 
 mod balance;
+mod floors;
 mod startup;
 mod swap;
 mod table;
@@ -43,7 +44,7 @@ pub struct Options {
     /// Where the table (peers.md) and the data (peers.json) go.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Only this work: touch, python, compile, redis, sort, startup, fits; several separated by commas.
+    /// Only this work: touch, python, compile, redis, sort, floors, startup, fits; several separated by commas.
     #[arg(long)]
     only: Option<String>,
     /// Only contenders whose title contains one of these, separated by commas; vswap always runs.
@@ -161,6 +162,12 @@ pub fn run(options: &Options) -> Result<()> {
         data[work.name] = results.json(&bench.contenders);
         data[work.name]["budget_bytes"] = json!(budget);
         write(options, &report, &data)?;
+    }
+    if wanted("floors") {
+        let (section, figures) = floors::measure(bench.repeats)?;
+        println!("{section}");
+        report += &section;
+        data["floors"] = figures;
     }
     if let Some(vswap) = &bench.vswap {
         for (name, measure) in [
