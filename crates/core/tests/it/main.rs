@@ -3,10 +3,16 @@
 mod age;
 #[cfg(not(loom))]
 mod bitmap;
+#[cfg(loom)]
+mod bytes;
 #[cfg(not(loom))]
 mod group;
 #[cfg(loom)]
+mod owners;
+#[cfg(loom)]
 mod races;
+#[cfg(loom)]
+mod seen;
 #[cfg(not(loom))]
 mod slot;
 
