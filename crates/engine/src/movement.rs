@@ -10,7 +10,7 @@ use crate::scratch::Scratch;
 use crate::stats::{Counters, LoadedFrom, StoredAs};
 use vswap_codec::{CodecTag, Decompressor, Dictionaries};
 use vswap_core::{
-    Backing, FillPattern, PAGE_SIZE, Page, PoolHandle, SegmentAddr, SlotCell, SlotId, SlotWord,
+    Backing, FillPattern, Moving, PAGE_SIZE, Page, PoolHandle, SegmentAddr, SlotCell, SlotId, SlotWord,
 };
 use vswap_pool::EntryTag;
 use vswap_segment::{self as segment, EntryAddr, ReadError};
@@ -133,9 +133,8 @@ impl Engine {
                     return Ok(LoadedFrom::Fill);
                 }
                 Backing::Poisoned => return Err(LoadError::Poisoned { slot }),
-                Backing::Pool(handle) => (LoadedFrom::Pool, self.load_entry(slot, handle, page, scratch)),
-                Backing::Moving(moving) => {
-                    (LoadedFrom::Pool, self.load_entry(slot, moving.source, page, scratch))
+                Backing::Pool(handle) | Backing::Moving(Moving { source: handle, .. }) => {
+                    (LoadedFrom::Pool, self.load_entry(slot, cell, handle, page, scratch))
                 }
                 Backing::Segment(addr) => (LoadedFrom::Segment, self.load_segment(slot, addr, page, scratch)),
             };
@@ -161,9 +160,12 @@ impl Engine {
         Err(LoadError::Damaged { slot })
     }
 
+    /// Loads the entry that the slot's word named, if the word still names it afterwards. Else it may have been another of the slot's
+    /// own: compaction puts a copy of what the slot held before under the slot's name and only then finds that it has lost.
     fn load_entry(
         &self,
         slot: SlotId,
+        cell: SlotCell<'_>,
         handle: PoolHandle,
         page: &mut Page,
         scratch: &mut Scratch,
@@ -171,7 +173,8 @@ impl Engine {
         let decoded = self.pool.read(handle, slot, |tag, bytes| {
             decodes(&mut scratch.decompressor, codec_tag(tag), bytes, &self.dictionaries, page)
         });
-        decoded.map_or(Attempt::Stale, attempt)
+        let named = || cell.load().backing().pool_entry() == Some(handle);
+        decoded.filter(|_| named()).map_or(Attempt::Stale, attempt)
     }
 
     fn load_segment(

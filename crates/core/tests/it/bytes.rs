@@ -126,7 +126,10 @@ impl Slot<'_> {
                 Backing::Empty => return None,
                 Backing::Segment(addr) => self.bytes.read_disk(addr, self.number),
                 other => {
-                    self.bytes.read(other.pool_entry().expect("nothing else is stored here"), self.number)
+                    let handle = other.pool_entry().expect("nothing else is stored here");
+                    let content = self.bytes.read(handle, self.number);
+                    // What compaction put there that has lost is the slot's own too, and older.
+                    content.filter(|_| self.cell.load().backing().pool_entry() == Some(handle))
                 }
             };
             if found.is_some() {

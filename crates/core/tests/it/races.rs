@@ -266,9 +266,23 @@ fn compaction_between_the_two_copies_changes_nothing() {
         world.store(2);
         writer.join().unwrap();
         compaction.join().unwrap();
-        // Not earlier: while compaction still has its copy of content 1, it may put it where content 2 was a moment
-        // ago, under the same slot's name, and a load that was on its way there would take it.
         world.check(Some(2));
     });
     TWICE.check();
+}
+
+/// Compaction copies content 1, loses to a store, and puts its copy, under the slot's name, where content 2 was until it was written
+/// back a moment ago: a load that was on its way there took it.
+#[test]
+fn what_compaction_copied_in_vain_is_never_loaded() {
+    model(Some(4), || {
+        let world = World::new();
+        let compaction = spawn(&world, |world| world.slot().compact());
+        world.store(2);
+        let writer = spawn(&world, |world| world.slot().write_back(0));
+        assert_eq!(world.load(), Some(2));
+        writer.join().unwrap();
+        compaction.join().unwrap();
+        world.check(Some(2));
+    });
 }
