@@ -161,7 +161,8 @@ impl Engine {
     }
 
     /// Loads the entry that the slot's word named, if the word still names it afterwards. Else it may have been another of the slot's
-    /// own: compaction puts a copy of what the slot held before under the slot's name and only then finds that it has lost.
+    /// own: compaction puts a copy of what the slot held before under the slot's name and only then finds that it has lost. (The word
+    /// cannot have come back to that handle meanwhile: from a segment nothing comes back, and there is one compaction at a time.)
     fn load_entry(
         &self,
         slot: SlotId,
@@ -217,5 +218,43 @@ impl Engine {
                 LoadError::Corrupt { slot, file_offset: 0, source }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Attempt, entry_tag};
+    use crate::config::{CodecChoice, EngineConfig};
+    use crate::engine::Engine;
+    use vswap_codec::CodecTag;
+    use vswap_core::{GroupId, PAGE_SIZE, PageIndex};
+
+    /// A reader saw the word name `h`; before it looks there, the page is stored anew elsewhere, and a compaction that has lost puts
+    /// its copy of the former content at `h`, under the same slot's name.
+    #[test]
+    fn an_entry_that_the_word_no_longer_names_is_not_believed() {
+        let engine =
+            Engine::new(EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() }).unwrap();
+        let mut scratch = engine.scratch();
+        let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+        let slot = block.slot_for_store(&engine, PageIndex::new(0).unwrap()).unwrap();
+        let page = |seed: u8| std::array::from_fn(|at| if at % 64 == 0 { (at / 64) as u8 ^ seed } else { 0 });
+        let (former, present): ([u8; PAGE_SIZE], [u8; PAGE_SIZE]) = (page(1), page(2));
+
+        engine.store(slot, &former, &mut scratch).unwrap();
+        let handle = engine.word(slot).backing().pool_entry().unwrap();
+        let copy = engine.pool.read(handle, slot, |_, bytes| bytes.to_vec()).unwrap();
+        engine.store(slot, &present, &mut scratch).unwrap();
+        let stale = engine.pool.insert(slot, entry_tag(CodecTag::LZ4), &copy).unwrap();
+        assert_eq!(stale, handle, "the place that was freed last is the first to be used again");
+
+        let cell = engine.space.slot(slot).unwrap();
+        let mut found = [0; PAGE_SIZE];
+        let attempt = engine.load_entry(slot, cell, handle, &mut found, &mut scratch);
+        assert!(matches!(attempt, Attempt::Stale));
+        engine.load(slot, &mut found, &mut scratch).unwrap();
+        assert!(found == present);
+        engine.pool.remove(stale, slot);
+        block.dispose(&engine);
     }
 }

@@ -5,8 +5,9 @@
 //!
 //! Samples are spread over a growing number of stores (each collection 16 times as long as the one before),
 //! so the first dictionary comes early and later ones know more of the workload. Training takes tens of
-//! milliseconds (four times as often, it was 5 % of the time in which a program grew by 1 GiB), so it is never done by a store: `Engine::maintain` does it when there is something to do. A
-//! dictionary is adopted only if pages that it was not trained on come out shorter than without it.
+//! milliseconds, so it is never done by a store: `Engine::maintain` does it when there is something to do. (With four times as many
+//! it took 5 % of the processors' time while a program grew by 1 GiB.) A dictionary is adopted only if pages that it was not trained on
+//! come out shorter than without it.
 
 use crate::engine::Engine;
 use crate::movement::{codec_tag, decodes};
