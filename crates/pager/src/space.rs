@@ -215,21 +215,25 @@ impl Space {
                 let fresh = fresh.and_not(&(state.resident | state.staged | state.busy));
                 state.resident |= fresh;
                 state.young |= fresh;
-                self.charge_forced(fresh.and_not(&state.granted).count());
+                // From here on an evictor may take them: their charge is that of resident pages, and no grant's any more.
+                let granted = fresh & state.granted;
+                state.granted = state.granted.and_not(&granted);
+                self.charge_forced(fresh.count() - granted.count());
+                self.ungranted(granted.count());
             });
         }
         // Only now do handlers answer for these pages; until then their faults are woken and come again.
         self.for_blocks(&range, |block, pages| {
             let mut state = block.state.lock();
+            // What is still granted is not there.
             let granted = state.granted & pages;
             state.granted = state.granted.and_not(&granted);
             let joined = state.joining & pages;
             state.mapped |= joined;
             state.joining = state.joining.and_not(&pages);
             state.untouched = state.untouched.and_not(&pages);
-            let untouched = granted.and_not(&state.resident).count();
             drop(state);
-            self.uncharge(untouched);
+            self.uncharge(granted.count());
             self.ungranted(granted.count());
         });
         Ok(())

@@ -275,3 +275,30 @@ fn a_hold_is_not_taken_for_the_end_of_all_room() {
     });
     assert!(!told.load(Relaxed), "the tree would have been killed");
 }
+
+/// What is there of a grant becomes resident block by block when it is called in. Another evictor moved some of it out before all was
+/// done; then it was taken for untouched and given back a second time, and the limit counted less than there was.
+#[test]
+fn what_is_moved_out_while_its_grant_is_called_in_is_counted_once() {
+    for round in 0..40 {
+        let mut fixture = fixture(16);
+        fixture.take(0..1536);
+        assert_eq!(fixture.space.granted_pages(), 1536);
+        // Many runs, so that it takes long.
+        for page in (0..1536).step_by(2) {
+            fixture.bytes.as_mut_slice()[page * PAGE] = 1;
+        }
+        fixture.manage(2048..16 * 512);
+        fixture.press(2048..6144 + round * 40, 2);
+        assert_eq!(fixture.space.granted_pages(), 0);
+        for page in 0..1536 {
+            assert_eq!(fixture.bytes.as_slice()[page * PAGE], u8::from(page % 2 == 0), "page {page}");
+        }
+        fixture.pager.release(&fixture.space);
+        let since = std::time::Instant::now();
+        while fixture.charged() != 0 {
+            assert!(since.elapsed() < Duration::from_secs(10), "{} pages stay charged", fixture.charged());
+            std::thread::yield_now();
+        }
+    }
+}
