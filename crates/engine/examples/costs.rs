@@ -106,7 +106,7 @@ fn load_runs(engine: &Engine, slots: &[SlotId], scratch: &mut Scratch) {
         let mut at = 0;
         while at < slots.len() {
             let end = slots.len().min(at + RUN);
-            engine.load_run(&slots[at..end], &mut pages, &mut loaded, scratch);
+            engine.load_run(&slots[at..end], 0, &mut pages, &mut loaded, scratch);
             at += loaded.iter().take_while(|result| result.is_some()).count().max(1);
         }
     });

@@ -113,6 +113,8 @@ impl Disk {
         stats.written_bytes = ByteCount::new(disk.bytes_written);
         stats.read_bytes = ByteCount::new(disk.bytes_read);
         stats.segment_pages = PageCount::new(disk.live_entries);
+        stats.written_segments = disk.segments_written;
+        stats.reads_by_age = disk.reads_by_age;
         stats.disk_bytes = ByteCount::new(disk.segments * vswap_segment::SEGMENT_BYTES as u64);
     }
 }

@@ -47,3 +47,4 @@ pub use owner::OwnerBlock;
 pub use run::Loaded;
 pub use scratch::Scratch;
 pub use stats::{BackingKind, EngineStats, LoadedFrom, StoredAs, WritebackReport};
+pub use vswap_segment::{AGES, SEGMENT_BYTES};

@@ -6,16 +6,17 @@ use crate::error::LoadError;
 use crate::movement::{decodes, entry_addr, from_segment_tag};
 use crate::scratch::Scratch;
 use crate::stats::{Counters, LoadedFrom};
-use vswap_core::{Backing, Page, SegmentAddr, SlotId};
+use vswap_core::{Backing, Page, SlotId};
+use vswap_segment::{BLOCK, EntryAddr};
 
 /// What became of a page of a run; `None`: it was not loaded, because that would have taken another read.
 pub type Loaded = Option<Result<LoadedFrom, LoadError>>;
 
 impl Engine {
-    /// Loads the first of some slots as [`Engine::load`] does, and of the others what comes without another
-    /// read of the device: patterns, pool entries, and those that were written next to the first one. Pages
+    /// Loads the slot at `asked` of some slots as [`Engine::load`] does, and of the others what comes without another
+    /// read of the device: patterns, pool entries, and those that were written next to that one. Pages
     /// that are neighbours in a cluster are packed side by side, so one read of 64 KiB brings a good part of
-    /// a sequential scan. Allocates nothing.
+    /// a sequential scan, upwards or downwards. Allocates nothing.
     ///
     /// `slots`, `pages` and `loaded` go together; a position without a slot gives `None`.
     ///
@@ -24,43 +25,44 @@ impl Engine {
     pub fn load_run(
         &self,
         slots: &[Option<SlotId>],
+        asked: usize,
         pages: &mut [Page],
         loaded: &mut [Loaded],
         scratch: &mut Scratch,
     ) {
         assert!(pages.len() >= slots.len() && loaded.len() >= slots.len(), "one page and one result a slot");
         loaded.fill_with(|| None);
-        let Some(Some(first)) = slots.first() else { return };
-        if let Backing::Segment(addr) = self.word(*first).backing() {
-            self.load_neighbours(addr, slots, pages, loaded, scratch);
+        if slots.get(asked).is_none_or(Option::is_none) {
+            return;
         }
+        self.load_neighbours(slots, asked, pages, loaded, scratch);
         for (at, slot) in slots.iter().enumerate() {
             let Some(slot) = slot.filter(|_| loaded[at].is_none()) else { continue };
-            // Only the first is worth a read. If its place changed meanwhile, this is its second read, as in
+            // Only the one asked for is worth a read. If its place changed meanwhile, this is its second read, as in
             // `load`.
-            if at == 0 || !matches!(self.word(slot).backing(), Backing::Segment(_)) {
+            if at == asked || !matches!(self.word(slot).backing(), Backing::Segment(_)) {
                 loaded[at] = Some(self.load(slot, &mut pages[at], scratch));
             }
         }
     }
 
-    /// Reads around the first slot's entry and takes what belongs to any of the slots. What fails here is
-    /// left to [`Engine::load`], which knows whom to believe.
+    /// Reads around the entry of the slot asked for, if it is in a segment, and takes what belongs to any of the slots. What
+    /// fails here is left to [`Engine::load`], which knows whom to believe.
     fn load_neighbours(
         &self,
-        addr: SegmentAddr,
         slots: &[Option<SlotId>],
+        asked: usize,
         pages: &mut [Page],
         loaded: &mut [Loaded],
         scratch: &mut Scratch,
     ) {
-        let (Some(disk), Some(addr), Some(Some(first))) = (&self.disk, entry_addr(addr), slots.first())
+        let (Some(disk), Some((start, first, addr))) = (&self.disk, self.start_of_run(slots, asked, scratch))
         else {
             return;
         };
         let Scratch { io, decompressor, .. } = scratch;
-        let Ok(run) = disk.store().read_run(addr, *first, io) else { return };
-        let mut expected = 0;
+        let Ok(run) = disk.store().read_run(addr, first, io) else { return };
+        let mut expected = start;
         for entry in std::iter::once(run.first()).chain(run.neighbours()) {
             // Neighbours come in the order of their slots, so the next one is mostly where it is expected.
             let Some(at) = position(slots, entry.slot, expected) else { continue };
@@ -77,6 +79,28 @@ impl Engine {
                 expected = at + 1;
             }
         }
+    }
+
+    /// From which slot's entry to read so that the one asked for comes with it: the first before it that lies close enough before it
+    /// on the device, or itself. `None` if it is in no segment.
+    fn start_of_run(
+        &self,
+        slots: &[Option<SlotId>],
+        asked: usize,
+        scratch: &Scratch,
+    ) -> Option<(usize, SlotId, EntryAddr)> {
+        let place = |at: usize| {
+            let slot = slots[at]?;
+            let Backing::Segment(addr) = self.word(slot).backing() else { return None };
+            Some((at, slot, entry_addr(addr)?))
+        };
+        let wanted = place(asked)?;
+        let end = wanted.2.first_block() + wanted.2.blocks();
+        let with_it = |addr: EntryAddr| {
+            let before = addr.segment() == wanted.2.segment() && addr.offset() < wanted.2.offset();
+            before && (end - addr.first_block()) * BLOCK <= scratch.io.len()
+        };
+        (0..asked).filter_map(place).find(|(_, _, addr)| with_it(*addr)).or(Some(wanted))
     }
 }
 

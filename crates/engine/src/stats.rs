@@ -88,6 +88,10 @@ pub struct EngineStats {
     pub written_bytes: ByteCount,
     /// Bytes read from the device.
     pub read_bytes: ByteCount,
+    /// Segments written, by cleaning too.
+    pub written_segments: u64,
+    /// Reads of the device by how many segments had been written since: `a` more count at `log2(a + 1)` rounded down.
+    pub reads_by_age: [u64; vswap_segment::AGES],
     /// Pages whose bytes are in the pool now.
     pub pool_pages: PageCount,
     /// Pages whose bytes are in segments now.

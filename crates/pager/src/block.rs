@@ -13,6 +13,7 @@
 
 use crate::heat::Heat;
 use crate::sharing::Sharing;
+use crate::trail::Trail;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use vswap_core::{Bitmap512, PageIndex, SlotId};
@@ -75,12 +76,10 @@ pub struct BlockState {
     pub heat: Heat,
     /// The staging window of pages in flight or staged.
     pub window: Option<usize>,
-    /// Page after the last one faulted in, and how many pages the next read ahead takes.
-    pub next_expected: u16,
+    /// Where its faults went last.
+    pub trail: Trail,
     /// Page after the last one whose write protection was lifted.
     pub next_write: u16,
-    /// Read-ahead size in pages.
-    pub readahead: u16,
 }
 
 impl Block {
@@ -110,9 +109,8 @@ impl Block {
                 young: none,
                 heat: Heat::COLD,
                 window: None,
-                next_expected: u16::MAX,
+                trail: Trail::default(),
                 next_write: u16::MAX,
-                readahead: 1,
             }),
         }
     }
@@ -163,13 +161,6 @@ impl BlockState {
         self.stuck = self.stuck.and_not(&pages);
         self.untouched = self.untouched.and_not(&pages);
         (freed.count(), others)
-    }
-
-    /// Whether a fault at `page` goes on where the last one ended: no page between them was missing.
-    pub fn follows_on(&self, page: PageIndex) -> bool {
-        let next = self.next_expected as usize;
-        (next..page.get()).all(|at| PageIndex::new(at).is_some_and(|page| self.resident.get(page)))
-            && next <= page.get()
     }
 
     /// The bytes of `page` are those of `slot`, an ownership of which is handed over.
@@ -258,20 +249,6 @@ mod tests {
         assert_eq!(taken(&mut state), [0, 1, 2]);
         assert_eq!(state.choose_victims(&Bitmap512::FULL, 1, true).count(), 1);
         state.check();
-        state.owner.take().unwrap().dispose(&engine);
-    }
-
-    #[test]
-    fn a_fault_follows_on_over_pages_that_are_there() {
-        let engine = Engine::new(EngineConfig::default()).unwrap();
-        let mut state = block(&engine);
-        state.next_expected = 10;
-        state.resident = Bitmap512::from_range(page(10), 3);
-        for (at, follows) in [(9, false), (10, true), (12, true), (13, true), (14, false)] {
-            assert_eq!(state.follows_on(page(at)), follows, "{at}");
-        }
-        state.next_expected = 512;
-        assert!(!state.follows_on(page(511)));
         state.owner.take().unwrap().dispose(&engine);
     }
 

@@ -7,11 +7,12 @@ use crate::block::{BLOCK_BYTES, Block, BlockState, PAGE_BYTES};
 use crate::pager::Shared;
 use crate::space::{Space, libc_errno};
 use crate::stats::FaultKind;
+use crate::trail::{run_around, run_length};
 use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use vswap_core::{Bitmap512, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex, SlotId};
+use vswap_core::{Bitmap512, PAGE_SIZE, Page, PageIndex, SlotId};
 use vswap_engine::{Loaded, LoadedFrom, Scratch};
 use vswap_sys::mapping::Mapping;
 use vswap_sys::uffd::Install;
@@ -19,7 +20,11 @@ use vswap_sys::uffd::Install;
 /// Pages brought in by one fault at most.
 pub(crate) const READAHEAD_MAX: usize = 32;
 /// Zero pages given by one fault at most.
-const ZERO_AHEAD_MAX: u16 = 256;
+const ZERO_AHEAD_MAX: usize = 256;
+/// Zero pages given by a fault alone, by one that goes on where another ended at least, and at most.
+const ZERO_AHEAD: (usize, usize, usize) = (8, 16, ZERO_AHEAD_MAX);
+/// The same for pages that are read back.
+const READAHEAD: (usize, usize, usize) = (1, 4, READAHEAD_MAX);
 /// Clean pages that one write fault makes dirty when the program writes page after page.
 const WRITE_AHEAD: usize = 16;
 
@@ -61,7 +66,7 @@ pub(crate) struct Hands {
 impl Hands {
     pub fn new(shared: &Shared, quick: bool) -> Hands {
         let pages = vec![[0; PAGE_SIZE]; READAHEAD_MAX].into();
-        let zeroes = Mapping::anonymous(ZERO_AHEAD_MAX as usize * PAGE_SIZE).ok();
+        let zeroes = Mapping::anonymous(ZERO_AHEAD_MAX * PAGE_SIZE).ok();
         // Read only, they stay the kernel's one page of zeroes, unless it makes a huge page of them.
         zeroes.iter().for_each(|zeroes| zeroes.huge_pages(false));
         Hands { scratch: shared.engine.scratch(), pages, zeroes, quick, owed: None }
@@ -103,6 +108,58 @@ fn installed(result: Result<(), (u64, std::io::Error)>, pages: usize) -> Install
     }
 }
 
+/// What became of a run of pages.
+#[derive(Default)]
+struct Came {
+    /// Installed, or found there.
+    pages: Bitmap512,
+    /// Of these, found there: they are not ours.
+    found: Bitmap512,
+    /// Why the last one was not installed that was tried in vain; 0 if there is none.
+    errno: i32,
+}
+
+impl Came {
+    /// Whether the page is not there because an event must be read first.
+    fn must_ask_again(&self, page: PageIndex) -> bool {
+        !self.pages.get(page) && self.errno == libc_errno::EAGAIN
+    }
+}
+
+/// Installs those pages of `run` that are `fit`, part by part, up to the first behind `asked` that cannot be.
+fn install_run(
+    run: Range<usize>,
+    asked: PageIndex,
+    fit: impl Fn(usize) -> bool,
+    mut install: impl FnMut(PageIndex, usize) -> Installed,
+) -> Came {
+    let mut came = Came::default();
+    let mut at = run.start;
+    while let Some(start) = PageIndex::new(at).filter(|_| at < run.end) {
+        let count = (at..run.end).take_while(|&at| fit(at)).count();
+        if count == 0 {
+            at += 1;
+            continue;
+        }
+        let done = in_one_mapping(count, |count| install(start, count));
+        came.pages |= Bitmap512::from_range(start, done.done);
+        at += done.done;
+        if done.found
+            && let Some(found) = PageIndex::new(at - 1)
+        {
+            came.found.set(found);
+        } else if done.errno != 0 {
+            came.errno = done.errno;
+            if at >= asked.get() || done.errno == libc_errno::EAGAIN {
+                break;
+            }
+            // It lies in a mapping that is not managed any more, and is nobody's concern here.
+            at += 1;
+        }
+    }
+    came
+}
+
 /// Installs a run of `count` pages, or the part of it that lies in the first page's mapping: the kernel refuses a run
 /// that crosses into another one (`ENOENT`).
 fn in_one_mapping(mut count: usize, mut install: impl FnMut(usize) -> Installed) -> Installed {
@@ -117,14 +174,15 @@ fn in_one_mapping(mut count: usize, mut install: impl FnMut(usize) -> Installed)
 
 /// The loads of one fault.
 struct Batch {
-    first: PageIndex,
-    count: usize,
+    run: Range<usize>,
+    /// The page that the fault is at.
+    asked: PageIndex,
     slots: [Option<SlotId>; READAHEAD_MAX],
     loaded: [Loaded; READAHEAD_MAX],
     installed: Bitmap512,
     /// Installed without write protection: the slot is let go.
     dirty: Bitmap512,
-    /// The first page is back soon after it went.
+    /// The page asked for is back soon after it went.
     soon: bool,
     /// Its slot is this owner's alone.
     sole: bool,
@@ -137,12 +195,22 @@ impl Batch {
     /// A page from the disk is kept there, unless the pool has room for it, in which it then comes next.
     /// One that others share since a fork stays shared.
     fn is_exclusive(&self, room: bool) -> bool {
-        let wanted = match self.loaded[0] {
+        let wanted = match self.loaded[self.at()] {
             Some(Ok(LoadedFrom::Pool)) => true,
             Some(Ok(LoadedFrom::Segment)) => room || self.soon,
             _ => false,
         };
-        wanted && self.sole && self.count == 1
+        wanted && self.sole && self.run.len() == 1
+    }
+
+    /// The position of the page asked for.
+    fn at(&self) -> usize {
+        self.asked.get() - self.run.start
+    }
+
+    /// The first page.
+    fn start(&self) -> PageIndex {
+        PageIndex::of_addr(self.run.start as u64 * PAGE_BYTES)
     }
 }
 
@@ -266,33 +334,38 @@ impl Shared {
     ) -> Outcome {
         let taken = state.resident | state.staged | state.busy | state.backed;
         let absent = state.mapped.and_not(&taken);
-        let at = page.get();
-        let sequential = state.next_expected as usize == at;
-        let ahead = if sequential { (state.readahead * 2).clamp(16, ZERO_AHEAD_MAX) } else { 8 };
-        let wanted = run_length(&absent, page, self.modest(ahead as usize));
-        let Some(count) = charge_some(space, wanted, fault.by_stub) else { return Outcome::NoRoom };
-        let done = in_one_mapping(count, |count| {
-            let bytes = count * PAGE_SIZE;
-            let result = match hands.zeroes.as_ref().filter(|_| fault.write) {
-                // Mapped zeroes would cost a fault at the first write to each of them.
-                Some(zeroes) => {
-                    let how = Install { protect: false, no_wake: true };
-                    space.uffd.copy(fault.address, &zeroes.as_slice()[..bytes], how)
-                }
-                None => space.uffd.zero(fault.address, bytes as u64, true),
-            };
-            installed(result, count)
-        });
-        let pages = Bitmap512::from_range(page, done.done);
-        state.resident |= pages;
-        state.young |= pages;
-        state.next_expected = (at + done.done) as u16;
-        state.readahead = ahead;
+        let reach = state.trail.reach(page, &state.resident, ZERO_AHEAD);
+        let wanted = reach.run(&absent, page, self.modest(reach.most));
+        let Some(run) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
+        let came = install_run(
+            run.clone(),
+            page,
+            |_| true,
+            |start, count| {
+                let (address, bytes) = (block.address(start), count * PAGE_SIZE);
+                let result = match hands.zeroes.as_ref().filter(|_| fault.write) {
+                    // Mapped zeroes would cost a fault at the first write to each of them.
+                    Some(zeroes) => {
+                        let how = Install { protect: false, no_wake: true };
+                        space.uffd.copy(address, &zeroes.as_slice()[..bytes], how)
+                    }
+                    None => space.uffd.zero(address, bytes as u64, true),
+                };
+                installed(result, count)
+            },
+        );
+        state.resident |= came.pages;
+        state.young |= came.pages;
+        state.trail.went(run.clone(), reach);
         drop(state);
-        space.uncharge(count - done.done);
-        self.counters.zero_ahead.fetch_add(done.done.saturating_sub(1) as u64, Relaxed);
+        space.uncharge(run.len() - came.pages.count());
+        self.counters.zero_ahead.fetch_add(came.pages.count().saturating_sub(1) as u64, Relaxed);
         self.counters.fault(FaultKind::First, fault.since.elapsed());
-        self.after_install(hands, block.address(page), &done)
+        if came.must_ask_again(page) {
+            return Outcome::Again;
+        }
+        hands.owe(block.base + run.start as u64 * PAGE_BYTES, run.len() as u64 * PAGE_BYTES);
+        Outcome::Done
     }
 
     /// What to tell the thread after an install of the page at `address`.
@@ -397,20 +470,15 @@ impl Shared {
         hands: &mut Hands,
         fault: Fault,
     ) -> Outcome {
-        let sequential = state.follows_on(page);
-        let ahead = if sequential { (state.readahead * 2).clamp(4, READAHEAD_MAX as u16) } else { 1 };
+        let reach = state.trail.reach(page, &state.resident, READAHEAD);
         let taken = state.resident | state.staged | state.busy;
         let out = (state.mapped & state.backed).and_not(&taken);
-        let wanted = run_length(&out, page, self.modest(ahead as usize));
-        let Some(count) = charge_some(space, wanted, fault.by_stub) else { return Outcome::NoRoom };
-        state.next_expected = (page.get() + count) as u16;
-        state.readahead = ahead;
-        let pages = Bitmap512::from_range(page, count);
-        state.busy |= pages;
-        state.loading |= pages;
+        let wanted = reach.run(&out, page, self.modest(reach.most));
+        let Some(run) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
+        state.trail.went(run.clone(), reach);
         let mut batch = Batch {
-            first: page,
-            count,
+            run,
+            asked: page,
             slots: [None; READAHEAD_MAX],
             loaded: [const { None }; READAHEAD_MAX],
             installed: Bitmap512::EMPTY,
@@ -418,6 +486,9 @@ impl Shared {
             soon: state.heat.is_soon(page, self.terms.now()),
             sole: state.owner.as_ref().is_some_and(|owner| owner.is_sole(&self.engine, page)),
         };
+        let pages = Bitmap512::from_range(batch.start(), batch.run.len());
+        state.busy |= pages;
+        state.loading |= pages;
         for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
             *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
         }
@@ -434,11 +505,12 @@ impl Shared {
     }
 
     fn load(&self, batch: &mut Batch, hands: &mut Hands) {
-        match (&batch.slots[..batch.count], &mut hands.pages[0]) {
+        let asked = batch.at();
+        match (&batch.slots[..batch.run.len()], &mut hands.pages[0]) {
             // A page alone is not worth the long read of a run.
             ([Some(slot)], page) => batch.loaded[0] = Some(self.engine.load(*slot, page, &mut hands.scratch)),
             (slots, _) => {
-                self.engine.load_run(slots, &mut hands.pages, &mut batch.loaded, &mut hands.scratch);
+                self.engine.load_run(slots, asked, &mut hands.pages, &mut batch.loaded, &mut hands.scratch);
             }
         }
         for error in batch.loaded.iter().flatten().filter_map(|result| result.as_ref().err()) {
@@ -450,42 +522,19 @@ impl Shared {
     fn install(&self, space: &Space, block: &Block, batch: &mut Batch, hands: &Hands, writable: bool) {
         // Events are applied under the gate that the caller holds, so nobody cancels a page from here on.
         let cancelled = block.state.lock().cancelled;
-        let first = batch.first.get();
-        let fit = |batch: &Batch, i: usize| {
-            matches!(batch.loaded[i], Some(Ok(_)))
-                && PageIndex::new(first + i).is_some_and(|page| !cancelled.get(page))
+        let first = batch.run.start;
+        let fit = |at: usize| {
+            matches!(batch.loaded[at - first], Some(Ok(_)))
+                && PageIndex::new(at).is_some_and(|page| !cancelled.get(page))
         };
-        let mut i = 0;
-        while i < batch.count {
-            if !fit(batch, i) {
-                i += 1;
-                continue;
-            }
-            let mut end = i + 1;
-            while end < batch.count && fit(batch, end) {
-                end += 1;
-            }
-            let start = PageIndex::of_addr(batch.first.byte_offset() + i as u64 * PAGE_BYTES);
-            let how = Install { protect: !writable, no_wake: true };
-            let done = in_one_mapping(end - i, |count| {
-                let bytes = hands.pages[i..i + count].as_flattened();
-                installed(space.uffd.copy(block.address(start), bytes, how), count)
-            });
-            batch.installed |= Bitmap512::from_range(start, done.done);
-            if writable {
-                // If for a write: who writes page after page would only be stopped at each of them.
-                batch.dirty |= Bitmap512::from_range(start, done.done);
-            }
-            if done.found
-                && let Some(page) = PageIndex::new(start.get() + done.done - 1)
-            {
-                batch.dirty.set(page);
-            }
-            i += done.done;
-            if done.errno != 0 && !done.found {
-                return;
-            }
-        }
+        let how = Install { protect: !writable, no_wake: true };
+        let came = install_run(batch.run.clone(), batch.asked, fit, |start, count| {
+            let bytes = hands.pages[start.get() - first..][..count].as_flattened();
+            installed(space.uffd.copy(block.address(start), bytes, how), count)
+        });
+        batch.installed = came.pages;
+        // If for a write: who writes page after page would only be stopped at each of them.
+        batch.dirty = if writable { came.pages } else { came.found };
     }
 
     fn commit(
@@ -496,7 +545,7 @@ impl Shared {
         hands: &mut Hands,
         fault: Fault,
     ) -> Outcome {
-        let all = Bitmap512::from_range(batch.first, batch.count);
+        let all = Bitmap512::from_range(batch.start(), batch.run.len());
         let mut state = block.state.lock();
         state.busy = state.busy.and_not(&all);
         state.loading = state.loading.and_not(&all);
@@ -509,13 +558,13 @@ impl Shared {
         for page in (batch.dirty | gone).iter() {
             state.release_slot(&self.engine, page);
         }
-        if batch.installed.get(batch.first) {
-            state.heat.come_back(batch.first, batch.soon);
+        if batch.installed.get(batch.asked) {
+            state.heat.come_back(batch.asked, batch.soon);
         }
         let mut lost = Bitmap512::EMPTY;
         for (i, page) in all.iter().enumerate() {
             // Down as stored and no slot: that must not be, but its reader is not to ask for ever.
-            let nowhere = i == 0 && batch.slots[i].is_none();
+            let nowhere = i == batch.at() && batch.slots[i].is_none();
             if (matches!(batch.loaded[i], Some(Err(_))) || nowhere) && !gone.get(page) {
                 lost.set(page);
             }
@@ -529,16 +578,12 @@ impl Shared {
                 hands.owe(block.address(page), PAGE_BYTES);
             }
         }
-        let missed = !all.and_not(&(batch.installed | lost)).is_empty();
-        if missed {
-            // Threads may have come to wait for any of these pages while they were busy.
-            hands.owe(fault.address, batch.count as u64 * PAGE_BYTES);
-        }
-        hands.owe(fault.address, batch.count as u64 * PAGE_BYTES);
-        if !batch.installed.get(batch.first) && !lost.get(batch.first) {
+        // Threads may have come to wait for any of these pages while they were busy.
+        hands.owe(block.address(batch.start()), batch.run.len() as u64 * PAGE_BYTES);
+        if !(batch.installed | lost).get(batch.asked) {
             return Outcome::Done;
         }
-        let kind = match batch.loaded[0] {
+        let kind = match batch.loaded[batch.at()] {
             Some(Ok(LoadedFrom::Segment)) => FaultKind::Segment,
             Some(Ok(LoadedFrom::Fill | LoadedFrom::Empty)) => FaultKind::Fill,
             _ => FaultKind::Pool,
@@ -552,30 +597,14 @@ impl Shared {
     }
 }
 
-/// Charges `wanted` pages, or one if there is no room for all. Returns how many; `None` if there is none even for one, and it is
-/// not forced.
-fn charge_some(space: &Space, wanted: usize, forced: bool) -> Option<usize> {
-    let charged = [wanted, 1].into_iter().find(|&count| space.charge(count));
+/// Charges the pages of `wanted`, or the one asked for if there is no room for all. Returns which; `None` if there is none even for
+/// one, and it is not forced.
+fn charge_some(space: &Space, wanted: Range<usize>, asked: PageIndex, forced: bool) -> Option<Range<usize>> {
+    let alone = asked.get()..asked.get() + 1;
+    let charged = [wanted, alone.clone()].into_iter().find(|run| space.charge(run.len()));
     if charged.is_none() && forced {
         space.charge_forced(1);
-        return Some(1);
+        return Some(alone);
     }
     charged
-}
-
-/// The run of set pages that `page` is in.
-fn run_around(set: &Bitmap512, page: PageIndex) -> Range<usize> {
-    let is_set = |at: &usize| PageIndex::new(*at).is_some_and(|page| set.get(page));
-    let start = (0..page.get()).rev().take_while(is_set).last().unwrap_or(page.get());
-    start..page.get() + run_length(set, page, PAGES_PER_CLUSTER)
-}
-
-/// Length of the run of set pages at `page`, at most `most`, at least 1.
-fn run_length(set: &Bitmap512, page: PageIndex, most: usize) -> usize {
-    let end = (page.get() + most).min(PAGES_PER_CLUSTER);
-    let mut at = page.get() + 1;
-    while at < end && PageIndex::new(at).is_some_and(|page| set.get(page)) {
-        at += 1;
-    }
-    at - page.get()
 }

@@ -17,6 +17,7 @@ mod gate;
 mod grant;
 mod handler;
 mod heat;
+mod keeper;
 mod link;
 mod listen;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod share;
 mod sharing;
 mod space;
 mod stats;
+mod trail;
 mod window;
 
 pub use link::{Evicted, Eviction, Mover, StubLink};

@@ -6,9 +6,9 @@ use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
 use crate::handler::{self, ROOM, STOP};
 use crate::heat::Terms;
-use crate::share::{Sample, Share};
+use crate::share::Share;
 use crate::space::{Adopt, Hold, Space};
-use crate::stats::{Counters, FaultKind, PagerStats};
+use crate::stats::{Counters, PagerStats};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::io;
@@ -32,15 +32,6 @@ const GIVE_UP_HELD_AFTER: Duration = Duration::from_secs(5);
 
 /// Eviction that has been without progress for so long wants the pool written down.
 const STRANDED_AFTER: Duration = Duration::from_millis(5);
-
-/// Milliseconds after which the pager's own memory is counted again.
-const OWN_EVERY: u64 = 20;
-
-/// Bytes of the pool that are written to the device in one go.
-const WRITE_BACK_AT_ONCE: u64 = 8 << 20;
-
-/// How often the memory is shared out anew between residents and the pool.
-const SHARE_OUT_EVERY: Duration = Duration::from_millis(50);
 
 /// What to do when nothing more can be moved out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +99,7 @@ pub(crate) struct Shared {
     pub budget: Budget,
     pub clock: Clock,
     pub terms: Terms,
-    share: Share,
+    pub share: Share,
     pub counters: Counters,
     pub polls: Vec<Epoll>,
     /// The quick handlers' ones, by the same index.
@@ -130,11 +121,11 @@ pub(crate) struct Shared {
     pub staged: AtomicU64,
     /// The kernel gives huge pages to whoever does not ask against them.
     pub always_huge: bool,
-    disk_full: AtomicBool,
+    pub disk_full: AtomicBool,
     /// When its own memory was counted last, milliseconds of its clock.
-    own_sampled: AtomicU64,
+    pub own_sampled: AtomicU64,
     /// Evictors find nothing to move out: pages may be charged, but those of a process whose stub a debugger holds cannot be moved.
-    stranded: AtomicBool,
+    pub stranded: AtomicBool,
     told_full: AtomicBool,
     started: Instant,
     pub config: PagerConfig,
@@ -262,109 +253,13 @@ impl Shared {
         }
         self.room_came();
     }
-
-    /// The keeper's life: samples, and writes the pool's cold end to disk when it passes its share.
-    fn keeper(&self) {
-        let mut scratch = self.engine.scratch();
-        let mut shared_out = Instant::now();
-        while !self.stopping() {
-            self.engine.maintain();
-            if shared_out.elapsed() >= SHARE_OUT_EVERY {
-                shared_out = Instant::now();
-                self.share_out();
-            }
-            self.watch_listeners();
-            let pool = self.engine.pool_bytes();
-            self.budget.set_pool(pool);
-            self.sample_own();
-            let surplus = self.pool_surplus(pool);
-            // A part at a time: the keeper has others to look after.
-            if surplus == 0 || !self.write_back(ByteCount::new(surplus.min(WRITE_BACK_AT_ONCE)), &mut scratch)
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
-    }
-
-    fn share_out(&self) {
-        let stats = self.engine.stats();
-        let count = |kind: FaultKind| self.counters.faults[kind as usize].count();
-        let cost = |kind: FaultKind| self.counters.faults[kind as usize].quantile(500).as_secs_f64() * 1e6;
-        self.share.learn(&Sample {
-            faults: (count(FaultKind::Pool), count(FaultKind::Segment)),
-            soon: (self.counters.soon[0].load(Relaxed), self.counters.soon[1].load(Relaxed)),
-            lately: Terms::lately(self.budget.charged()),
-            pages: (stats.pool_pages.get(), stats.segment_pages.get()),
-            pool: stats.pool_bytes.get() / 4096,
-            cost: (cost(FaultKind::Pool), cost(FaultKind::Segment)),
-        });
-    }
-
-    /// Bytes that the pool may have.
-    fn pool_share(&self) -> u64 {
-        let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
-        available * self.share.percent() / 100
-    }
-
-    /// Whether pages may come into the pool without others having to leave it soon.
-    pub(crate) fn pool_has_room(&self) -> bool {
-        self.budget.pool() * 4096 < self.pool_share() * 15 / 16
-    }
-
-    /// Bytes that the pool has beyond its share, or, when room is short and little else is left that could be moved out,
-    /// what is missing.
-    fn pool_surplus(&self, pool: ByteCount) -> u64 {
-        let available = self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096;
-        let wanted = self.budget.wanted();
-        let little = self.budget.charged() * 4096 < available / 16 || self.stranded.load(Relaxed);
-        let starved = wanted > 0 && little;
-        let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
-        pool.get().saturating_sub(self.pool_share()).max(missing)
-    }
-
-    /// Writes pool entries back; `false` if none could be.
-    fn write_back(&self, surplus: ByteCount, scratch: &mut vswap_engine::Scratch) -> bool {
-        match self.engine.writeback(surplus, scratch) {
-            Ok(report) => {
-                self.disk_full.store(report.disk_full, Relaxed);
-                self.budget.set_pool(self.engine.pool_bytes());
-                self.room_came();
-                report.pages.get() > 0
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Counts the pager's own memory again if that was long ago. By whoever comes along: the keeper may be at its writing,
-    /// whose buffers are the largest part of what changes.
-    fn sample_own(&self) {
-        let now = self.clock_ms();
-        let last = self.own_sampled.load(Relaxed);
-        if now >= last + OWN_EVERY && self.own_sampled.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
-            self.budget.set_own(self.own_memory(self.engine.pool_bytes()));
-        }
-    }
-
-    /// The pager's own memory without the pool.
-    fn own_memory(&self, pool: ByteCount) -> ByteCount {
-        if !self.config.count_own_memory {
-            return self.engine.metadata_bytes();
-        }
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        };
-        let kib = field("RssAnon:").unwrap_or(0) + field("RssShmem:").unwrap_or(0);
-        ByteCount::new(kib * 1024).saturating_sub(pool)
-    }
 }
 
 /// A pager over one engine, with one limit over all its spaces. Dropping it stops its threads; spaces must be
 /// released before.
 #[derive(Debug)]
 pub struct Pager {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 

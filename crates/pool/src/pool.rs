@@ -301,7 +301,7 @@ impl<S: ChunkSource> Pool<S> {
         });
     }
 
-    /// Takes the emptiest chunk of a class out of use for new entries, if it is at most half full and the
+    /// Takes the emptiest chunk of a class out of use for new entries, if it is at most three quarters full and the
     /// others with room can take all that it has. The caller moves its entries by inserting and removing them
     /// (new ones go to the fullest chunk), then calls [`Pool::put_back`].
     pub fn take_sparse(&self, class: usize) -> Option<SparseChunk> {
@@ -323,7 +323,7 @@ impl<S: ChunkSource> Pool<S> {
         let chunk = self.table.cell(number as usize)?.read();
         let chunk = chunk.as_deref()?;
         let used = chunk.capacity() - room;
-        if chunk.serial != serial || used * 2 > chunk.capacity() || used > others {
+        if chunk.serial != serial || used * 4 > chunk.capacity() * 3 || used > others {
             return None;
         }
         partial.remove(0);

@@ -37,7 +37,7 @@ pub use error::{FormatError, Full, ReadError, ReleaseError};
 pub use extents::{Extent, TierId};
 pub use format::{CodecTag, RunKey};
 pub use storage::{FileStorage, Storage, SyncQueue, WriteQueue};
-pub use store::{SegmentStore, StoreStats};
+pub use store::{AGES, SegmentStore, StoreStats};
 pub use table::{Candidate, Place, Purpose, Reservation, SegmentTable};
 pub use view::{Entry, Run, RunIter, SegmentView};
 pub use vswap_sys::direct::{AlignedBuf, WriteDone};

@@ -42,7 +42,13 @@ pub struct StoreStats {
     pub bytes_read: u64,
     /// Reads that failed or brought damaged bytes.
     pub read_errors: u64,
+    /// Reads by the age of what they read: how many of a segment behind which `a` more had been written by then, at `log2(a + 1)`
+    /// rounded down; the last counts all that were older.
+    pub reads_by_age: [u64; AGES],
 }
+
+/// Ages that [`StoreStats::reads_by_age`] tells apart.
+pub const AGES: usize = 20;
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -52,6 +58,7 @@ struct Counters {
     reads: AtomicU64,
     bytes_read: AtomicU64,
     read_errors: AtomicU64,
+    reads_by_age: [AtomicU64; AGES],
 }
 
 /// Counts; nothing is ordered by a counter, so relaxed is enough.
@@ -259,6 +266,7 @@ impl SegmentStore {
             reads: of(&counters.reads),
             bytes_read: of(&counters.bytes_read),
             read_errors: of(&counters.read_errors),
+            reads_by_age: std::array::from_fn(|age| of(&counters.reads_by_age[age])),
         }
     }
 
@@ -281,6 +289,11 @@ impl SegmentStore {
         } else {
             bump(&self.counters.write_errors, 1);
         }
+    }
+
+    fn count_age(&self, place: Place) {
+        let age = self.now().saturating_sub(place.born).saturating_add(1).ilog2() as usize;
+        bump(&self.counters.reads_by_age[age.min(AGES - 1)], 1);
     }
 
     fn expected(&self, place: Place) -> Expected {
@@ -314,7 +327,13 @@ impl SegmentStore {
                 Ok((place, got, found.map_err(|fault| self.damaged(place, fault))?))
             });
             let error = match result {
-                Ok(found) => return Ok(found),
+                Ok(found) => {
+                    // Those who clean read whole segments, and want nothing of them.
+                    if len < SEGMENT_BYTES {
+                        self.count_age(place);
+                    }
+                    return Ok(found);
+                }
                 Err(error) => error,
             };
             let now = self.table.read().place(segment).ok_or_else(gone)?;

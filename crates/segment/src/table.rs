@@ -42,6 +42,8 @@ pub struct Place {
     pub entries_end: u32,
     /// How many entries it was written with.
     pub entries: u32,
+    /// How many segments had been written by then, itself included.
+    pub born: u64,
 }
 
 impl Place {
@@ -141,7 +143,7 @@ impl SegmentTable {
         } else {
             self.rows.push(row);
         }
-        Ok(Place { segment, tier, extent, sequence, entries_end: 0, entries: 0 })
+        Ok(Place { segment, tier, extent, sequence, entries_end: 0, entries: 0, born: 0 })
     }
 
     /// The write has succeeded: all `entries` live from now on. `now` is the caller's clock for ages.
@@ -171,8 +173,8 @@ impl SegmentTable {
     pub fn place(&self, segment: SegmentId) -> Option<Place> {
         let row = self.rows.get(segment.get() as usize)?;
         let State::Live { .. } = row.state else { return None };
-        let Row { tier, extent, sequence, entries_end, entries, .. } = *row;
-        Some(Place { segment, tier, extent, sequence, entries_end, entries })
+        let Row { tier, extent, sequence, entries_end, entries, born, .. } = *row;
+        Some(Place { segment, tier, extent, sequence, entries_end, entries, born })
     }
 
     /// An entry is no longer wanted. Returns whether its segment died of it.

@@ -18,7 +18,7 @@ enum Op {
     Fork { owner: usize },
     Move { from: usize, at: usize, owner: usize, to: usize },
     Adopt { from: usize, owner: usize, at: usize, to: usize },
-    LoadRun { owner: usize, at: usize },
+    LoadRun { owner: usize, at: usize, asked: usize },
     Dispose { owner: usize },
     New,
     Writeback { kib: u64 },
@@ -35,7 +35,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (owner(), at()).prop_map(|(owner, at)| Op::Release { owner, at }),
         3 => (owner(), at(), owner(), at()).prop_map(|(from, at, owner, to)| Op::Move { from, at, owner, to }),
         3 => (owner(), owner(), at(), at()).prop_map(|(from, owner, at, to)| Op::Adopt { from, owner, at, to }),
-        4 => (owner(), 0..12usize).prop_map(|(owner, at)| Op::LoadRun { owner, at }),
+        4 => (owner(), 0..12usize, 0..14usize).prop_map(|(owner, at, asked)| Op::LoadRun { owner, at, asked }),
         4 => owner().prop_map(|owner| Op::Fork { owner }),
         2 => owner().prop_map(|owner| Op::Dispose { owner }),
         1 => Just(Op::New),
@@ -100,7 +100,9 @@ impl World {
                 owner.pages.insert(at, number);
             }
             Op::Load { owner, at } => check(engine, scratch, &owners[owner % count], at)?,
-            Op::LoadRun { owner, at } => check_run(engine, scratch, &owners[owner % count], at)?,
+            Op::LoadRun { owner, at, asked } => {
+                check_run(engine, scratch, &owners[owner % count], at, asked)?
+            }
             Op::Move { from, at, owner, to } if from % count != owner % count => {
                 let [source, target] = owners.get_disjoint_mut([from % count, owner % count]).unwrap();
                 source.block.move_page(engine, index(at), &mut target.block, index(to));
@@ -177,18 +179,20 @@ fn check(engine: &Engine, scratch: &mut Scratch, owner: &Owner, at: usize) -> Re
     Ok(())
 }
 
-/// A run gives the first page and, of the others, those that it says, all of them right.
+/// A run gives the page asked for and, of the others, those that it says, all of them right.
 fn check_run(
     engine: &Engine,
     scratch: &mut Scratch,
     owner: &Owner,
     from: usize,
+    asked: usize,
 ) -> Result<(), TestCaseError> {
     let slots: Vec<_> = (from..14).map(|at| owner.block.slot(index(at))).collect();
+    let asked = asked % slots.len();
     let mut pages = vec![[0xee; PAGE_SIZE]; slots.len()];
     let mut loaded: Vec<Loaded> = slots.iter().map(|_| None).collect();
-    engine.load_run(&slots, &mut pages, &mut loaded, scratch);
-    prop_assert_eq!(loaded[0].is_some(), slots[0].is_some());
+    engine.load_run(&slots, asked, &mut pages, &mut loaded, scratch);
+    prop_assert_eq!(loaded[asked].is_some(), slots[asked].is_some());
     for (at, (result, bytes)) in loaded.iter().zip(&pages).enumerate() {
         let (Some(result), Some(number)) = (result, owner.pages.get(&(from + at))) else { continue };
         prop_assert!(result.is_ok() && *bytes == page(*number), "page {} of the run: {:?}", at, result);
@@ -344,7 +348,7 @@ fn a_group_pays_for_its_clusters_and_its_limit_holds() {
 }
 
 #[test]
-fn a_sequential_scan_of_a_segment_takes_few_reads() {
+fn a_sequential_scan_of_a_segment_takes_few_reads_in_either_direction() {
     let disk = Flaky::new(64 << 20, Faults::default());
     let engine = Engine::with_storage(EngineConfig::default(), disk).unwrap();
     let mut scratch = engine.scratch();
@@ -356,18 +360,33 @@ fn a_sequential_scan_of_a_segment_takes_few_reads() {
     let report = engine.writeback(ByteCount::mib(4), &mut scratch).unwrap();
     assert_eq!(report.pages, PageCount::new(512));
     let slots: Vec<_> = PageIndex::all().map(|at| block.slot(at)).collect();
+    let from_device = |result: &&Loaded| matches!(result, Some(Ok(LoadedFrom::Segment)));
     let mut pages = vec![[0; PAGE_SIZE]; 512];
     let (mut at, mut reads) = (0, 0);
     while at < 512 {
         let mut loaded: Vec<Loaded> = (at..512).map(|_| None).collect();
-        engine.load_run(&slots[at..], &mut pages[at..], &mut loaded, &mut scratch);
+        engine.load_run(&slots[at..], 0, &mut pages[at..], &mut loaded, &mut scratch);
         reads += 1;
-        let came = loaded.iter().take_while(|result| matches!(result, Some(Ok(LoadedFrom::Segment)))).count();
+        let came = loaded.iter().take_while(from_device).count();
         assert!(came > 0);
         at += came;
     }
     assert!(pages.iter().enumerate().all(|(at, bytes)| *bytes == page(at as u64 * 8 + 5)));
     assert!(reads < 20, "{reads} reads for 512 pages");
+    let (mut end, mut reads) = (512usize, 0);
+    pages.fill([0; PAGE_SIZE]);
+    while end > 0 {
+        let start = end.saturating_sub(32);
+        let mut loaded: Vec<Loaded> = (start..end).map(|_| None).collect();
+        let (slots, pages) = (&slots[start..end], &mut pages[start..end]);
+        engine.load_run(slots, slots.len() - 1, pages, &mut loaded, &mut scratch);
+        reads += 1;
+        let came = loaded.iter().rev().take_while(from_device).count();
+        assert!(came > 0);
+        end -= came;
+    }
+    assert!(pages.iter().enumerate().all(|(at, bytes)| *bytes == page(at as u64 * 8 + 5)));
+    assert!(reads < 40, "{reads} reads for 512 pages downwards, 32 at most at a time");
     block.dispose(&engine);
 }
 

@@ -43,7 +43,7 @@ fn a_lone_page_keeps_its_bytes_without_a_backing() {
     for round in 1..20u8 {
         fixture.press(512..16 * 512, round);
         let written = fixture.faults("first write");
-        // From the end: a read that goes on downwards is not a sequential one.
+        // Never one beside another: that would be a read that goes on.
         for page in (0..512).rev().step_by(7) {
             let value = fixture.bytes.as_slice()[page * PAGE + 9];
             let last = if page % 2 == 0 { (round - 1).max(1) } else { 1 };
@@ -300,5 +300,27 @@ fn what_is_moved_out_while_its_grant_is_called_in_is_counted_once() {
             assert!(since.elapsed() < Duration::from_secs(10), "{} pages stay charged", fixture.charged());
             std::thread::yield_now();
         }
+    }
+}
+
+/// `sort` fills and reads an array from its end: each page cost a fault.
+#[test]
+fn who_fills_and_reads_downwards_has_as_few_faults_as_upwards() {
+    for down in [false, true] {
+        let mut fixture = fixture(16);
+        fixture.manage(0..16 * 512);
+        let order = |at: usize| if down { 1023 - at } else { at };
+        for at in 0..1024 {
+            fixture.bytes.as_mut_slice()[order(at) * PAGE] = at as u8;
+        }
+        let first = fixture.faults("first touch");
+        fixture.press(1024..16 * 512, 3);
+        let back = fixture.faults("pool");
+        for at in 0..1024 {
+            assert_eq!(fixture.bytes.as_slice()[order(at) * PAGE], at as u8, "page {}", order(at));
+        }
+        let back = fixture.faults("pool") - back;
+        // The limit leaves no room for long runs.
+        assert!(first < 60 && back < 600, "{first} and {back} faults for 1024 pages, downwards: {down}");
     }
 }

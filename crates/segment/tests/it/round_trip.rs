@@ -154,3 +154,21 @@ fn no_bits_make_an_address_outside_of_a_segment() {
     assert_eq!(EntryAddr::from_bits(addr.to_bits() & !3), None);
     assert_eq!(EntryAddr::from_bits(addr.to_bits() | 2), None, "two blocks do not start in the last");
 }
+
+#[test]
+fn reads_are_counted_by_how_much_was_written_since() {
+    let store = SegmentStore::new(Fake::new(8), KEY);
+    let segments: Vec<_> = (0..5).map(|at| write_slots(&store, at * 900..at * 900 + 100)).collect();
+    let mut buf = AlignedBuf::zeroed(16 * BLOCK);
+    for (reads, entries) in segments.iter().enumerate() {
+        for (number, addr) in &entries[..=reads] {
+            store.read_entry(*addr, slot(*number), &mut buf).unwrap();
+        }
+    }
+    let mut whole = AlignedBuf::zeroed(SEGMENT_BYTES);
+    store.read_segment(segments[0][0].1.segment(), &mut whole).unwrap();
+    let counts = store.stats().reads_by_age;
+    // Behind the last segment none was written, behind those before it 1, 2, 3 and 4.
+    assert_eq!(counts[..4], [5, 4 + 3, 2 + 1, 0], "cleaning does not count");
+    assert_eq!(counts.iter().sum::<u64>(), 15);
+}

@@ -1,0 +1,191 @@
+//! The keeper: a thread that samples, shares out the memory between residents and the pool, and keeps the pool to its share.
+
+use crate::heat::Terms;
+use crate::pager::Shared;
+use crate::share::Sample;
+use crate::stats::FaultKind;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use vswap_core::ByteCount;
+use vswap_engine::Scratch;
+
+/// Milliseconds after which the pager's own memory is counted again.
+const OWN_EVERY: u64 = 20;
+
+/// Bytes of the pool that are written to the device in one go.
+const WRITE_BACK_AT_ONCE: u64 = 8 << 20;
+
+/// Chunks of the pool that are packed in one go.
+const PACK_AT_ONCE: usize = 16;
+
+/// How often the memory is shared out anew between residents and the pool.
+const SHARE_OUT_EVERY: Duration = Duration::from_millis(50);
+
+impl Shared {
+    /// The keeper's life: samples, and writes the pool's cold end to disk when it passes its share.
+    pub(crate) fn keeper(&self) {
+        let mut scratch = self.engine.scratch();
+        let mut shared_out = Instant::now();
+        while !self.stopping() {
+            self.engine.maintain();
+            if shared_out.elapsed() >= SHARE_OUT_EVERY {
+                shared_out = Instant::now();
+                self.share_out();
+            }
+            self.watch_listeners();
+            self.budget.set_pool(self.engine.pool_bytes());
+            self.sample_own();
+            if !self.shrink_pool(&mut scratch) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    fn share_out(&self) {
+        let stats = self.engine.stats();
+        let count = |kind: FaultKind| self.counters.faults[kind as usize].count();
+        let cost = |kind: FaultKind| self.counters.faults[kind as usize].quantile(500).as_secs_f64() * 1e6;
+        self.share.learn(&Sample {
+            faults: (count(FaultKind::Pool), count(FaultKind::Segment)),
+            soon: (self.counters.soon[0].load(Relaxed), self.counters.soon[1].load(Relaxed)),
+            lately: Terms::lately(self.budget.charged()),
+            pages: (stats.pool_pages.get(), stats.segment_pages.get()),
+            pool: stats.pool_bytes.get() / 4096,
+            memory: self.available() / 4096,
+            reads: stats.reads_by_age,
+            written: (stats.written_segments, stats.written_pages.get() + stats.cleaned_pages.get()),
+            cost: (cost(FaultKind::Pool), cost(FaultKind::Segment)),
+        });
+    }
+
+    /// Bytes that pool and resident pages have between them.
+    fn available(&self) -> u64 {
+        self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096
+    }
+
+    /// Bytes that the pool may have.
+    fn pool_share(&self) -> u64 {
+        self.available() * self.share.percent() / 100
+    }
+
+    /// Whether pages may come into the pool without others having to leave it soon.
+    pub(crate) fn pool_has_room(&self) -> bool {
+        self.budget.pool() * 4096 < self.pool_share() * 15 / 16
+    }
+
+    /// Bytes that the pool has beyond its share, or, when room is short and little else is left that could be moved out,
+    /// what is missing.
+    fn pool_surplus(&self, pool: ByteCount) -> u64 {
+        let wanted = self.budget.wanted();
+        let little = self.budget.charged() * 4096 < self.available() / 16 || self.stranded.load(Relaxed);
+        let starved = wanted > 0 && little;
+        let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
+        pool.get().saturating_sub(self.pool_share()).max(missing)
+    }
+
+    /// Makes the pool smaller if it has more than its share: a part at a time, for the keeper has others to look after. `false` if
+    /// nothing was done.
+    fn shrink_pool(&self, scratch: &mut Scratch) -> bool {
+        let surplus = self.pool_surplus(self.engine.pool_bytes());
+        let most = ByteCount::new(surplus.min(WRITE_BACK_AT_ONCE));
+        surplus > 0 && (self.pack_pool() || self.write_back(most, scratch))
+    }
+
+    /// Packs a pool that would be within its share without the holes that written and released pages have left: writing more of
+    /// them would only make more holes. `false` if it would not be, or nothing could be packed.
+    fn pack_pool(&self) -> bool {
+        let packed = self.engine.stats().pool_payload.get() / 4 * 5;
+        if packed > self.pool_share() || self.engine.compact(PACK_AT_ONCE) == 0 {
+            return false;
+        }
+        self.budget.set_pool(self.engine.pool_bytes());
+        self.room_came();
+        true
+    }
+
+    /// Writes pool entries back; `false` if none could be.
+    fn write_back(&self, surplus: ByteCount, scratch: &mut Scratch) -> bool {
+        match self.engine.writeback(surplus, scratch) {
+            Ok(report) => {
+                self.disk_full.store(report.disk_full, Relaxed);
+                self.budget.set_pool(self.engine.pool_bytes());
+                self.room_came();
+                report.pages.get() > 0
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Counts the pager's own memory again if that was long ago. By whoever comes along: the keeper may be at its writing,
+    /// whose buffers are the largest part of what changes.
+    pub(crate) fn sample_own(&self) {
+        let now = self.clock_ms();
+        let last = self.own_sampled.load(Relaxed);
+        if now >= last + OWN_EVERY && self.own_sampled.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+            self.budget.set_own(self.own_memory(self.engine.pool_bytes()));
+        }
+    }
+
+    /// The pager's own memory without the pool.
+    fn own_memory(&self, pool: ByteCount) -> ByteCount {
+        if !self.config.count_own_memory {
+            return self.engine.metadata_bytes();
+        }
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        let kib = field("RssAnon:").unwrap_or(0) + field("RssShmem:").unwrap_or(0);
+        ByteCount::new(kib * 1024).saturating_sub(pool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pager::{Pager, PagerConfig};
+    use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex};
+    use vswap_engine::{DiskConfig, Engine, EngineConfig};
+
+    const LIMIT: ByteCount = ByteCount::mib(64);
+
+    /// What is written down leaves holes in the pool, and a pool of holes takes as much memory as a full one. It was taken for that, and
+    /// when its share fell by a twentieth, nine tenths of it were written to the device.
+    #[test]
+    fn a_pool_that_shrinks_keeps_nearly_all_that_its_share_can_hold() {
+        let disk = DiskConfig { dir: std::env::temp_dir(), capacity: ByteCount::mib(256) };
+        let engine = Engine::new(EngineConfig { disk: Some(disk), ..EngineConfig::default() }).unwrap();
+        let pager = Pager::new(PagerConfig::new(LIMIT), engine.clone()).unwrap();
+        let mut scratch = engine.scratch();
+        let mut blocks: Vec<_> = (0..48).map(|_| engine.owner_block(GroupId::ROOT).unwrap()).collect();
+        let pages = blocks.len() * PAGES_PER_CLUSTER;
+        let mut random = 88_172_645_463_325_252u64;
+        for number in 0..pages {
+            // Half of each is noise. Scattered, so that neighbours in the pool are none in the clusters.
+            let at = number * 9_973 % pages;
+            let mut page = [0; PAGE_SIZE];
+            for word in page[..PAGE_SIZE / 2].as_chunks_mut::<8>().0 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                *word = random.to_le_bytes();
+            }
+            let index = PageIndex::new(at % PAGES_PER_CLUSTER).unwrap();
+            let slot = blocks[at / PAGES_PER_CLUSTER].slot_for_store(&engine, index).unwrap();
+            engine.store(slot, &page, &mut scratch).unwrap();
+        }
+        let share = pager.shared.pool_share();
+        assert!(engine.pool_bytes().get() > share * 5 / 4, "{:?}", engine.stats());
+        while pager.shared.shrink_pool(&mut scratch) {}
+        let stats = engine.stats();
+        assert!(stats.pool_bytes.get() <= share, "{stats:?}");
+        assert!(
+            stats.pool_payload.get() > share * 2 / 3,
+            "{} bytes of {share}: {stats:?}",
+            stats.pool_payload.get()
+        );
+        for block in blocks {
+            block.dispose(&engine);
+        }
+    }
+}
