@@ -1,4 +1,4 @@
-/* Plain: threads read, rewrite and poke random pages of one area. Forking: one more thread forks children again and again; each
+/* Plain: threads read, rewrite and poke random pages of one area, and now and then a run of them, upwards or downwards. Forking: one more thread forks children again and again; each
  * checks every page of its copy, changes some, checks again, and now and then forks a grandchild, while the parent goes on.
  *
  * A page's lock is a byte in shared memory; `gate` is held shared for each operation and exclusively from before a fork until
@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CHILDREN_AT_ONCE = 3, GRANDCHILD_ONE_IN = 4 };
+enum { CHILDREN_AT_ONCE = 3, GRANDCHILD_ONE_IN = 4, WALK_ONE_IN = 64, WALK_MOST = 96 };
 
 struct field {
   char *area;
@@ -33,8 +33,7 @@ struct worker {
   uint64_t random;
 };
 
-static void change_or_check(struct field *f, uint64_t *random) {
-  uint64_t r = draw(random), page = r % f->pages, kind = r >> 40;
+static void visit(struct field *f, uint64_t page, uint64_t kind) {
   while (atomic_exchange_explicit(&f->locks[page], 1, memory_order_acquire)) sched_yield();
   char *at = f->area + page * PAGE;
   uint32_t version = f->shadow[page];
@@ -50,6 +49,18 @@ static void change_or_check(struct field *f, uint64_t *random) {
   }
   atomic_store_explicit(&f->locks[page], 0, memory_order_release);
   atomic_fetch_add_explicit(&f->checked, 1, memory_order_relaxed);
+}
+
+/* One page, or a run of neighbours: read, or read and changed as single ones are. */
+static void change_or_check(struct field *f, uint64_t *random) {
+  uint64_t r = draw(random), page = r % f->pages;
+  if (draw(random) % WALK_ONE_IN) return visit(f, page, r >> 40);
+  uint64_t length = 2 + draw(random) % WALK_MOST;
+  int down = draw(random) % 2, reads = draw(random) % 2;
+  for (uint64_t i = 0; i < length && page < f->pages; i++) {
+    visit(f, page, reads ? 0 : draw(random) >> 40);
+    page += down ? -1 : 1; /* below 0 it is no page */
+  }
 }
 
 static void check_all(struct field *f, const char *where) {
