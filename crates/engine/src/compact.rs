@@ -15,15 +15,16 @@ use vswap_core::{Backing, MoveId, Moving, PAGE_SIZE, PoolHandle, SlotId};
 pub(crate) const BATCH: u8 = (1 << MoveId::BITS) - 1;
 
 impl Engine {
-    /// Empties up to `most` sparse chunks of the pool. Gives how many entries were moved; 0 when nothing is
+    /// Empties up to `most` chunks of the pool that are at most so many quarters full (what is moved costs time, at three quarters
+    /// three times what a chunk gives back). Gives how many entries were moved; 0 when nothing is
     /// sparse enough. Some hundred microseconds a chunk; does not wait for anything.
-    pub fn compact(&self, most: usize) -> usize {
+    pub fn compact(&self, most: usize, quarters: usize) -> usize {
         let Some(_alone) = self.compacting.try_lock() else { return 0 };
         let mut buffer = [0; PAGE_SIZE];
         let (mut moved, mut chunks) = (0, 0);
         for class in 0..self.pool.classes().count() {
             while chunks < most
-                && let Some(sparse) = self.pool.take_sparse(class)
+                && let Some(sparse) = self.pool.take_sparse(class, quarters)
             {
                 chunks += 1;
                 let before = moved;

@@ -35,7 +35,7 @@ impl Engine {
         if pool.held.get() <= pool.payload.get() / 4 * 5 + LOOSE.get() {
             return false;
         }
-        let moved = self.compact(CHUNKS_AT_ONCE) > 0;
+        let moved = self.compact(CHUNKS_AT_ONCE, 2) > 0;
         self.rest.store(if moved { 0 } else { REST }, Ordering::Relaxed);
         moved
     }

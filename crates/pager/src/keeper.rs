@@ -18,6 +18,10 @@ const WRITE_BACK_AT_ONCE: u64 = 8 << 20;
 /// Chunks of the pool that are packed in one go.
 const PACK_AT_ONCE: usize = 16;
 
+/// Bytes that the pool may always have, if a fifth of the memory is as much: each size class has a chunk that is not full, and two
+/// segments' worth should be there to choose from.
+const LEAST_POOL: u64 = 4 << 20;
+
 /// How often the memory is shared out anew between residents and the pool.
 const SHARE_OUT_EVERY: Duration = Duration::from_millis(50);
 
@@ -65,7 +69,8 @@ impl Shared {
 
     /// Bytes that the pool may have.
     fn pool_share(&self) -> u64 {
-        self.available() * self.share.percent() / 100
+        let available = self.available();
+        (available * self.share.percent() / 100).max(LEAST_POOL.min(available / 5))
     }
 
     /// Whether pages may come into the pool without others having to leave it soon.
@@ -95,7 +100,7 @@ impl Shared {
     /// them would only make more holes. `false` if it would not be, or nothing could be packed.
     fn pack_pool(&self) -> bool {
         let packed = self.engine.stats().pool_payload.get() / 4 * 5;
-        if packed > self.pool_share() || self.engine.compact(PACK_AT_ONCE) == 0 {
+        if packed > self.pool_share() || self.engine.compact(PACK_AT_ONCE, 3) == 0 {
             return false;
         }
         self.budget.set_pool(self.engine.pool_bytes());

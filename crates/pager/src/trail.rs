@@ -34,9 +34,12 @@ impl Trail {
     ) -> Reach {
         let at = page.get();
         let (start, end) = (usize::from(self.last.start), usize::from(self.last.end));
-        let all_there = |mut pages: Range<usize>| pages.all(|at| is_set(present, at));
-        let up = start < end && end <= at && all_there(end..at);
-        let down = start < end && at < start && all_there(at + 1..start);
+        let all_there = |from: usize, to: usize| {
+            PageIndex::new(from)
+                .is_none_or(|first| Bitmap512::from_range(first, to - from).and_not(present).is_empty())
+        };
+        let up = start < end && end <= at && all_there(end, at);
+        let down = start < end && at < start && all_there(at + 1, start);
         let grown = (usize::from(self.ahead) * 2).clamp(least, most);
         Reach { most: if up || down { grown } else { alone }, down }
     }

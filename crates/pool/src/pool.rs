@@ -301,10 +301,10 @@ impl<S: ChunkSource> Pool<S> {
         });
     }
 
-    /// Takes the emptiest chunk of a class out of use for new entries, if it is at most three quarters full and the
+    /// Takes the emptiest chunk of a class out of use for new entries, if it is at most so many quarters full and the
     /// others with room can take all that it has. The caller moves its entries by inserting and removing them
     /// (new ones go to the fullest chunk), then calls [`Pool::put_back`].
-    pub fn take_sparse(&self, class: usize) -> Option<SparseChunk> {
+    pub fn take_sparse(&self, class: usize, quarters: usize) -> Option<SparseChunk> {
         // Lock order: class, then one chunk at a time.
         let mut partial = self.partial.get(class)?.lock();
         let mut rooms: Vec<(usize, Partial)> = Vec::with_capacity(partial.len());
@@ -323,7 +323,7 @@ impl<S: ChunkSource> Pool<S> {
         let chunk = self.table.cell(number as usize)?.read();
         let chunk = chunk.as_deref()?;
         let used = chunk.capacity() - room;
-        if chunk.serial != serial || used * 4 > chunk.capacity() * 3 || used > others {
+        if chunk.serial != serial || used * 4 > chunk.capacity() * quarters || used > others {
             return None;
         }
         partial.remove(0);

@@ -85,7 +85,7 @@ impl World {
             Op::New => self.add(),
             Op::Maintain => {
                 engine.maintain();
-                engine.compact(3);
+                engine.compact(3, 3);
             }
             Op::Writeback { kib } if disk => {
                 let report = engine.writeback(ByteCount::new(kib << 10), scratch).unwrap();
@@ -450,7 +450,7 @@ fn a_pool_that_was_thinned_out_is_packed() {
     }
     let thin = engine.pool_bytes().get();
     assert!(thin > full * 3 / 4, "{thin} of {full}: every chunk has some left");
-    while engine.compact(8) > 0 {}
+    while engine.compact(8, 2) > 0 {}
     let packed = engine.pool_bytes().get();
     assert!(packed < full / 4, "{packed} of {full} for an eighth of the pages");
     let mut bytes = [0; PAGE_SIZE];

@@ -109,7 +109,7 @@ impl World {
             }
             950..953 => self.fork(at, random.below(BLOCKS as u64) as usize),
             953..960 => {
-                self.engine.compact(2);
+                self.engine.compact(2, 3);
             }
             _ => self.writeback(1 << (14 + random.below(7)), scratch),
         }

@@ -76,7 +76,7 @@ fn remove(pool: &Pool<HeapSource>, model: &mut Model, at: usize) -> Result<(), T
 
 fn pack(pool: &Pool<HeapSource>, model: &mut Model, leave: usize) -> Result<(), TestCaseError> {
     for class in 0..pool.classes().count() {
-        let Some(sparse) = pool.take_sparse(class) else { continue };
+        let Some(sparse) = pool.take_sparse(class, 3) else { continue };
         for (handle, header) in sparse.entries.iter().skip(leave % 2).step_by(leave) {
             let known = model.live.iter_mut().find(|known| known.handle == *handle).expect("a live entry");
             prop_assert_eq!(header.slot, known.slot);
