@@ -83,6 +83,14 @@ impl Bitmap512 {
         }
     }
 
+    /// From the first page in the set to behind the last; `None` if it is empty.
+    pub fn bounds(&self) -> Option<core::ops::Range<usize>> {
+        let first = self.words.iter().position(|word| *word != 0)?;
+        let last = self.words.iter().rposition(|word| *word != 0)?;
+        let start = first * 64 + self.words[first].trailing_zeros() as usize;
+        Some(start..(last + 1) * 64 - self.words[last].leading_zeros() as usize)
+    }
+
     /// How many pages are in the set.
     pub const fn count(&self) -> usize {
         let mut sum = 0;

@@ -38,8 +38,8 @@ impl Engine {
         self.load_neighbours(slots, asked, pages, loaded, scratch);
         for (at, slot) in slots.iter().enumerate() {
             let Some(slot) = slot.filter(|_| loaded[at].is_none()) else { continue };
-            // Only the one asked for is worth a read. If its place changed meanwhile, this is its second read, as in
-            // `load`.
+            // Only the one asked for is worth a read. If its place changed meanwhile, or an entry before it is damaged, this is
+            // its second read, as in `load`.
             if at == asked || !matches!(self.word(slot).backing(), Backing::Segment(_)) {
                 loaded[at] = Some(self.load(slot, &mut pages[at], scratch));
             }

@@ -120,13 +120,23 @@ struct Came {
 }
 
 impl Came {
+    fn add(&mut self, start: PageIndex, done: &Installed) {
+        self.pages |= Bitmap512::from_range(start, done.done);
+        self.errno = if done.found { 0 } else { done.errno };
+        if done.found
+            && let Some(found) = PageIndex::new(start.get() + done.done - 1)
+        {
+            self.found.set(found);
+        }
+    }
+
     /// Whether the page is not there because an event must be read first.
     fn must_ask_again(&self, page: PageIndex) -> bool {
         !self.pages.get(page) && self.errno == libc_errno::EAGAIN
     }
 }
 
-/// Installs those pages of `run` that are `fit`, part by part, up to the first behind `asked` that cannot be.
+/// Installs those pages of `run` that are `fit`, part by part, up to the first from `asked` on that cannot be.
 fn install_run(
     run: Range<usize>,
     asked: PageIndex,
@@ -142,19 +152,15 @@ fn install_run(
             continue;
         }
         let done = in_one_mapping(count, |count| install(start, count));
-        came.pages |= Bitmap512::from_range(start, done.done);
+        came.add(start, &done);
         at += done.done;
-        if done.found
-            && let Some(found) = PageIndex::new(at - 1)
-        {
-            came.found.set(found);
-        } else if done.errno != 0 {
-            came.errno = done.errno;
+        // If only a part came, what stopped it is seen at the next page.
+        if done.done == 0 {
             if at >= asked.get() || done.errno == libc_errno::EAGAIN {
                 break;
             }
             // It lies in a mapping that is not managed any more, and is nobody's concern here.
-            at += 1;
+            at = asked.get();
         }
     }
     came
@@ -170,6 +176,35 @@ fn in_one_mapping(mut count: usize, mut install: impl FnMut(usize) -> Installed)
         }
         count /= 2;
     }
+}
+
+/// Installs the page asked for and those of `run`, which begins or ends with it, that lie in its mapping: what lies beyond may be
+/// memory that the program does not use at all.
+fn install_beside(
+    run: Range<usize>,
+    asked: PageIndex,
+    mut install: impl FnMut(PageIndex, usize) -> Installed,
+) -> Came {
+    let mut came = Came::default();
+    let at = asked.get();
+    if run.start == at {
+        came.add(asked, &in_one_mapping(run.len(), |count| install(asked, count)));
+        return came;
+    }
+    let mut below = at - run.start;
+    while let Some(start) = PageIndex::new(at - below) {
+        let done = install(start, below + 1);
+        came.add(start, &done);
+        if below == 0 || done.done > 0 || done.errno != libc_errno::ENOENT {
+            break;
+        }
+        below /= 2;
+    }
+    if !came.pages.get(asked) && came.errno != libc_errno::ENOENT {
+        // A page below it was there already, or an event came in between.
+        came.add(asked, &install(asked, 1));
+    }
+    came
 }
 
 /// The loads of one fault.
@@ -322,7 +357,7 @@ impl Shared {
         Some(run)
     }
 
-    /// A page that has no bytes anywhere: zeroes, for it and for untouched pages after it.
+    /// A page that has no bytes anywhere: zeroes, for it and for untouched pages beside it.
     fn first_touch(
         &self,
         space: &Space,
@@ -337,26 +372,23 @@ impl Shared {
         let reach = state.trail.reach(page, &state.resident, ZERO_AHEAD);
         let wanted = reach.run(&absent, page, self.modest(reach.most));
         let Some(run) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
-        let came = install_run(
-            run.clone(),
-            page,
-            |_| true,
-            |start, count| {
-                let (address, bytes) = (block.address(start), count * PAGE_SIZE);
-                let result = match hands.zeroes.as_ref().filter(|_| fault.write) {
-                    // Mapped zeroes would cost a fault at the first write to each of them.
-                    Some(zeroes) => {
-                        let how = Install { protect: false, no_wake: true };
-                        space.uffd.copy(address, &zeroes.as_slice()[..bytes], how)
-                    }
-                    None => space.uffd.zero(address, bytes as u64, true),
-                };
-                installed(result, count)
-            },
-        );
+        let came = install_beside(run.clone(), page, |start, count| {
+            let (address, bytes) = (block.address(start), count * PAGE_SIZE);
+            let result = match hands.zeroes.as_ref().filter(|_| fault.write) {
+                // Mapped zeroes would cost a fault at the first write to each of them.
+                Some(zeroes) => {
+                    let how = Install { protect: false, no_wake: true };
+                    space.uffd.copy(address, &zeroes.as_slice()[..bytes], how)
+                }
+                None => space.uffd.zero(address, bytes as u64, true),
+            };
+            installed(result, count)
+        });
         state.resident |= came.pages;
         state.young |= came.pages;
-        state.trail.went(run.clone(), reach);
+        if let Some(came) = came.pages.bounds() {
+            state.trail.went(came, reach);
+        }
         drop(state);
         space.uncharge(run.len() - came.pages.count());
         self.counters.zero_ahead.fetch_add(came.pages.count().saturating_sub(1) as u64, Relaxed);
@@ -460,7 +492,7 @@ impl Shared {
         }
     }
 
-    /// A page that is out: load it, and those after it if the program reads on.
+    /// A page that is out: load it, and those after it, or before it, if the program reads on.
     fn swap_in(
         &self,
         space: &Space,
@@ -607,4 +639,123 @@ fn charge_some(space: &Space, wanted: Range<usize>, asked: PageIndex, forced: bo
         return Some(alone);
     }
     charged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Came, Installed, install_beside, install_run, installed, libc_errno};
+    use std::io::Error;
+    use std::ops::Range;
+    use vswap_core::{Bitmap512, PAGE_SIZE, PageIndex};
+
+    /// Mappings of 16 pages, as the kernel sees them when it installs.
+    struct Mappings {
+        /// The mapping that each page is in; 0 if in none.
+        of: [u8; 16],
+        there: Bitmap512,
+    }
+
+    impl Mappings {
+        fn new(parts: &[(Range<usize>, u8)], there: &[usize]) -> Mappings {
+            let mut mappings = Mappings { of: [0; 16], there: Bitmap512::EMPTY };
+            for (part, number) in parts {
+                mappings.of[part.clone()].fill(*number);
+            }
+            there.iter().for_each(|at| mappings.there.set(page(*at)));
+            mappings
+        }
+
+        /// As `mfill_atomic` in the kernel's `mm/userfaultfd.c`: all in one mapping, or nothing; up to the first page that is there.
+        fn install(&mut self, start: PageIndex, count: usize) -> Installed {
+            let run = start.get()..start.get() + count;
+            let one =
+                self.of[run.start] != 0 && self.of[run.clone()].iter().all(|of| *of == self.of[run.start]);
+            let new = run.clone().take_while(|at| !self.there.get(page(*at))).count();
+            let errno = match () {
+                () if !one => libc_errno::ENOENT,
+                () if new == 0 => libc_errno::EEXIST,
+                () => libc_errno::EAGAIN,
+            };
+            let new = if one { new } else { 0 };
+            self.there |= Bitmap512::from_range(start, new);
+            let result = match new == count {
+                true => Ok(()),
+                false => Err(((new * PAGE_SIZE) as u64, Error::from_raw_os_error(errno))),
+            };
+            installed(result, count)
+        }
+
+        fn beside(&mut self, run: Range<usize>, asked: usize) -> Came {
+            install_beside(run, page(asked), |start, count| self.install(start, count))
+        }
+
+        fn run(&mut self, run: Range<usize>, asked: usize) -> Came {
+            install_run(run, page(asked), |_| true, |start, count| self.install(start, count))
+        }
+    }
+
+    fn page(at: usize) -> PageIndex {
+        PageIndex::new(at).unwrap()
+    }
+
+    fn pages(range: Range<usize>) -> Bitmap512 {
+        Bitmap512::from_range(page(range.start), range.len())
+    }
+
+    /// A reservation that is not readable lies behind what is in use: it was filled with zeroes, and charged.
+    #[test]
+    fn zeroes_ahead_stay_in_the_mapping_of_the_page_asked_for() {
+        let two = [(0..8, 1), (8..16, 2)];
+        let up = Mappings::new(&two, &[]).beside(5..12, 5).pages;
+        let down = Mappings::new(&two, &[]).beside(3..11, 10).pages;
+        assert!(up.get(page(5)) && up.and_not(&pages(0..8)).is_empty(), "{up:?}");
+        assert!(down.get(page(10)) && down.and_not(&pages(8..16)).is_empty(), "{down:?}");
+        assert_eq!(Mappings::new(&two, &[]).beside(9..16, 9).pages, pages(9..16));
+        assert_eq!(Mappings::new(&two, &[]).beside(0..8, 7).pages, pages(0..8));
+    }
+
+    #[test]
+    fn what_was_read_ahead_is_installed_in_all_its_mappings() {
+        let two = [(0..8, 1), (8..16, 2)];
+        assert_eq!(Mappings::new(&two, &[]).run(3..11, 10).pages, pages(3..11));
+        assert_eq!(Mappings::new(&two, &[]).run(3..11, 3).pages, pages(3..11));
+    }
+
+    #[test]
+    fn the_page_asked_for_comes_whatever_is_the_matter_with_those_beside_it() {
+        for bits in 0..1u32 << 10 {
+            // Each page below it in one of two mappings or in none, or there already.
+            let mut parts = vec![(10..12, 2)];
+            let mut there = Vec::new();
+            for at in 0..5 {
+                match bits >> (2 * at) & 3 {
+                    3 => {
+                        parts.push((2 * at..2 * at + 2, 2));
+                        there.push(2 * at);
+                    }
+                    of => parts.push((2 * at..2 * at + 2, of as u8)),
+                }
+            }
+            for (start, asked) in [(0, 11), (0, 10), (10, 10)] {
+                let run = start..if start < asked { asked + 1 } else { 12 };
+                for came in [
+                    Mappings::new(&parts, &there).run(run.clone(), asked),
+                    Mappings::new(&parts, &there).beside(run.clone(), asked),
+                ] {
+                    assert!(came.pages.get(page(asked)), "{parts:?} {there:?} {run:?}");
+                    assert!(came.pages.and_not(&pages(run.clone())).is_empty());
+                    assert!(came.found.iter().all(|page| there.contains(&page.get())));
+                    assert!(came.found.and_not(&came.pages).is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_that_comes_first_is_told() {
+        let again = |_: PageIndex, _: usize| Installed { done: 0, found: false, errno: libc_errno::EAGAIN };
+        assert!(install_beside(3..8, page(7), again).must_ask_again(page(7)));
+        assert!(install_run(3..8, page(7), |_| true, again).must_ask_again(page(7)));
+        assert!(!Mappings::new(&[], &[]).run(3..8, 7).must_ask_again(page(7)));
+    }
 }

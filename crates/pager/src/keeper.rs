@@ -91,9 +91,12 @@ impl Shared {
     /// Makes the pool smaller if it has more than its share: a part at a time, for the keeper has others to look after. `false` if
     /// nothing was done.
     fn shrink_pool(&self, scratch: &mut Scratch) -> bool {
-        let surplus = self.pool_surplus(self.engine.pool_bytes());
+        let pool = self.engine.pool_bytes();
+        let surplus = self.pool_surplus(pool);
+        // Within its share, it is to go because room is needed at once.
+        let over = pool.get() > self.pool_share();
         let most = ByteCount::new(surplus.min(WRITE_BACK_AT_ONCE));
-        surplus > 0 && (self.pack_pool() || self.write_back(most, scratch))
+        surplus > 0 && ((over && self.pack_pool()) || self.write_back(most, scratch))
     }
 
     /// Packs a pool that would be within its share without the holes that written and released pages have left: writing more of

@@ -43,7 +43,7 @@ pub struct StoreStats {
     /// Reads that failed or brought damaged bytes.
     pub read_errors: u64,
     /// Reads by the age of what they read: how many of a segment behind which `a` more had been written by then, at `log2(a + 1)`
-    /// rounded down; the last counts all that were older.
+    /// rounded down; the last counts all that were older. What cleaning has written anew counts as new.
     pub reads_by_age: [u64; AGES],
 }
 

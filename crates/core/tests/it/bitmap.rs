@@ -41,6 +41,12 @@ proptest! {
     }
 
     #[test]
+    fn bounds_are_those_of_the_set(a in any_set()) {
+        let expected = a.first().zip(a.last()).map(|(first, last)| *first..*last + 1);
+        prop_assert_eq!(set_of(&a).bounds(), expected);
+    }
+
+    #[test]
     fn runs_cover_the_set_and_are_apart(a in any_set()) {
         let runs: Vec<_> = set_of(&a).runs().map(|(s, l)| (s.get(), l)).collect();
         let covered: BTreeSet<usize> = runs.iter().flat_map(|&(s, l)| s..s + l).collect();
