@@ -1,5 +1,6 @@
-/* Plain: threads read, rewrite and poke random pages of one area, and now and then a run of them, upwards or downwards. Forking: one more thread forks children again and again; each
- * checks every page of its copy, changes some, checks again, and now and then forks a grandchild, while the parent goes on.
+/* Plain: threads read, rewrite and poke random pages of one area, and now and then a run of them, upwards or downwards. Forking:
+ * one more thread forks children again and again; each checks every page of its copy, changes some, checks again, and now and then
+ * forks a grandchild, while the parent goes on.
  *
  * A page's lock is a byte in shared memory; `gate` is held shared for each operation and exclusively from before a fork until
  * the child has copied the shadow. */

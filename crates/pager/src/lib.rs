@@ -17,6 +17,7 @@ mod gate;
 mod grant;
 mod handler;
 mod heat;
+mod install;
 mod keeper;
 mod link;
 mod listen;
