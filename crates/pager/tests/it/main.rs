@@ -324,35 +324,3 @@ fn who_fills_and_reads_downwards_has_as_few_faults_as_upwards() {
         assert!(first < 60 && back < 600, "{first} and {back} faults for 1024 pages, downwards: {down}");
     }
 }
-
-/// Pages that are read ahead below the one asked for are busy meanwhile, and other threads may come to wait for them.
-#[test]
-fn who_waits_for_a_page_that_is_read_ahead_downwards_is_woken() {
-    let mut fixture = fixture(16);
-    fixture.manage(0..16 * 512);
-    let (tell, told) = mpsc::channel();
-    for round in 0..20u8 {
-        for page in 0..512 {
-            fixture.bytes.as_mut_slice()[page * PAGE] = page as u8 ^ round;
-        }
-        fixture.press(512..6144, round);
-        std::thread::scope(|scope| {
-            for reader in 0..3 {
-                let (bytes, tell) = (fixture.bytes.as_slice(), tell.clone());
-                scope.spawn(move || {
-                    // Each a few pages below the one before it.
-                    for page in (0..512 - 5 * reader).rev() {
-                        assert_eq!(bytes[page * PAGE], page as u8 ^ round, "page {page}");
-                    }
-                    tell.send(()).unwrap();
-                });
-            }
-            for _ in 0..3 {
-                if told.recv_timeout(Duration::from_secs(20)).is_err() {
-                    eprintln!("a reader waits for ever, or has read a wrong byte");
-                    std::process::abort();
-                }
-            }
-        });
-    }
-}
