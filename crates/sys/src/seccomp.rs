@@ -26,12 +26,13 @@ const RESP_CONTINUE: u32 = 1;
 
 const LOAD_WORD: u16 = 0x20;
 const JUMP_EQUAL: u16 = 0x15;
+const JUMP_AT_LEAST: u16 = 0x35;
 const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 
 /// One instruction: `struct sock_filter`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Instruction {
     code: u16,
     jump_true: u8,
@@ -41,6 +42,11 @@ struct Instruction {
 
 const fn instruction(code: u16, value: u32) -> Instruction {
     Instruction { code, jump_true: 0, jump_false: 0, value }
+}
+
+/// What a jump over so many instructions is written as.
+fn distance(instructions: usize) -> u8 {
+    u8::try_from(instructions).expect("a filter is short enough for its jumps")
 }
 
 const OFFSET_NR: u32 = 0;
@@ -79,31 +85,83 @@ pub struct Condition {
 #[derive(Clone, Debug)]
 pub struct Filter(Vec<Instruction>);
 
+/// Calls that are told apart one after the other; more of them are halved first.
+const IN_A_ROW: usize = 3;
+
 impl Filter {
     /// Builds the filter for `rules` and the run's `mark`.
+    ///
+    /// It decides by halving the numbers: the kernel runs it once for each call that there is when it is installed, to learn
+    /// which pass whatever their arguments (`seccomp_cache_prepare`), and then for each call of which that cannot be said.
+    ///
+    /// # Panics
+    /// If there are so many different rules that a jump of the kernel's machine, 255 instructions, does not span them.
     pub fn new(rules: &[Rule], mark: u64) -> Filter {
         let mut code = vec![
             instruction(LOAD_WORD, OFFSET_ARCH),
             Instruction { jump_true: 1, ..instruction(JUMP_EQUAL, AUDIT_ARCH_X86_64) },
             instruction(RETURN, RET_ALLOW),
+            instruction(LOAD_WORD, OFFSET_NR),
         ];
-        for rule in rules {
-            let block = Self::block(rule, mark);
-            code.push(instruction(LOAD_WORD, OFFSET_NR));
-            code.push(Instruction {
-                jump_false: block.len() as u8,
-                ..instruction(JUMP_EQUAL, rule.nr as u32)
-            });
+        let mut blocks: Vec<Vec<Instruction>> = Vec::new();
+        let mut numbers: Vec<i64> = rules.iter().map(|rule| rule.nr).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        // What is to be done for a number, as an index into `blocks`: most rules do the same.
+        let cases: Vec<(u32, usize)> = numbers
+            .into_iter()
+            .map(|nr| {
+                let block: Vec<_> = rules
+                    .iter()
+                    .filter(|rule| rule.nr == nr)
+                    .flat_map(|rule| Self::block(rule, mark))
+                    .collect();
+                let known = blocks.iter().position(|other| *other == block);
+                (
+                    nr as u32,
+                    known.unwrap_or_else(|| {
+                        blocks.push(block);
+                        blocks.len() - 1
+                    }),
+                )
+            })
+            .collect();
+        let mut jumps = Vec::new();
+        Self::decide(&cases, &mut code, &mut jumps);
+        let mut starts = Vec::new();
+        for block in blocks {
+            starts.push(code.len());
             code.extend(block);
+            code.push(instruction(RETURN, RET_ALLOW));
         }
-        code.push(instruction(RETURN, RET_ALLOW));
+        for (at, block) in jumps {
+            code[at].jump_true = distance(starts[block] - at - 1);
+        }
         Filter(code)
     }
 
+    /// Emits the choice between `cases` by the number that was loaded; notes which jumps go to which block.
+    fn decide(cases: &[(u32, usize)], code: &mut Vec<Instruction>, jumps: &mut Vec<(usize, usize)>) {
+        if cases.len() > IN_A_ROW {
+            let (low, high) = cases.split_at(cases.len() / 2);
+            let at = code.len();
+            code.push(instruction(JUMP_AT_LEAST, high[0].0));
+            Self::decide(low, code, jumps);
+            code[at].jump_true = distance(code.len() - at - 1);
+            return Self::decide(high, code, jumps);
+        }
+        for &(nr, block) in cases {
+            jumps.push((code.len(), block));
+            code.push(instruction(JUMP_EQUAL, nr));
+        }
+        code.push(instruction(RETURN, RET_ALLOW));
+    }
+
+    /// What is done for a call that `rule` names; goes on after its end if the rule does not apply.
     fn block(rule: &Rule, mark: u64) -> Vec<Instruction> {
         let mut block = Vec::new();
         if let Some(condition) = rule.only_if {
-            // Unmet: past the six instructions below, to the next rule, which may name the same call.
+            // Unmet: past the six instructions below, to the next rule for the same call.
             let (jump_true, jump_false) = if condition.negated { (6, 0) } else { (0, 6) };
             block.push(instruction(LOAD_WORD, offset_argument(condition.argument)));
             block.push(instruction(AND, condition.mask));
@@ -200,7 +258,7 @@ impl Listener {
 
     fn ioctl<T>(&self, nr: u64, value: *mut T) -> io::Result<()> {
         // SAFETY: private; each caller passes the live structure that `nr` names.
-        let n = unsafe { libc::ioctl(self.0.as_raw_fd(), nr, value) };
+        let n = unsafe { libc::ioctl(self.0.as_raw_fd(), nr as libc::Ioctl, value) };
         if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
@@ -210,7 +268,7 @@ impl Listener {
     /// `EINVAL` on older kernels.
     pub fn wake_synchronously(&self) -> io::Result<()> {
         // SAFETY: the argument is a value here.
-        let n = unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SET_FLAGS, SYNC_WAKE_UP) };
+        let n = unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SET_FLAGS as libc::Ioctl, SYNC_WAKE_UP) };
         if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
@@ -284,8 +342,9 @@ mod tests {
             match i.code {
                 LOAD_WORD => acc = data[i.value as usize / 4],
                 AND => acc &= i.value,
-                JUMP_EQUAL => {
-                    at += usize::from(if acc == i.value { i.jump_true } else { i.jump_false });
+                JUMP_EQUAL | JUMP_AT_LEAST => {
+                    let met = if i.code == JUMP_EQUAL { acc == i.value } else { acc >= i.value };
+                    at += usize::from(if met { i.jump_true } else { i.jump_false });
                 }
                 RETURN => return i.value,
                 code => panic!("unknown instruction {code:#x}"),
@@ -318,6 +377,27 @@ mod tests {
         assert_eq!(run(&f, 9, AUDIT_ARCH_X86_64, [0, 1, 3, 2, 3, 0]), RET_ALLOW);
         assert_eq!(run(&f, 12, AUDIT_ARCH_X86_64, [0; 6]), RET_ALLOW);
         assert_eq!(run(&f, 12, AUDIT_ARCH_X86_64, [7, 0, 0, 0, 0, 0]), RET_USER_NOTIF);
+    }
+
+    #[test]
+    fn each_of_many_rules_decides_its_own_call_and_no_other() {
+        let odd = |nr: i64| Rule { nr, mark_argument: 5, only_if: None };
+        let value = |value| Condition { argument: 2, mask: u32::MAX, value, negated: false };
+        let mut rules: Vec<Rule> = (0..30).map(|n| odd(2 * n + 1)).collect();
+        // Two rules for one call, far apart.
+        rules.insert(3, Rule { nr: 28, mark_argument: 5, only_if: Some(value(8)) });
+        rules.push(Rule { nr: 28, mark_argument: 5, only_if: Some(value(18)) });
+        let f = Filter::new(&rules, MARK);
+        for nr in 0..500 {
+            let named = nr < 60 && nr % 2 == 1;
+            assert_eq!(run(&f, nr, AUDIT_ARCH_X86_64, [0; 6]) == RET_USER_NOTIF, named, "call {nr}");
+        }
+        for advice in 0..20 {
+            let told = run(&f, 28, AUDIT_ARCH_X86_64, [0, 0, advice, 0, 0, 0]) == RET_USER_NOTIF;
+            assert_eq!(told, advice == 8 || advice == 18, "advice {advice}");
+        }
+        let ours = run(&f, 28, AUDIT_ARCH_X86_64, [0, 0, 18, 0, 0, MARK]);
+        assert_eq!(ours, RET_ALLOW);
     }
 
     #[test]
