@@ -4,6 +4,7 @@
 //! knows of slots, pages' owners or limits.
 
 pub mod atomics;
+pub mod birth;
 pub mod call;
 pub mod direct;
 pub mod futex;

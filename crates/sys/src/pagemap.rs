@@ -80,7 +80,7 @@ impl Pagemap {
             };
             // SAFETY: `arg` is a live `pm_scan_arg` of the size it states, and `vec`/`vec_len` describe the live
             // array `regions`, which nobody else looks at during the call.
-            let n = unsafe { libc::ioctl(self.file.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
+            let n = unsafe { libc::ioctl(self.file.as_raw_fd(), PAGEMAP_SCAN as libc::Ioctl, &raw mut arg) };
             if n < 0 {
                 let error = io::Error::last_os_error();
                 if error.kind() == io::ErrorKind::Interrupted {

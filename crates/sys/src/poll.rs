@@ -122,9 +122,10 @@ impl AsFd for Event {
 
 /// Puts this thread under `SCHED_IDLE`, for good; a hint, failure is ignored.
 pub fn run_when_idle() {
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `param` is live for the call.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) };
+    let priority: libc::c_int = 0;
+    // Musl's own function refuses, since POSIX means whole processes by it.
+    // SAFETY: the kernel's `struct sched_param` is one integer, live for the call.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const priority) };
 }
 
 /// CPUs that this thread may run on.

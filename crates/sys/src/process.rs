@@ -1,79 +1,27 @@
-//! Starting processes, and what `/proc` tells about them.
+//! Processes: what `/proc` tells about them, and what they are asked to do.
 //!
 //! # Safety
-//! `fork` is only for a process with one thread, as its callers ensure; the other calls take no pointers but to
-//! live locals.
+//! No call takes pointers but to live locals.
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-
-/// Which side of a fork this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fork {
-    /// The new process.
-    Child,
-    /// The old one, with the child's number.
-    Parent(i32),
-}
-
-/// Splits this process in two.
-///
-/// # Errors
-/// `EAGAIN`, `ENOMEM`; `EDEADLK` if this process has more than one thread (locks of the others would stay held).
-pub fn fork() -> io::Result<Fork> {
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
-    }
-    // SAFETY: there is one thread, checked above.
-    match unsafe { libc::fork() } {
-        0 => Ok(Fork::Child),
-        -1 => Err(io::Error::last_os_error()),
-        pid => Ok(Fork::Parent(pid)),
-    }
-}
-
-/// Executes a program in place of this one, searching `PATH` (`execvp`). Returns only if that fails. Allocates nothing.
-pub fn execute(arguments: &Arguments) -> io::Error {
-    // SAFETY: the vector ends with a null pointer and the others point at the live strings of the same value.
-    unsafe { libc::execvp(arguments.pointers[0], arguments.pointers.as_ptr()) };
-    io::Error::last_os_error()
-}
-
-/// Arguments of a program, ready to be executed.
-#[derive(Debug)]
-pub struct Arguments {
-    pointers: Vec<*const libc::c_char>,
-    // What `pointers` point at.
-    _strings: Vec<CString>,
-}
-
-impl Arguments {
-    /// Prepares them.
-    ///
-    /// # Errors
-    /// `InvalidInput` if there are none or one holds a zero byte.
-    pub fn new(words: &[OsString]) -> io::Result<Arguments> {
-        if words.is_empty() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let strings =
-            words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<CString>, _>>()?;
-        let mut pointers: Vec<*const libc::c_char> = strings.iter().map(|string| string.as_ptr()).collect();
-        pointers.push(std::ptr::null());
-        Ok(Arguments { pointers, _strings: strings })
-    }
-}
 
 /// Ends this process at once, without destructors or exit handlers.
 pub fn leave(status: i32) -> ! {
     // SAFETY: no pointers.
     unsafe { libc::_exit(status) }
+}
+
+/// Reads a file of `/proc`, a short one in one go. What is not ASCII, as names may be, becomes `?`.
+fn read_text(path: &str) -> io::Result<String> {
+    let mut text = Vec::with_capacity(4096);
+    File::open(path)?.read_to_end(&mut text)?;
+    text.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// A mapping of `/proc/PID/maps`.
@@ -146,7 +94,7 @@ pub struct Status {
 /// # Errors
 /// `NotFound` if there is none.
 pub fn status(id: i32) -> io::Result<Status> {
-    let text = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let text = read_text(&format!("/proc/{id}/status"))?;
     let mut status = Status::default();
     for line in text.lines() {
         let Some((name, value)) = line.split_once(':') else { continue };
@@ -164,12 +112,24 @@ pub fn status(id: i32) -> io::Result<Status> {
     Ok(status)
 }
 
+/// Seccomp filters on this process.
+///
+/// # Errors
+/// What `/proc` says.
+pub fn own_filters() -> io::Result<u32> {
+    // SAFETY: no pointers. It says 0 where there are none.
+    if unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) } == 0 {
+        return Ok(0);
+    }
+    status(own_pid()).map(|status| status.filters)
+}
+
 /// The state of a thread, as `/proc` has it: `R`, `S`, `D`, `T` (stopped), `t` (traced), `Z`, `X`.
 ///
 /// # Errors
 /// `NotFound` or `ESRCH` if it is gone.
 pub fn thread_state(pid: i32, tid: i32) -> io::Result<u8> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat"))?;
+    let text = read_text(&format!("/proc/{pid}/task/{tid}/stat"))?;
     // The name, in parentheses, may have any of these in it.
     let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.bytes().next());
     state.ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -293,7 +253,7 @@ pub fn last_cpu(tid: u32) -> io::Result<usize> {
 /// # Errors
 /// `NotFound`.
 pub fn start_time(pid: i32) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let text = read_text(&format!("/proc/{pid}/stat"))?;
     let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
     after
         .split_ascii_whitespace()
@@ -465,7 +425,7 @@ pub fn is_gone(error: &io::Error) -> bool {
 
 /// Whether a process has ended or is about to: a `SIGKILL` waits for it.
 pub fn is_ending(pid: i32) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let Ok(status) = read_text(&format!("/proc/{pid}/status")) else { return true };
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let killed = |name| {
         field(name)
@@ -544,6 +504,20 @@ mod tests {
         let file = parse_map("7f1c8a000000-7f1c8a021000 r-xp 00001000 08:01 123   /a path/b c").unwrap();
         assert_eq!((file.file, file.name.as_str(), file.rights), (true, "/a path/b c", [true, false, true]));
         assert!(parse_map("nonsense").is_none());
+    }
+
+    #[test]
+    fn a_process_whose_name_is_not_text_is_seen() {
+        std::thread::spawn(|| {
+            fs::write("/proc/thread-self/comm", b"\xff) Z (\xfe").unwrap();
+            // SAFETY: takes and gives numbers only.
+            let tid = unsafe { libc::gettid() };
+            assert_eq!(status(tid).unwrap().process, own_pid());
+            assert_eq!(thread_state(own_pid(), tid).unwrap(), b'R');
+            assert!(start_time(tid).unwrap() > 0);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -47,7 +47,13 @@ pub struct Tracee {
     bound: PhantomData<*const ()>,
 }
 
-fn request(what: libc::c_uint, tid: i32, address: usize, data: usize) -> io::Result<()> {
+/// Number of a request, as the C library at hand has it.
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
+fn request(what: Request, tid: i32, address: usize, data: usize) -> io::Result<()> {
     // SAFETY: private; callers pass the addresses of live structures where the request takes some.
     let n = unsafe { libc::ptrace(what, tid, address, data) };
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -162,7 +168,7 @@ impl Tracee {
         self.tid = tid;
     }
 
-    fn resume(&self, what: libc::c_uint, signal: i32) -> io::Result<()> {
+    fn resume(&self, what: Request, signal: i32) -> io::Result<()> {
         request(what, self.tid, 0, signal as usize)
     }
 
@@ -197,12 +203,12 @@ impl Tracee {
 
     fn signal_mask(&self) -> io::Result<u64> {
         let mut mask = 0u64;
-        request(libc::PTRACE_GETSIGMASK, self.tid, 8, &raw mut mask as usize)?;
+        request(libc::PTRACE_GETSIGMASK as Request, self.tid, 8, &raw mut mask as usize)?;
         Ok(mask)
     }
 
     fn set_signal_mask(&self, mask: u64) -> io::Result<()> {
-        request(libc::PTRACE_SETSIGMASK, self.tid, 8, &raw const mask as usize)
+        request(libc::PTRACE_SETSIGMASK as Request, self.tid, 8, &raw const mask as usize)
     }
 
     /// Where it stands and what its last system call returned.

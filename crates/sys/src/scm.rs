@@ -40,7 +40,7 @@ fn header(iov: *mut libc::iovec, control: &mut Control, control_len: usize) -> l
     message.msg_iovlen = 1;
     if control_len > 0 {
         message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = control_len;
+        message.msg_controllen = control_len as _;
     }
     message
 }

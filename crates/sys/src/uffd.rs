@@ -110,7 +110,7 @@ impl Uffd {
         if fd < 0 {
             let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/userfaultfd")?;
             // SAFETY: the argument of this ioctl is a plain integer of flags.
-            fd = unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW, flags) };
+            fd = unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW as libc::Ioctl, flags) };
         }
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -130,7 +130,7 @@ impl Uffd {
     fn ioctl<const N: usize>(&self, request: u64, argument: &mut [u64; N]) -> io::Result<()> {
         // SAFETY: every caller passes the array that mirrors the structure of `request`, all of it 64-bit words;
         // it is live and exclusively borrowed during the call.
-        let n = unsafe { libc::ioctl(self.0.as_raw_fd(), request, argument.as_mut_ptr()) };
+        let n = unsafe { libc::ioctl(self.0.as_raw_fd(), request as libc::Ioctl, argument.as_mut_ptr()) };
         if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 

@@ -46,7 +46,7 @@ pub fn userfaultfd_access() -> Access {
     let device =
         std::fs::OpenOptions::new().read(true).write(true).open("/dev/userfaultfd").and_then(|device| {
             // SAFETY: the argument of this ioctl is a plain integer of flags.
-            own(unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW, flags) })
+            own(unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW as libc::Ioctl, flags) })
         });
     Access { system_call, device }
 }
@@ -269,7 +269,9 @@ fn move_page() -> Result<(), Failure> {
     scratch.install(0)?;
     let mut argument = [scratch.page(2), scratch.page(0), PAGE as u64, 0, 0];
     // SAFETY: `argument` is a live `struct uffdio_move` (five 64-bit words); both pages are the scratch mapping's.
-    let done = unsafe { libc::ioctl(scratch.uffd.as_fd().as_raw_fd(), UFFDIO_MOVE, argument.as_mut_ptr()) };
+    let done = unsafe {
+        libc::ioctl(scratch.uffd.as_fd().as_raw_fd(), UFFDIO_MOVE as libc::Ioctl, argument.as_mut_ptr())
+    };
     if done != 0 {
         return Err(last(MOVED));
     }

@@ -79,7 +79,7 @@ fn probe(sync: bool) -> Result<(), Failure> {
     let listener = listen()?;
     if sync {
         // SAFETY: the argument of this ioctl is a plain integer.
-        if unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS, SYNC_WAKE_UP) } != 0 {
+        if unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS as libc::Ioctl, SYNC_WAKE_UP) } != 0 {
             return Err(last(2));
         }
     }
@@ -128,10 +128,10 @@ fn answer(listener: &OwnedFd, value: i64, flags: u32) -> bool {
     let mut notification = Notification::default();
     // SAFETY: both structures are live, zeroed where the kernel asks for that, and of its layout.
     unsafe {
-        if libc::ioctl(listener.as_raw_fd(), NOTIF_RECV, &raw mut notification) != 0 {
+        if libc::ioctl(listener.as_raw_fd(), NOTIF_RECV as libc::Ioctl, &raw mut notification) != 0 {
             return false;
         }
         let response = Response { id: notification.id, value, error: 0, flags };
-        libc::ioctl(listener.as_raw_fd(), NOTIF_SEND, &raw const response) == 0
+        libc::ioctl(listener.as_raw_fd(), NOTIF_SEND as libc::Ioctl, &raw const response) == 0
     }
 }
