@@ -43,9 +43,9 @@ impl Space {
         if !granted {
             self.manage(range.clone())?;
         }
-        if granted && huge && self.shared.config.huge_pages {
+        if granted && huge && self.shared.asks_for_huge_pages() {
             self.advise_huge(&range, true);
-        } else if !granted && self.shared.always_huge {
+        } else if !granted && self.shared.gets_huge_pages_unasked() {
             self.advise_huge(&range, false);
         }
         Ok(())

@@ -32,6 +32,6 @@ mod trail;
 mod window;
 
 pub use link::{Evicted, Eviction, Mover, StubLink};
-pub use pager::{Full, FullPolicy, OnFull, Pager, PagerConfig};
+pub use pager::{Full, FullPolicy, HugePages, OnFull, Pager, PagerConfig};
 pub use space::{Adopt, Hold, Space, StagingArea};
 pub use stats::{FaultStats, PagerStats};

@@ -14,12 +14,13 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, EngineError, OwnerBlock};
+use vswap_sys::mapping;
 use vswap_sys::poll::{Epoll, Event, allowed_cpus, bind_to_cpu};
 use vswap_sys::process::{nice, set_nice};
 
@@ -57,6 +58,17 @@ pub struct Full {
     pub disk_full: bool,
 }
 
+/// Where to ask for huge pages, in mappings of which most will be touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// Wherever there is room.
+    Always,
+    /// The same, but not on a virtual machine whose host takes free memory back.
+    WhereTheyPay,
+    /// Nowhere.
+    Never,
+}
+
 /// Called once when nothing more can be moved out.
 pub type OnFull = Box<dyn Fn(Full) + Send + Sync>;
 
@@ -68,8 +80,8 @@ pub struct PagerConfig {
     pub full: FullPolicy,
     /// Called once when nothing more can be moved out.
     pub on_full: Option<OnFull>,
-    /// Ask for huge pages in mappings that are left to the kernel.
-    pub huge_pages: bool,
+    /// Where to ask for huge pages in mappings that are left to the kernel.
+    pub huge_pages: HugePages,
     /// Count the memory of this process (a supervisor of its own), not just pool and tables.
     pub count_own_memory: bool,
 }
@@ -81,7 +93,7 @@ impl PagerConfig {
             limit,
             full: FullPolicy::Grow,
             on_full: None,
-            huge_pages: false,
+            huge_pages: HugePages::Never,
             count_own_memory: false,
         }
     }
@@ -119,8 +131,8 @@ pub(crate) struct Shared {
     nice: i32,
     /// Pages staged.
     pub staged: AtomicU64,
-    /// The kernel gives huge pages to whoever does not ask against them.
-    pub always_huge: bool,
+    /// Whether huge pages are asked for, and whether they must be asked against; found out when it is first of interest.
+    huge: OnceLock<(bool, bool)>,
     pub disk_full: AtomicBool,
     /// When its own memory was counted last, milliseconds of its clock.
     pub own_sampled: AtomicU64,
@@ -140,6 +152,27 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn owner_block(&self) -> Result<OwnerBlock, EngineError> {
         self.engine.owner_block(GroupId::ROOT)
+    }
+
+    fn huge(&self) -> (bool, bool) {
+        *self.huge.get_or_init(|| {
+            let asks = match self.config.huge_pages {
+                HugePages::Always => true,
+                HugePages::WhereTheyPay => !mapping::hypervisor_takes_free_memory(),
+                HugePages::Never => false,
+            };
+            (asks, mapping::huge_pages_unasked())
+        })
+    }
+
+    /// Whether mappings that are left to the kernel are to have huge pages.
+    pub(crate) fn asks_for_huge_pages(&self) -> bool {
+        self.huge().0
+    }
+
+    /// Whether the kernel gives huge pages to whoever does not ask against them.
+    pub(crate) fn gets_huge_pages_unasked(&self) -> bool {
+        self.huge().1
     }
 
     pub(crate) fn space(&self, id: u64) -> Option<Arc<Space>> {
@@ -297,7 +330,7 @@ impl Pager {
             parked: AtomicU64::new(0),
             nice: nice(),
             staged: AtomicU64::new(0),
-            always_huge: vswap_sys::mapping::huge_pages_unasked(),
+            huge: OnceLock::new(),
             disk_full: AtomicBool::new(false),
             own_sampled: AtomicU64::new(0),
             stranded: AtomicBool::new(false),

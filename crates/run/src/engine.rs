@@ -10,19 +10,16 @@ use std::time::{Duration, Instant};
 use vswap_engine::{CodecChoice, Engine, EngineConfig};
 use vswap_pager::{FullPolicy, Pager, PagerConfig};
 use vswap_stub::protocol::STAGING_WINDOWS;
-use vswap_sys::mapping::hypervisor_takes_free_memory;
 use vswap_sys::poll::{EVENTS, Epoll};
-use vswap_sys::process::{self, Arguments, Change};
+use vswap_sys::process::{self, Change};
 use vswap_sys::seccomp::Listener;
-use vswap_sys::signal;
 use vswap_sys::uffd::{Uffd, feature};
+use vswap_sys::{scm, signal};
 
-use crate::census::Census;
-use crate::config::{Codec, Full, HugePages, RunConfig};
+use crate::config::{self, Codec, Full, RunConfig};
 use crate::keeper::{self, Errand};
 use crate::message::Message;
 use crate::report::Report;
-use crate::rules;
 use crate::sample::Sampler;
 use crate::supervisor::{Readers, STUB_TOKEN, Supervisor, Warned};
 use crate::tree::Tree;
@@ -42,9 +39,9 @@ const CRASHED_AFTER: Duration = Duration::from_secs(2);
 /// A failure of vswap before the program runs: a sentence for the user.
 type Failure = String;
 
-/// Becomes the engine. `front` is the engine's end of the socket to the front.
-pub(crate) fn run(config: &RunConfig, front: OwnedFd, census: Census, group: i32) -> ! {
-    match prepare(config, &front, census, group) {
+/// Becomes the engine. `front` is the engine's end of the socket to the front, `mark` what tells our calls from the program's.
+pub(crate) fn run(config: &RunConfig, front: OwnedFd, mark: u64, errand: Errand) -> ! {
+    match prepare(config, &front, mark, errand) {
         Ok(mut main) => {
             drop(front);
             main.watch()
@@ -72,26 +69,21 @@ struct Main {
     stubless: HashMap<i32, Instant>,
 }
 
-fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> Result<Main, Failure> {
+fn prepare(config: &RunConfig, front: &OwnedFd, mark: u64, errand: Errand) -> Result<Main, Failure> {
     let started = Instant::now();
     let text = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     process::set_group(0, 0).map_err(text("making a process group"))?;
     process::adopt_orphans();
-    let mark = process::random().map_err(text("getrandom"))?;
-    let filter = rules::filter(mark);
-    let arguments = Arguments::new(&config.program).map_err(text("the program's arguments"))?;
-    let filters = process::status(process::own_pid()).map_err(text("/proc"))?.filters + 1;
-    let disk = crate::disk::choose(config)?;
-    let errand = Errand { program: &arguments, filter: &filter, group, census: &census };
     let (keeper, program) = keeper::fork(&errand).map_err(text("starting a process"))?;
-    for tty in signal::OF_TERMINALS {
-        signal::ignore(tty);
-    }
+    let Errand { census, news, .. } = errand;
+    drop(news);
+    // All that follows is done while the program gets ready on another CPU.
+    let filters = process::own_filters().map_err(text("/proc"))? + 1;
+    let disk = crate::disk::choose(config)?;
     process::keep_only(&[front.as_fd(), keeper.as_fd(), program.as_fd()]).map_err(text("/dev/null"))?;
     let _ = std::env::set_current_dir("/");
     process::raise_descriptor_limit();
     report_panics(front);
-    crate::log::start(front);
     let device = open_device();
     if device.is_none() {
         Uffd::open(feature::MAIN_FEATURES).map_err(|error| {
@@ -105,11 +97,9 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
     let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None, lean })
         .map_err(|error| error.to_string())?;
     let pager = start_pager(config, engine, front)?;
-    let (listener, pid) = receive_listener(&program)?;
-    // Before the first call of it is heard: front or keeper may be killed until then.
-    census.enter(pid);
-    let _ = Message::Program(pid).send(front.as_fd());
     let poll = Epoll::new().map_err(text("epoll"))?;
+    let report = Report::new(config, started);
+    let (listener, pid) = receive_listener(&program)?;
     let supervisor = Arc::new(Supervisor {
         listener,
         mark,
@@ -126,7 +116,9 @@ fn prepare(config: &RunConfig, front: &OwnedFd, census: Census, group: i32) -> R
         grown: AtomicU64::new(0),
         warned: Warned::default(),
     });
-    let report = Report::new(config, started);
+    supervisor.let_execute();
+    crate::log::start(front);
+    let _ = Message::Program(pid).send(front.as_fd());
     let main = Main {
         supervisor,
         keeper,
@@ -162,9 +154,9 @@ fn start_pager(config: &RunConfig, engine: Arc<Engine>, front: &OwnedFd) -> Resu
     let mut pager = PagerConfig::new(config.memory);
     pager.count_own_memory = true;
     pager.huge_pages = match config.huge_pages {
-        HugePages::Auto => !hypervisor_takes_free_memory(),
-        HugePages::On => true,
-        HugePages::Off => false,
+        config::HugePages::Auto => vswap_pager::HugePages::WhereTheyPay,
+        config::HugePages::On => vswap_pager::HugePages::Always,
+        config::HugePages::Off => vswap_pager::HugePages::Never,
     };
     pager.full = match config.full {
         Full::Grow => FullPolicy::Grow,
@@ -220,16 +212,18 @@ fn report_panics(front: &OwnedFd) {
 }
 
 impl Main {
-    /// Lets the program be executed.
+    /// Starts what goes on beside the program.
     fn begin(&self) -> std::io::Result<()> {
         let supervisor = &self.supervisor;
+        supervisor.start_reader()?;
+        for tty in signal::OF_TERMINALS {
+            signal::ignore(tty);
+        }
         supervisor.poll.add(self.keeper.as_fd(), KEEPER)?;
         supervisor.poll.add(supervisor.front.as_fd(), FRONT)?;
         supervisor.poll.add(self.program.as_fd(), PROGRAM)?;
         supervisor.poll.add_hangup(supervisor.listener.as_fd(), LISTENER)?;
-        Sampler::start(Arc::clone(supervisor), self.report.peak())?;
-        // The program is waiting for its first call, the exec, to be answered.
-        supervisor.start_reader()
+        Sampler::start(Arc::clone(supervisor), self.report.peak())
     }
 
     fn watch(&mut self) -> ! {
@@ -261,10 +255,7 @@ impl Main {
 
     fn hear_program(&mut self) {
         match Message::receive(self.program.as_fd()) {
-            Ok(Some((message @ Message::NotExecuted(_), _))) => {
-                self.over = true;
-                let _ = message.send(self.supervisor.front.as_fd());
-            }
+            Ok(Some((Message::NotExecuted(_), _))) => self.over = true,
             Ok(Some(_)) => {}
             // It has been executed.
             Ok(None) | Err(_) => {
@@ -275,16 +266,13 @@ impl Main {
 
     fn hear_keeper(&mut self) {
         match Message::receive(self.keeper.as_fd()) {
-            Ok(Some((message @ Message::Changed(Change::Exited(_) | Change::Killed(_)), _))) => {
+            Ok(Some((Message::Changed(Change::Exited(_) | Change::Killed(_)), _))) => {
                 if !self.over && !self.wait_all {
                     self.send_report();
                 }
                 self.over = true;
-                let _ = message.send(self.supervisor.front.as_fd());
             }
-            Ok(Some((message, _))) => {
-                let _ = message.send(self.supervisor.front.as_fd());
-            }
+            Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
                 let _ = self.supervisor.poll.remove(self.keeper.as_fd());
                 if !self.over && !self.ending {
@@ -306,6 +294,10 @@ impl Main {
     /// The front has ended: as it does after the program, or killed, and then nothing may outlive it.
     fn front_gone(&mut self) {
         let _ = self.supervisor.poll.remove(self.supervisor.front.as_fd());
+        // The front heard of the program's end after the keeper had told us.
+        while !self.over && !self.ending && scm::wait_readable(self.keeper.as_fd(), 0) {
+            self.hear_keeper();
+        }
         self.ending |= !self.over;
     }
 

@@ -1,14 +1,16 @@
 //! The process that the user started: it looks like the program to whoever waits for it.
 //!
 //! It stops when the program stops, passes on signals that were sent to it (what a terminal sends reaches the program
-//! by itself, being in the same group), ends as the program ends, and ends the tree if the engine dies.
+//! by itself, being in the same group), ends as the program ends, and ends the tree if the engine dies. What becomes of the
+//! program it hears from the keeper, without a detour over the engine.
 
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use vswap_sys::poll::{EVENTS, Epoll};
 use vswap_sys::process::{self, Change};
+use vswap_sys::scm;
 use vswap_sys::signal::{self, Signals};
 
 use crate::census::Census;
@@ -30,15 +32,28 @@ struct Front<'a> {
     program: Option<i32>,
     /// Signals that came before there was a program.
     early: Vec<i32>,
+    /// How the program ended.
     outcome: Option<ExitOutcome>,
+    /// Figures are wanted at the end, and have not come.
+    awaits_report: bool,
+    /// The engine has given up.
+    failed: bool,
 }
 
-/// Mirrors the program until it ends.
-pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, census: &Census) -> ExitOutcome {
+/// The keeper outlives the engine by moments.
+const KEEPER_ENDS_WITHIN_MS: i32 = 2000;
+
+const SIGNALS: u64 = 0;
+const ENGINE: u64 = 1;
+const NEWS: u64 = 2;
+
+/// Mirrors the program until it ends. `news` is where the keeper, and the program before it is executed, speak of it.
+pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, news: OwnedFd, census: &Census) -> ExitOutcome {
     let ready = Signals::take(&signal::FOR_PROGRAMS).and_then(|signals| {
         let poll = Epoll::new()?;
-        poll.add(signals.as_fd(), 0)?;
-        poll.add(engine.as_fd(), 1)?;
+        poll.add(signals.as_fd(), SIGNALS)?;
+        poll.add(engine.as_fd(), ENGINE)?;
+        poll.add(news.as_fd(), NEWS)?;
         Ok((signals, poll))
     });
     let (signals, poll) = match ready {
@@ -55,26 +70,39 @@ pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, census: &Census) -> Ex
         program: None,
         early: Vec::new(),
         outcome: None,
+        awaits_report: config.stats || config.stats_json.is_some(),
+        failed: false,
     };
     loop {
         let mut tokens = [0; EVENTS];
         let n = poll.wait(&mut tokens, -1).unwrap_or(0);
-        if tokens[..n].contains(&0) {
+        if tokens[..n].contains(&SIGNALS) {
             while let Some(arrived) = signals.next() {
                 front.pass_on(arrived);
             }
         }
-        if !tokens[..n].contains(&1) {
-            continue;
+        if tokens[..n].contains(&NEWS) {
+            match Message::receive(news.as_fd()) {
+                Ok(Some((message, _))) => front.hear(message),
+                // The keeper has gone. The engine sees to it.
+                Ok(None) | Err(_) => drop(poll.remove(news.as_fd())),
+            }
         }
-        match Message::receive(engine.as_fd()) {
-            Ok(Some((message, _))) => front.hear(message),
-            Ok(None) | Err(_) => break,
+        if tokens[..n].contains(&ENGINE) {
+            match Message::receive(engine.as_fd()) {
+                Ok(Some((message, _))) => front.hear(message),
+                Ok(None) | Err(_) => {
+                    front.hear_the_last(news.as_fd());
+                    break;
+                }
+            }
         }
-        if let Some(outcome) = front.outcome
-            && !config.wait_all
-        {
-            return outcome;
+        if front.is_done() {
+            // What the engine said before is not lost.
+            while let Some(message) = Message::receive_if_there(engine.as_fd()) {
+                front.hear(message);
+            }
+            break;
         }
     }
     front.outcome.unwrap_or_else(|| {
@@ -85,6 +113,23 @@ pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, census: &Census) -> Ex
 }
 
 impl Front<'_> {
+    /// Whether there is nothing more to wait for. The keeper's news can be faster than the engine's: that vswap itself
+    /// failed counts more than how the program's process ended then.
+    fn is_done(&self) -> bool {
+        let known = self.outcome.is_some() && self.program.is_some();
+        self.failed || known && !self.awaits_report && !self.config.wait_all
+    }
+
+    /// The engine has gone. If that was because nobody lives any more, the keeper has told so or does now, and goes too.
+    fn hear_the_last(&mut self, news: BorrowedFd) {
+        while self.outcome.is_none() && scm::wait_readable(news, KEEPER_ENDS_WITHIN_MS) {
+            match Message::receive(news) {
+                Ok(Some((message, _))) => self.hear(message),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
     fn pass_on(&mut self, arrived: signal::Arrived) {
         if arrived.by_kernel || self.outcome.is_some() {
             return;
@@ -106,10 +151,19 @@ impl Front<'_> {
                 }
             }
             Message::Say(text) => say(&text),
-            Message::Stats(table, json) => self.show(&table, &json),
+            Message::Stats(table, json) => {
+                self.awaits_report = false;
+                self.show(&table, &json);
+            }
             Message::KillAll => self.census.kill_all(),
-            Message::Failed => self.outcome = Some(ExitOutcome::Code(EXIT_VSWAP)),
-            Message::NotExecuted(errno) => self.outcome = Some(self.not_executed(errno)),
+            Message::Failed => {
+                self.failed = true;
+                self.outcome = Some(ExitOutcome::Code(EXIT_VSWAP));
+            }
+            Message::NotExecuted(errno) => {
+                self.awaits_report = false;
+                self.outcome = Some(self.not_executed(errno));
+            }
             Message::Changed(Change::Exited(code)) => {
                 // After a failed exec only the first answer counts.
                 self.outcome.get_or_insert(ExitOutcome::Code(code));

@@ -37,33 +37,52 @@ pub use config::{
 };
 pub use inject::{Gifts, InjectError, Stub, inject};
 
-use vswap_sys::process::{self, Fork};
+use std::io;
+
+use vswap_sys::birth::{self, Arguments, Fork};
+use vswap_sys::{process, scm};
+
+use keeper::Errand;
 
 /// Runs a program and tells how it ended. The calling process must have one thread; it is changed (signals blocked)
 /// and should end as it is told.
 pub fn run(config: &RunConfig) -> ExitOutcome {
-    let failed = |what: &str, error: std::io::Error| {
-        front::say(&format!("{what}: {error}"));
-        ExitOutcome::Code(EXIT_VSWAP)
-    };
-    let census = match census::Census::new() {
-        Ok(census) => census,
-        Err(error) => return failed("shared memory", error),
-    };
-    let (front_end, engine_end) = match vswap_sys::scm::pair() {
-        Ok(pair) => pair,
-        Err(error) => return failed("a socket", error),
-    };
-    let group = process::group();
-    match process::fork() {
-        Ok(Fork::Child) => {
-            drop(front_end);
-            engine::run(config, engine_end, census, group)
+    match start(config) {
+        Ok(outcome) => outcome,
+        Err(Failure(what, error)) => {
+            front::say(&format!("{what}: {error}"));
+            ExitOutcome::Code(EXIT_VSWAP)
         }
-        Ok(Fork::Parent(_)) => {
-            drop(engine_end);
-            front::mirror(config, front_end, &census)
+    }
+}
+
+/// What could not be done, before there was an engine.
+struct Failure(&'static str, io::Error);
+
+fn start(config: &RunConfig) -> Result<ExitOutcome, Failure> {
+    let failed = |what: &'static str| move |error: io::Error| Failure(what, error);
+    let census = census::Census::new().map_err(failed("shared memory"))?;
+    let (engine, engine_end) = scm::pair().map_err(failed("a socket"))?;
+    let (news, news_end) = scm::pair().map_err(failed("a socket"))?;
+    let mark = process::random().map_err(failed("getrandom"))?;
+    // Made before there are three processes, each of which has to get its pages again.
+    let filter = rules::filter(mark);
+    let program = Arguments::new(&config.program).map_err(failed("the program's arguments"))?;
+    match birth::fork().map_err(failed("starting the engine"))? {
+        Fork::Child => {
+            drop((engine, news));
+            let errand = Errand {
+                program: &program,
+                filter: &filter,
+                group: process::group(),
+                census,
+                news: news_end,
+            };
+            engine::run(config, engine_end, mark, errand)
         }
-        Err(error) => failed("starting the engine", error),
+        Fork::Parent(_) => {
+            drop((engine_end, news_end));
+            Ok(front::mirror(config, engine, news, &census))
+        }
     }
 }

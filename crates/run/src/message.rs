@@ -8,7 +8,9 @@ use vswap_sys::process::Change;
 use vswap_sys::scm;
 
 /// The longest message.
-const LONGEST: usize = 64 << 10;
+const LONGEST: usize = 16 << 10;
+/// Kind and value, which most messages are.
+const HEAD: usize = 5;
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +19,9 @@ pub(crate) enum Message {
     Installed(i32),
     /// Program to engine: the filter could not be installed (errno).
     NotInstalled(i32),
-    /// Program to engine, on to the front: it could not be executed (errno).
+    /// Program to engine and front: it could not be executed (errno).
     NotExecuted(i32),
-    /// Keeper to engine, on to the front: the program has changed.
+    /// Keeper to engine and front: the program has changed.
     Changed(Change),
     /// Engine to front: the program's number.
     Program(i32),
@@ -34,26 +36,28 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    fn encode(&self) -> Vec<u8> {
-        let (kind, value, texts): (u8, i32, &[&String]) = match self {
-            Message::Installed(pid) => (0, *pid, &[]),
-            Message::NotInstalled(errno) => (1, *errno, &[]),
-            Message::NotExecuted(errno) => (2, *errno, &[]),
-            Message::Changed(Change::Exited(code)) => (3, i32::from(*code), &[]),
-            Message::Changed(Change::Killed(signal)) => (4, *signal, &[]),
-            Message::Changed(Change::Stopped(signal)) => (5, *signal, &[]),
-            Message::Changed(Change::Continued) => (6, 0, &[]),
-            Message::Program(pid) => (7, *pid, &[]),
-            Message::Say(text) => (8, 0, &[text]),
-            Message::Stats(table, json) => (9, table.len() as i32, &[table, json]),
-            Message::Failed => (10, 0, &[]),
-            Message::KillAll => (11, 0, &[]),
+    fn head_and_texts(&self) -> ([u8; HEAD], [&str; 2]) {
+        let (kind, value, texts): (u8, i32, [&str; 2]) = match self {
+            Message::Installed(pid) => (0, *pid, [""; 2]),
+            Message::NotInstalled(errno) => (1, *errno, [""; 2]),
+            Message::NotExecuted(errno) => (2, *errno, [""; 2]),
+            Message::Changed(Change::Exited(code)) => (3, i32::from(*code), [""; 2]),
+            Message::Changed(Change::Killed(signal)) => (4, *signal, [""; 2]),
+            Message::Changed(Change::Stopped(signal)) => (5, *signal, [""; 2]),
+            Message::Changed(Change::Continued) => (6, 0, [""; 2]),
+            Message::Program(pid) => (7, *pid, [""; 2]),
+            Message::Say(text) => (8, 0, [text, ""]),
+            Message::Stats(table, json) => (9, table.len() as i32, [table, json]),
+            Message::Failed => (10, 0, [""; 2]),
+            Message::KillAll => (11, 0, [""; 2]),
         };
-        let mut bytes = vec![kind];
-        bytes.extend(value.to_le_bytes());
-        for text in texts {
-            bytes.extend(text.as_bytes());
-        }
+        let [a, b, c, d] = value.to_le_bytes();
+        ([kind, a, b, c, d], texts)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let (head, texts) = self.head_and_texts();
+        let mut bytes = [&head, texts[0].as_bytes(), texts[1].as_bytes()].concat();
         bytes.truncate(LONGEST);
         bytes
     }
@@ -83,19 +87,30 @@ impl Message {
         })
     }
 
-    /// Sends it.
+    /// Sends it. Without texts it allocates nothing.
     pub(crate) fn send(&self, socket: BorrowedFd) -> io::Result<()> {
-        scm::send(socket, &self.encode(), &[])
+        match self.head_and_texts() {
+            (head, ["", ""]) => scm::send(socket, &head, &[]),
+            _ => scm::send(socket, &self.encode(), &[]),
+        }
     }
 
-    /// Sends it with a descriptor.
+    /// Sends it, one without texts, with a descriptor. Allocates nothing.
     pub(crate) fn send_with(&self, socket: BorrowedFd, fd: BorrowedFd) -> io::Result<()> {
-        scm::send(socket, &self.encode(), &[fd])
+        scm::send(socket, &self.head_and_texts().0, &[fd])
+    }
+
+    /// Receives one that is there already.
+    pub(crate) fn receive_if_there(socket: BorrowedFd) -> Option<Message> {
+        if !scm::wait_readable(socket, 0) {
+            return None;
+        }
+        Message::receive(socket).ok().flatten().map(|(message, _)| message)
     }
 
     /// Receives one; `None` when the other end is closed.
     pub(crate) fn receive(socket: BorrowedFd) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
-        let mut bytes = vec![0; LONGEST];
+        let mut bytes = [0; LONGEST];
         let (n, mut fds) = match scm::receive(socket, &mut bytes) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             result => result?,

@@ -105,6 +105,22 @@ impl Supervisor {
         }
     }
 
+    /// Attends to the program's first call, its exec, before there is a thread that does. It is let go first and the
+    /// process entered then: nothing is to be known of it yet, and the kernel loads the program meanwhile.
+    pub(crate) fn let_execute(self: &Arc<Self>) {
+        match self.listener.receive() {
+            Ok(first) if i64::from(first.nr) == call::EXECVE => {
+                let _ = self.listener.proceed(first.id);
+                if let Some(process) = self.process_of(first.tid as i32) {
+                    process.will_execute();
+                }
+            }
+            Ok(first) => self.attend(first),
+            // The program's process was killed.
+            Err(_) => {}
+        }
+    }
+
     /// Starts a thread that reads notifications, when none does.
     ///
     /// # Errors
