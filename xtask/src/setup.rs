@@ -12,6 +12,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev"),
+    ("musl-gcc", "musl-tools"),
     ("/usr/bin/python3", "python3"),
     ("perl", "perl"),
     ("sqlite3", "sqlite3"),
