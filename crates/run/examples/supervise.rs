@@ -1,5 +1,5 @@
 //! Runs a program within a limit, without a command line to speak of: `supervise MIB [OPTIONS] -- PROGRAM ARGS`; options
-//! are `disk`, `disk=MIB`, `huge`, `kill`, `stats`, `wait-all`.
+//! are `disk`, `disk=MIB`, `huge`, `keeper`, `kill`, `stats`, `wait-all`.
 
 use vswap_core::ByteCount;
 use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, run};
@@ -24,6 +24,7 @@ fn main() {
         stats: has("stats"),
         stats_json: None,
         wait_all: has("wait-all"),
+        keeper: has("keeper"),
         program: words.collect(),
     });
     match outcome {

@@ -26,6 +26,8 @@ pub struct RunConfig {
     pub stats_json: Option<PathBuf>,
     /// Wait for what the program leaves running.
     pub wait_all: bool,
+    /// Have a process between engine and program even where tracing is not restricted to ancestors.
+    pub keeper: bool,
     /// The program and its arguments; the first is searched in `PATH`.
     pub program: Vec<OsString>,
 }

@@ -16,8 +16,8 @@ use vswap_sys::seccomp::Listener;
 use vswap_sys::uffd::{Uffd, feature};
 use vswap_sys::{scm, signal};
 
+use crate::census::Census;
 use crate::config::{self, Codec, Full, RunConfig};
-use crate::keeper::{self, Errand};
 use crate::message::Message;
 use crate::report::Report;
 use crate::sample::Sampler;
@@ -39,9 +39,26 @@ const CRASHED_AFTER: Duration = Duration::from_secs(2);
 /// A failure of vswap before the program runs: a sentence for the user.
 type Failure = String;
 
-/// Becomes the engine. `front` is the engine's end of the socket to the front, `mark` what tells our calls from the program's.
-pub(crate) fn run(config: &RunConfig, front: OwnedFd, mark: u64, errand: Errand) -> ! {
-    match prepare(config, &front, mark, errand) {
+/// The engine's ends of its sockets.
+pub(crate) struct Ends {
+    pub(crate) front: OwnedFd,
+    /// Its other end is the program's until that is executed.
+    pub(crate) program: OwnedFd,
+}
+
+/// Forks the keeper and gives the engine's end of the socket to it.
+pub(crate) type StartKeeper<'a> = &'a dyn Fn(&Census) -> std::io::Result<OwnedFd>;
+
+/// Becomes the engine. `mark` is what tells our calls from the program's; `keeper` is there if one is to start the program.
+pub(crate) fn run(
+    config: &RunConfig,
+    ends: Ends,
+    mark: u64,
+    census: Census,
+    keeper: Option<StartKeeper>,
+) -> ! {
+    let Ends { front, program } = ends;
+    match prepare(config, &front, program, mark, census, keeper) {
         Ok(mut main) => {
             drop(front);
             main.watch()
@@ -56,7 +73,8 @@ pub(crate) fn run(config: &RunConfig, front: OwnedFd, mark: u64, errand: Errand)
 
 struct Main {
     supervisor: Arc<Supervisor>,
-    keeper: OwnedFd,
+    /// If there is one, which then is the program's parent; else the front is.
+    keeper: Option<OwnedFd>,
     program: OwnedFd,
     report: Report,
     wait_all: bool,
@@ -69,18 +87,25 @@ struct Main {
     stubless: HashMap<i32, Instant>,
 }
 
-fn prepare(config: &RunConfig, front: &OwnedFd, mark: u64, errand: Errand) -> Result<Main, Failure> {
+fn prepare(
+    config: &RunConfig,
+    front: &OwnedFd,
+    program: OwnedFd,
+    mark: u64,
+    census: Census,
+    keeper: Option<StartKeeper>,
+) -> Result<Main, Failure> {
     let started = Instant::now();
     let text = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     process::set_group(0, 0).map_err(text("making a process group"))?;
     process::adopt_orphans();
-    let (keeper, program) = keeper::fork(&errand).map_err(text("starting a process"))?;
-    let Errand { census, news, .. } = errand;
-    drop(news);
+    let keeper = keeper.map(|start| start(&census)).transpose().map_err(text("starting a process"))?;
     // All that follows is done while the program gets ready on another CPU.
     let filters = process::own_filters().map_err(text("/proc"))? + 1;
     let disk = crate::disk::choose(config)?;
-    process::keep_only(&[front.as_fd(), keeper.as_fd(), program.as_fd()]).map_err(text("/dev/null"))?;
+    let kept = [Some(front), keeper.as_ref(), Some(&program)];
+    let kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_fd()).collect();
+    process::keep_only(&kept).map_err(text("/dev/null"))?;
     let _ = std::env::set_current_dir("/");
     process::raise_descriptor_limit();
     report_panics(front);
@@ -219,7 +244,9 @@ impl Main {
         for tty in signal::OF_TERMINALS {
             signal::ignore(tty);
         }
-        supervisor.poll.add(self.keeper.as_fd(), KEEPER)?;
+        if let Some(keeper) = &self.keeper {
+            supervisor.poll.add(keeper.as_fd(), KEEPER)?;
+        }
         supervisor.poll.add(supervisor.front.as_fd(), FRONT)?;
         supervisor.poll.add(self.program.as_fd(), PROGRAM)?;
         supervisor.poll.add_hangup(supervisor.listener.as_fd(), LISTENER)?;
@@ -239,7 +266,7 @@ impl Main {
                 match token {
                     KEEPER => self.hear_keeper(),
                     PROGRAM => self.hear_program(),
-                    FRONT => self.front_gone(),
+                    FRONT => self.hear_front(),
                     LISTENER => self.end(),
                     token if token & STUB_TOKEN != 0 => self.stub_ended((token & !STUB_TOKEN) as i32),
                     token => self.process_ended(token as i32),
@@ -264,23 +291,38 @@ impl Main {
         }
     }
 
-    fn hear_keeper(&mut self) {
-        match Message::receive(self.keeper.as_fd()) {
+    /// The program's parent says something. `false` if it has gone.
+    fn hear_parent(&mut self, parent: std::io::Result<Option<(Message, Option<OwnedFd>)>>) -> bool {
+        match parent {
             Ok(Some((Message::Changed(Change::Exited(_) | Change::Killed(_)), _))) => {
                 if !self.over && !self.wait_all {
                     self.send_report();
                 }
                 self.over = true;
+                true
             }
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => {
-                let _ = self.supervisor.poll.remove(self.keeper.as_fd());
-                if !self.over && !self.ending {
-                    self.supervisor
-                        .say("the program's keeper was killed, so the program was ended too".into());
-                    self.ending = true;
-                }
-            }
+            Ok(Some(_)) => true,
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    fn hear_front(&mut self) {
+        if !self.hear_parent(Message::receive(self.supervisor.front.as_fd())) {
+            self.front_gone();
+        }
+    }
+
+    fn hear_keeper(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
+        if self.hear_parent(Message::receive(keeper.as_fd())) {
+            return;
+        }
+        if let Some(keeper) = self.keeper.take() {
+            let _ = self.supervisor.poll.remove(keeper.as_fd());
+        }
+        if !self.over && !self.ending {
+            self.supervisor.say("the program's keeper was killed, so the program was ended too".into());
+            self.ending = true;
         }
     }
 
@@ -295,7 +337,9 @@ impl Main {
     fn front_gone(&mut self) {
         let _ = self.supervisor.poll.remove(self.supervisor.front.as_fd());
         // The front heard of the program's end after the keeper had told us.
-        while !self.over && !self.ending && scm::wait_readable(self.keeper.as_fd(), 0) {
+        while let Some(keeper) = self.keeper.as_ref().filter(|_| !self.over && !self.ending)
+            && scm::wait_readable(keeper.as_fd(), 0)
+        {
             self.hear_keeper();
         }
         self.ending |= !self.over;
@@ -303,10 +347,10 @@ impl Main {
 
     /// Nobody lives under the filter any more.
     fn end(&mut self) -> ! {
-        // The keeper may not have been heard yet.
+        // The program's parent may not have been heard yet.
         let since = Instant::now();
         while !self.over && !self.ending && since.elapsed() < Duration::from_secs(2) {
-            self.hear_keeper();
+            if self.keeper.is_some() { self.hear_keeper() } else { self.hear_front() }
         }
         if self.wait_all {
             self.send_report();

@@ -1,8 +1,8 @@
 //! The process that the user started: it looks like the program to whoever waits for it.
 //!
 //! It stops when the program stops, passes on signals that were sent to it (what a terminal sends reaches the program
-//! by itself, being in the same group), ends as the program ends, and ends the tree if the engine dies. What becomes of the
-//! program it hears from the keeper, without a detour over the engine.
+//! by itself, being in the same group), ends as the program ends, and ends the tree if the engine dies. It is the program's
+//! parent, or hears of it from the keeper.
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +15,7 @@ use vswap_sys::signal::{self, Signals};
 
 use crate::census::Census;
 use crate::config::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_VSWAP, ExitOutcome, RunConfig};
+use crate::keeper::{self, Born};
 use crate::message::Message;
 
 /// Prints a line of vswap's own.
@@ -28,10 +29,15 @@ pub(crate) fn say(text: &str) {
 struct Front<'a> {
     census: &'a Census,
     config: &'a RunConfig,
+    engine: OwnedFd,
+    /// The program, while it is our child.
+    child: Option<i32>,
     stats_json: Option<PathBuf>,
     program: Option<i32>,
     /// Signals that came before there was a program.
     early: Vec<i32>,
+    /// Why the program could not be executed (errno).
+    refused: Option<i32>,
     /// How the program ended.
     outcome: Option<ExitOutcome>,
     /// Figures are wanted at the end, and have not come.
@@ -47,13 +53,29 @@ const SIGNALS: u64 = 0;
 const ENGINE: u64 = 1;
 const NEWS: u64 = 2;
 
-/// Mirrors the program until it ends. `news` is where the keeper, and the program before it is executed, speak of it.
-pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, news: OwnedFd, census: &Census) -> ExitOutcome {
-    let ready = Signals::take(&signal::FOR_PROGRAMS).and_then(|signals| {
+/// Who the program's parent is.
+pub(crate) enum Parent {
+    /// The front itself.
+    Front(Born),
+    /// A keeper, which tells of it by this socket.
+    Keeper(OwnedFd),
+}
+
+/// Mirrors the program until it ends.
+pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, parent: Parent, census: &Census) -> ExitOutcome {
+    let (child, news) = match parent {
+        Parent::Front(born) => (Some(born), None),
+        Parent::Keeper(news) => (None, Some(news)),
+    };
+    let mut heard = signal::FOR_PROGRAMS.to_vec();
+    heard.extend(child.map(|_| signal::SIGCHLD));
+    let ready = Signals::take(&heard).and_then(|signals| {
         let poll = Epoll::new()?;
         poll.add(signals.as_fd(), SIGNALS)?;
         poll.add(engine.as_fd(), ENGINE)?;
-        poll.add(news.as_fd(), NEWS)?;
+        if let Some(news) = &news {
+            poll.add(news.as_fd(), NEWS)?;
+        }
         Ok((signals, poll))
     });
     let (signals, poll) = match ready {
@@ -66,22 +88,31 @@ pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, news: OwnedFd, census:
     let mut front = Front {
         census,
         config,
+        engine,
+        child: child.map(|born| born.pid),
         stats_json: config.stats_json.clone(),
         program: None,
         early: Vec::new(),
+        refused: None,
         outcome: None,
         awaits_report: config.stats || config.stats_json.is_some(),
         failed: false,
     };
-    loop {
+    if let Some(error) = child.and_then(|born| born.refused) {
+        front.hear(Message::NotExecuted(error));
+    }
+    // What happened before signals were taken.
+    front.look_at_child();
+    while !front.is_done() {
         let mut tokens = [0; EVENTS];
         let n = poll.wait(&mut tokens, -1).unwrap_or(0);
         if tokens[..n].contains(&SIGNALS) {
             while let Some(arrived) = signals.next() {
                 front.pass_on(arrived);
             }
+            front.look_at_child();
         }
-        if tokens[..n].contains(&NEWS) {
+        if let Some(news) = news.as_ref().filter(|_| tokens[..n].contains(&NEWS)) {
             match Message::receive(news.as_fd()) {
                 Ok(Some((message, _))) => front.hear(message),
                 // The keeper has gone. The engine sees to it.
@@ -89,35 +120,49 @@ pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, news: OwnedFd, census:
             }
         }
         if tokens[..n].contains(&ENGINE) {
-            match Message::receive(engine.as_fd()) {
+            match Message::receive(front.engine.as_fd()) {
                 Ok(Some((message, _))) => front.hear(message),
                 Ok(None) | Err(_) => {
-                    front.hear_the_last(news.as_fd());
+                    front.look_at_child();
+                    if let Some(news) = &news {
+                        front.hear_the_last(news.as_fd());
+                    }
                     break;
                 }
             }
         }
-        if front.is_done() {
-            // What the engine said before is not lost.
-            while let Some(message) = Message::receive_if_there(engine.as_fd()) {
-                front.hear(message);
-            }
-            break;
-        }
     }
-    front.outcome.unwrap_or_else(|| {
-        census.kill_all();
-        say("the engine ended unexpectedly, so the program was ended too");
-        ExitOutcome::Code(EXIT_VSWAP)
-    })
+    // What the engine said before is not lost.
+    while let Some(message) = Message::receive_if_there(front.engine.as_fd()) {
+        front.hear(message);
+    }
+    front.conclude()
 }
 
 impl Front<'_> {
     /// Whether there is nothing more to wait for. The keeper's news can be faster than the engine's: that vswap itself
     /// failed counts more than how the program's process ended then.
     fn is_done(&self) -> bool {
-        let known = self.outcome.is_some() && self.program.is_some();
+        let ended = self.outcome.is_some() || self.refused.is_some();
+        let known = ended && self.program.is_some();
         self.failed || known && !self.awaits_report && !self.config.wait_all
+    }
+
+    /// How this ends. Without an engine an exec fails, too: only if there was one does it say something of the program.
+    fn conclude(&self) -> ExitOutcome {
+        match (self.failed, self.program, self.refused, self.outcome) {
+            (true, ..) => ExitOutcome::Code(EXIT_VSWAP),
+            (_, Some(_), Some(errno), _) => self.not_executed(errno),
+            (_, Some(_), None, Some(outcome)) => outcome,
+            _ => {
+                self.census.kill_all();
+                if let Some(child) = self.child {
+                    let _ = process::kill(child, signal::SIGKILL);
+                }
+                say("the engine ended unexpectedly, so the program was ended too");
+                ExitOutcome::Code(EXIT_VSWAP)
+            }
+        }
     }
 
     /// The engine has gone. If that was because nobody lives any more, the keeper has told so or does now, and goes too.
@@ -130,8 +175,21 @@ impl Front<'_> {
         }
     }
 
+    /// Takes note of how the program has changed, if it is our child.
+    fn look_at_child(&mut self) {
+        let Some(pid) = self.child else { return };
+        let ended = keeper::changes_of(pid, |change| {
+            // When we have ended, the engine must know that the program had.
+            let _ = Message::Changed(change).send(self.engine.as_fd());
+            self.hear(Message::Changed(change));
+        });
+        if ended {
+            self.child = None;
+        }
+    }
+
     fn pass_on(&mut self, arrived: signal::Arrived) {
-        if arrived.by_kernel || self.outcome.is_some() {
+        if arrived.signal == signal::SIGCHLD || arrived.by_kernel || self.outcome.is_some() {
             return;
         }
         match self.program {
@@ -158,11 +216,10 @@ impl Front<'_> {
             Message::KillAll => self.census.kill_all(),
             Message::Failed => {
                 self.failed = true;
-                self.outcome = Some(ExitOutcome::Code(EXIT_VSWAP));
             }
             Message::NotExecuted(errno) => {
                 self.awaits_report = false;
-                self.outcome = Some(self.not_executed(errno));
+                self.refused = Some(errno);
             }
             Message::Changed(Change::Exited(code)) => {
                 // After a failed exec only the first answer counts.

@@ -1,11 +1,12 @@
 //! The program's parent, and the program until it is executed.
 //!
-//! The keeper is a process of its own, below the engine, so that the engine's tracing of the program can never take
-//! the news of its end or stop from whoever waits for it: a tracer that is also the parent gets both mixed up. It
-//! does nothing but report the program's changes, to the engine and then to the front, and ends the tree if the engine
-//! goes away.
+//! The front is the parent where it may be. Where tracing is restricted to ancestors (Yama), the engine has to be one without
+//! being the parent, since a tracer that is also the parent gets two kinds of news mixed up: the engine then forks the
+//! *keeper*, which forks the program. It does nothing but report the program's changes, to the engine and then to the
+//! front, and ends the tree if the engine goes away.
 
 use std::convert::Infallible;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vswap_sys::birth::{self, Arguments, Fork};
@@ -18,85 +19,116 @@ use vswap_sys::signal::{self, SIGCHLD, Signals};
 use crate::census::Census;
 use crate::message::Message;
 
-/// What keeper and program need.
-pub(crate) struct Errand<'a> {
-    pub(crate) program: &'a Arguments,
-    pub(crate) filter: &'a Filter,
+/// What the program is made of.
+pub(crate) struct Errand {
+    pub(crate) program: Arguments,
+    pub(crate) filter: Filter,
     /// The process group that the program belongs in: the front's.
     pub(crate) group: i32,
-    pub(crate) census: Census,
-    /// Where the front hears of the program.
-    pub(crate) news: OwnedFd,
+    /// Where it sends its listener to the engine.
+    pub(crate) engine: OwnedFd,
 }
 
-/// Forks the keeper, which forks the program. Returns in the engine only, with the engine's ends of the sockets to
-/// the keeper and to the program.
-pub(crate) fn fork(errand: &Errand) -> std::io::Result<(OwnedFd, OwnedFd)> {
-    let (to_keeper, keeper_end) = vswap_sys::scm::pair()?;
-    let (to_program, program_end) = vswap_sys::scm::pair()?;
+/// A program whose exec was let go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Born {
+    pub(crate) pid: i32,
+    /// Why it could not be executed (errno).
+    pub(crate) refused: Option<i32>,
+}
+
+/// Tells whether the engine must be an ancestor of what it traces.
+pub(crate) fn is_needed() -> bool {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    scope.is_ok_and(|scope| scope.trim() != "0")
+}
+
+/// Starts the program; waits until the engine has let it execute.
+///
+/// # Errors
+/// What forking says.
+pub(crate) fn start(errand: &Errand) -> io::Result<Born> {
+    let mut refused = None;
+    let pid = birth::fork_to_execute(|| become_program(errand, &mut refused))?;
+    Ok(Born { pid, refused })
+}
+
+/// Between fork and exec, in its parent's memory: joins the front's group, puts itself under the filter, executes. Allocates
+/// nothing.
+fn become_program(errand: &Errand, refused: &mut Option<i32>) -> Infallible {
+    let _ = process::set_group(0, errand.group);
+    let engine = errand.engine.as_fd();
+    let listener = match errand.filter.install() {
+        Ok(listener) => listener,
+        Err(error) => {
+            let _ = Message::NotInstalled(error.raw_os_error().unwrap_or(0)).send(engine);
+            process::leave(127)
+        }
+    };
+    let installed = Message::Installed(process::own_pid()).send_with(engine, listener.as_fd());
+    drop(listener);
+    if installed.is_err() {
+        process::leave(127);
+    }
+    inherited::restore_for_exec();
+    // This call is notified: it waits until the engine is ready, or fails if the engine never is.
+    let error = birth::execute(&errand.program).raw_os_error().unwrap_or(0);
+    *refused = Some(error);
+    let _ = Message::NotExecuted(error).send(engine);
+    process::leave(127)
+}
+
+/// Tells `hear` how the program has changed since it was asked last. `true` if it has ended.
+pub(crate) fn changes_of(program: i32, mut hear: impl FnMut(Change)) -> bool {
+    while let Ok(Some(change)) = process::change_of(program) {
+        hear(change);
+        if matches!(change, Change::Exited(_) | Change::Killed(_)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Forks a keeper, which starts the program. Returns in the engine only, with its end of the socket to the keeper.
+pub(crate) fn fork(errand: &Errand, census: &Census, front: BorrowedFd) -> io::Result<OwnedFd> {
+    let (to_keeper, engine) = vswap_sys::scm::pair()?;
     match birth::fork()? {
-        Fork::Parent(_) => Ok((to_keeper, to_program)),
+        Fork::Parent(_) => Ok(to_keeper),
         Fork::Child => {
-            drop((to_keeper, to_program));
-            let life = || become_program(errand, program_end.as_fd());
-            match birth::fork_to_execute(life) {
-                Ok(pid) => {
-                    drop(program_end);
-                    keep(pid, &keeper_end, errand)
-                }
+            drop(to_keeper);
+            match start(errand) {
+                Ok(born) => keep(born, &engine, census, front),
                 Err(_) => process::leave(1),
             }
         }
     }
 }
 
-/// Between fork and exec, in the keeper's memory: joins the front's group, puts itself under the filter, executes. Allocates
-/// nothing.
-fn become_program(errand: &Errand, socket: BorrowedFd) -> Infallible {
-    let _ = process::set_group(0, errand.group);
-    let listener = match errand.filter.install() {
-        Ok(listener) => listener,
-        Err(error) => {
-            let _ = Message::NotInstalled(error.raw_os_error().unwrap_or(0)).send(socket);
-            process::leave(127)
-        }
-    };
-    let installed = Message::Installed(process::own_pid()).send_with(socket, listener.as_fd());
-    drop(listener);
-    if installed.is_err() {
-        process::leave(127);
-    }
-    // This call is notified: it waits until the engine is ready, or fails if the engine never is.
-    inherited::restore_for_exec();
-    let error = birth::execute(errand.program);
-    let message = Message::NotExecuted(error.raw_os_error().unwrap_or(0));
-    let _ = message.send(socket);
-    let _ = message.send(errand.news.as_fd());
-    process::leave(127)
-}
-
-fn keep(program: i32, engine: &OwnedFd, errand: &Errand) -> ! {
+fn keep(born: Born, engine: &OwnedFd, census: &Census, front: BorrowedFd) -> ! {
     let changes = Signals::take(&[SIGCHLD]);
     let heard = changes.as_ref().map_or(engine.as_fd(), |changes| changes.as_fd());
-    let _ = process::keep_only(&[engine.as_fd(), errand.news.as_fd(), heard]);
+    let _ = process::keep_only(&[engine.as_fd(), front, heard]);
     let (Ok(changes), Ok(poll)) = (changes, Epoll::new()) else { process::leave(1) };
     if poll.add(changes.as_fd(), 0).is_err() || poll.add_hangup(engine.as_fd(), 1).is_err() {
         process::leave(1);
     }
+    if let Some(error) = born.refused {
+        let _ = Message::NotExecuted(error).send(front);
+    }
     loop {
-        while let Ok(Some(change)) = process::change_of(program) {
+        let ended = changes_of(born.pid, |change| {
             // The engine first: when the front has ended it must know that the program had.
             let _ = Message::Changed(change).send(engine.as_fd());
-            let _ = Message::Changed(change).send(errand.news.as_fd());
-            if matches!(change, Change::Exited(_) | Change::Killed(_)) {
-                process::leave(0);
-            }
+            let _ = Message::Changed(change).send(front);
+        });
+        if ended {
+            process::leave(0);
         }
         let mut tokens = [0; EVENTS];
         let n = poll.wait(&mut tokens, -1).unwrap_or(0);
         if tokens[..n].contains(&1) {
-            let _ = process::kill(program, signal::SIGKILL);
-            errand.census.kill_all();
+            let _ = process::kill(born.pid, signal::SIGKILL);
+            census.kill_all();
             process::leave(1);
         }
         while changes.next().is_some() {}

@@ -19,9 +19,9 @@ pub(crate) enum Message {
     Installed(i32),
     /// Program to engine: the filter could not be installed (errno).
     NotInstalled(i32),
-    /// Program to engine and front: it could not be executed (errno).
+    /// Program to engine, keeper to front: it could not be executed (errno).
     NotExecuted(i32),
-    /// Keeper to engine and front: the program has changed.
+    /// The program's parent to engine and front: it has changed.
     Changed(Change),
     /// Engine to front: the program's number.
     Program(i32),

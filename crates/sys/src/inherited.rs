@@ -1,4 +1,4 @@
-//! What this process was started with and Rust's runtime changes before `main`: whether `SIGPIPE` was ignored, and
+//! What this process was started with and Rust's runtime, or we, change: whether `SIGPIPE` and `SIGCHLD` were ignored, and
 //! which of the standard descriptors were closed. A program run on someone's behalf must get back what they gave.
 //!
 //! The runtime sets `SIGPIPE` to be ignored and opens `/dev/null` for closed standard descriptors without a record
@@ -10,9 +10,10 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Bits 0 to 2: that descriptor was closed; bit 3: `SIGPIPE` was ignored.
+/// Bits 0 to 2: that descriptor was closed; bit 3: `SIGPIPE` was ignored; bit 4: `SIGCHLD` was.
 static RECORD: AtomicU8 = AtomicU8::new(0);
 const SIGPIPE_IGNORED: u8 = 1 << 3;
+const SIGCHLD_IGNORED: u8 = 1 << 4;
 
 // SAFETY: `.init_array` holds pointers to functions of this signature, called once each by the C library's start code
 // (glibc passes arguments, which a C function of no parameters may be given on x86-64).
@@ -32,11 +33,13 @@ extern "C" fn record() {
                 seen |= 1 << fd;
             }
         }
-        let mut action: libc::sigaction = std::mem::zeroed();
-        if libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) == 0
-            && action.sa_sigaction == libc::SIG_IGN
-        {
-            seen |= SIGPIPE_IGNORED;
+        for (signal, bit) in [(libc::SIGPIPE, SIGPIPE_IGNORED), (libc::SIGCHLD, SIGCHLD_IGNORED)] {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+            {
+                seen |= bit;
+            }
         }
     }
     // Relaxed: one thread so far; later ones are started after this.
@@ -55,13 +58,17 @@ pub fn was_closed(fd: i32) -> bool {
 
 /// Gives a child, between `fork` and `exec`, what this process was started with.
 ///
-/// Undoes the runtime's changes only: `SIGPIPE`, and standard descriptors that stand for closed ones.
+/// Undoes the runtime's changes and ours only: `SIGPIPE`, `SIGCHLD`, and standard descriptors that stand for closed ones.
 pub fn restore_for_exec() {
     let action = if sigpipe_ignored() { libc::SIG_IGN } else { libc::SIG_DFL };
+    let ignores_children = RECORD.load(Ordering::Relaxed) & SIGCHLD_IGNORED != 0;
     // SAFETY: the disposition is one of the two that need no handler; the descriptors closed are the runtime's own
     // `/dev/null`, which nothing refers to in a child that is about to execute a program.
     unsafe {
         libc::signal(libc::SIGPIPE, action);
+        if ignores_children {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        }
         for fd in (0..3).filter(|&fd| was_closed(fd)) {
             libc::close(fd);
         }

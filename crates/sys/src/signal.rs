@@ -101,6 +101,12 @@ impl AsFd for Signals {
     }
 }
 
+/// Gives a signal its default action.
+pub fn reset(signal: i32) {
+    // SAFETY: `SIG_DFL` is no function to be called.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Ignores a signal from now on.
 pub fn ignore(signal: i32) {
     // SAFETY: `SIG_IGN` is no function to be called.

@@ -54,6 +54,7 @@ fn config(args: RunArgs) -> RunConfig {
         stats: args.stats,
         stats_json: args.stats_json,
         wait_all: args.wait_all,
+        keeper: false,
         program: args.program,
     }
 }
