@@ -142,6 +142,8 @@ fn prepare(
         warned: Warned::default(),
     });
     supervisor.let_execute();
+    // Older kernels wake asynchronously: slower, not wrong.
+    let _ = supervisor.listener.wake_synchronously();
     crate::log::start(front);
     let _ = Message::Program(pid).send(front.as_fd());
     let main = Main {
@@ -208,8 +210,6 @@ fn receive_listener(program: &OwnedFd) -> Result<(Listener, i32), Failure> {
     match Message::receive(program.as_fd()) {
         Ok(Some((Message::Installed(pid), Some(fd)))) => {
             let listener = Listener::from_fd(fd);
-            // Older kernels wake asynchronously: slower, not wrong.
-            let _ = listener.wake_synchronously();
             Ok((listener, pid))
         }
         Ok(Some((Message::NotInstalled(EBUSY), _))) => Err(
