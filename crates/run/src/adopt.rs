@@ -117,7 +117,7 @@ impl Supervisor {
         let pid = process.pid;
         let newborn = self.start_stub(tracee, pid)?;
         let failed = |source| AdoptError::System { pid, source };
-        let space = self.pager.adopt(newborn.adopt).map_err(failed)?;
+        let space = self.pager().adopt(newborn.adopt).map_err(failed)?;
         let managed = self.install(process, memory, (newborn.stub, newborn.probe, space));
         managed.look(memory).map_err(failed)?;
         // Pinned words in ranges that were not managed yet a moment ago.

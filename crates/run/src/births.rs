@@ -159,7 +159,7 @@ impl Call<'_> {
         let newborn = supervisor.start_stub(child, pid)?;
         let own = [newborn.stub.own.clone(), newborn.stub.staging_range()];
         let ranges = self.inherited_ranges(pid, &own, parent, &memory).map_err(failed)?;
-        let space = supervisor.pager.fork(hold, newborn.adopt, &ranges).map_err(failed)?;
+        let space = supervisor.pager().fork(hold, newborn.adopt, &ranges).map_err(failed)?;
         for range in &ranges {
             // What the parent had not registered, if anything, is whole in the child.
             let _ = space.manage(range.clone());

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use vswap_engine::{CodecChoice, Engine, EngineConfig};
@@ -121,14 +121,13 @@ fn prepare(
     let lean = config.memory.get() < LEAN_BELOW;
     let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None, lean })
         .map_err(|error| error.to_string())?;
-    let pager = start_pager(config, engine, front)?;
     let poll = Epoll::new().map_err(text("epoll"))?;
     let report = Report::new(config, started);
     let (listener, pid) = receive_listener(&program)?;
     let supervisor = Arc::new(Supervisor {
         listener,
         mark,
-        pager,
+        pager: OnceLock::new(),
         threshold: LEFT_ALONE.min(config.memory.get() / 4),
         device,
         windows: staging_windows(config),
@@ -142,6 +141,8 @@ fn prepare(
         warned: Warned::default(),
     });
     supervisor.let_execute();
+    // The program is being loaded meanwhile.
+    let _ = supervisor.pager.set(start_pager(config, engine, front)?);
     // Older kernels wake asynchronously: slower, not wrong.
     let _ = supervisor.listener.wake_synchronously();
     crate::log::start(front);
@@ -328,7 +329,7 @@ impl Main {
 
     fn send_report(&self) {
         if self.wants_report {
-            let (table, json) = self.report.make(&self.supervisor.pager);
+            let (table, json) = self.report.make(self.supervisor.pager());
             let _ = Message::Stats(table, json).send(self.supervisor.front.as_fd());
         }
     }

@@ -105,10 +105,10 @@ impl Supervisor {
             memory.counted.store(now, Relaxed);
             memory.grown.fetch_add(growth, Relaxed);
             self.grown.fetch_add(growth, Relaxed);
-            self.pager.add_unmanaged(ByteCount::new(growth));
-            if self.pager.is_short() {
+            self.pager().add_unmanaged(ByteCount::new(growth));
+            if self.pager().is_short() {
                 self.let_another_read();
-                self.pager.wait_for_room(ROOM_COMES_WITHIN);
+                self.pager().wait_for_room(ROOM_COMES_WITHIN);
             }
         }
     }
@@ -119,7 +119,7 @@ impl Supervisor {
         if growth > 0 {
             let less = |grown: u64| Some(grown.saturating_sub(growth));
             let _ = self.grown.fetch_update(Relaxed, Relaxed, less);
-            self.pager.take_unmanaged(ByteCount::new(growth));
+            self.pager().take_unmanaged(ByteCount::new(growth));
         }
     }
 

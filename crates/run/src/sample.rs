@@ -67,8 +67,10 @@ impl Sampler {
             unmanaged += a;
             untouched += b;
         }
-        self.supervisor.pager.set_unmanaged(ByteCount::new(unmanaged + self.supervisor.grown.load(Relaxed)));
-        let used = self.supervisor.pager.stats().used.saturating_sub(untouched);
+        self.supervisor
+            .pager()
+            .set_unmanaged(ByteCount::new(unmanaged + self.supervisor.grown.load(Relaxed)));
+        let used = self.supervisor.pager().stats().used.saturating_sub(untouched);
         self.peak.fetch_max(used, Relaxed);
     }
 

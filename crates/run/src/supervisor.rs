@@ -7,9 +7,9 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use vswap_pager::Pager;
@@ -35,7 +35,8 @@ pub(crate) const STUB_TOKEN: u64 = 1 << 40;
 pub(crate) struct Supervisor {
     pub(crate) listener: Listener,
     pub(crate) mark: u64,
-    pub(crate) pager: Pager,
+    /// There before anything is notified but the program's exec.
+    pub(crate) pager: OnceLock<Pager>,
     /// Private memory from which on a process is managed.
     pub(crate) threshold: u64,
     /// An open `/dev/userfaultfd` for programs that may not make a userfaultfd.
@@ -93,6 +94,11 @@ pub(crate) struct Call<'a> {
 }
 
 impl Supervisor {
+    /// The pager.
+    pub(crate) fn pager(&self) -> &Pager {
+        self.pager.wait()
+    }
+
     /// Prints a line through the front.
     pub(crate) fn say(&self, text: String) {
         let _ = Message::Say(text).send(self.front.as_fd());
@@ -266,7 +272,7 @@ impl Supervisor {
         }
         if memory.managed.lock().take().is_some() {
             let _ = self.poll.remove(managed.stub.thread.as_fd());
-            self.pager.release(&managed.space);
+            self.pager().release(&managed.space);
         }
     }
 }

@@ -17,7 +17,7 @@ mod peers;
 mod process;
 
 pub use child::{Obstacle, can_fork};
-pub use faults::{Access, FaultTrial, userfaultfd_access};
+pub use faults::{Access, FaultTrial, userfaultfd_access, userfaultfd_by_call};
 pub use notify::NotifyTrial;
 pub use peers::PeerTrial;
 pub use process::{OpenFiles, UNLIMITED, effective_capabilities, effective_user, kernel_release, open_files};

@@ -38,11 +38,20 @@ pub struct Access {
     pub device: io::Result<()>,
 }
 
-/// Tries both ways.
-pub fn userfaultfd_access() -> Access {
+/// Tries the system call.
+///
+/// # Errors
+/// What it says.
+pub fn userfaultfd_by_call() -> io::Result<()> {
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
     // SAFETY: no pointers are passed; `own` checks the result.
-    let system_call = own(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) } as i32);
+    own(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) } as i32)
+}
+
+/// Tries both ways.
+pub fn userfaultfd_access() -> Access {
+    let system_call = userfaultfd_by_call();
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
     let device =
         std::fs::OpenOptions::new().read(true).write(true).open("/dev/userfaultfd").and_then(|device| {
             // SAFETY: the argument of this ioctl is a plain integer of flags.

@@ -28,6 +28,10 @@ use args::{Cli, Command};
 /// vswap's own errors, as `env` has them.
 pub const EXIT_OWN_ERROR: u8 = 125;
 
+/// The C library's maps and unmaps each size by itself, a fifth of the time that a small program is held up (musl).
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
