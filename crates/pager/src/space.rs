@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use vswap_core::{Bitmap512, PAGES_PER_CLUSTER, PageIndex};
 use vswap_sys::pagemap::Pagemap;
 use vswap_sys::procvm;
@@ -53,7 +53,10 @@ pub struct Adopt {
 #[derive(Debug)]
 pub struct Space {
     pub(crate) id: u64,
+    /// The thread by which it was adopted.
     pub(crate) pid: i32,
+    /// The thread by which it is read.
+    reached_by: AtomicI32,
     pub(crate) uffd: Uffd,
     pub(crate) gate: Gate,
     pub(crate) blocks: RwLock<BTreeMap<u64, Arc<Block>>>,
@@ -69,6 +72,8 @@ pub struct Space {
     pub(crate) missed: AtomicBool,
     /// Holders that want no eviction here.
     pub(crate) holds: AtomicU32,
+    /// One of these is for good: the stub is gone.
+    pub(crate) ended: AtomicBool,
     /// Program gone or replaced.
     pub(crate) dead: AtomicBool,
     /// Managed pages that are resident or staged, and granted ones.
@@ -86,6 +91,7 @@ impl Space {
         Space {
             id,
             pid: adopt.pid,
+            reached_by: AtomicI32::new(adopt.pid),
             uffd: adopt.uffd,
             gate: Gate::default(),
             blocks: RwLock::default(),
@@ -97,6 +103,7 @@ impl Space {
             granted: AtomicU64::new(0),
             missed: AtomicBool::new(false),
             holds: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             present: AtomicU64::new(0),
             frozen_until: AtomicU64::new(0),
@@ -110,9 +117,9 @@ impl Space {
         self.mover.link()
     }
 
-    /// Process whose address space it is.
+    /// A process or thread whose address space it is.
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.reached_by.load(Ordering::SeqCst)
     }
 
     /// Managed pages that are resident or staged now, and granted ones.
@@ -476,7 +483,7 @@ impl Space {
         let start = address & !(PAGE_BYTES - 1);
         for page in (start..address + len.max(1)).step_by(PAGE_BYTES as usize) {
             // A read from outside raises the fault that a handler resolves.
-            let _ = procvm::read(self.pid, page, &mut [0u8; 1]);
+            let _ = procvm::read(self.pid(), page, &mut [0u8; 1]);
         }
     }
 
@@ -519,6 +526,15 @@ impl Space {
         hold
     }
 
+    /// Ends eviction here for good, after writing down what is staged: the stub is about to go. From then on the space is
+    /// read as that of thread `tid`.
+    pub fn end_eviction(self: &Arc<Self>, tid: i32) {
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
+        self.shared.finish_windows(self);
+        self.reached_by.store(tid, Ordering::SeqCst);
+    }
+
     /// Moves a window's bytes at page `page` into `bytes`, if the page is there.
     pub(crate) fn read_staged(&self, window: u64, page: PageIndex, bytes: &mut [u8]) -> bool {
         self.try_read_staged(window, page, bytes).is_ok()
@@ -526,7 +542,7 @@ impl Space {
 
     /// [`Space::read_staged`], with the reason why not: `ESRCH` if the stub's thread is gone, and with it all that it staged.
     pub(crate) fn try_read_staged(&self, window: u64, page: PageIndex, bytes: &mut [u8]) -> io::Result<()> {
-        match procvm::read(self.pid, window + page.byte_offset(), bytes)? {
+        match procvm::read(self.pid(), window + page.byte_offset(), bytes)? {
             n if n == bytes.len() => Ok(()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
