@@ -2,6 +2,7 @@
 
 mod endings;
 mod inject;
+mod namespaces;
 mod programs;
 mod refusals;
 mod traps;
