@@ -1,6 +1,7 @@
 //! Programs with a stub, and whole runs. Each test is named for what went wrong, or would.
 
 mod endings;
+mod forks;
 mod inject;
 mod namespaces;
 mod programs;
