@@ -6,4 +6,5 @@ mod inject;
 mod namespaces;
 mod programs;
 mod refusals;
+mod signals;
 mod traps;
