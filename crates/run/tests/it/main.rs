@@ -4,6 +4,7 @@ mod endings;
 mod forks;
 mod inject;
 mod namespaces;
+mod ordinary;
 mod programs;
 mod refusals;
 mod signals;
