@@ -3,6 +3,7 @@
 mod endings;
 mod forks;
 mod inject;
+mod leftovers;
 mod namespaces;
 mod ordinary;
 mod programs;
