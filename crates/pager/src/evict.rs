@@ -398,7 +398,7 @@ impl Shared {
             return 0;
         }
         let buffer = tools.buffer.as_flattened_mut();
-        let came = read_pages(space.pid, &addresses[..count], buffer).unwrap_or(0);
+        let came = read_pages(space.pid(), &addresses[..count], buffer).unwrap_or(0);
         let (mut stored, mut changed) = (Bitmap512::EMPTY, Bitmap512::EMPTY);
         for (i, (page, place)) in chunk[..came.min(count)].iter().enumerate() {
             match *place {

@@ -310,7 +310,12 @@ impl Shared {
     ) -> Outcome {
         let window = state.window.map(|window| space.windows.lock().address(window));
         let bytes = &mut hands.pages[0];
-        if !window.is_some_and(|window| space.read_staged(window, page, bytes)) {
+        let read = window.map(|window| space.try_read_staged(window, page, bytes));
+        if matches!(&read, Some(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied) {
+            // It has made itself undumpable, and we are no root.
+            space.unreadable.store(true, Relaxed);
+        }
+        if !matches!(read, Some(Ok(()))) {
             return self.missing_unexpectedly(space, state, page, hands, fault);
         }
         let clean = state.backed.get(page) && !fault.write;
@@ -348,7 +353,9 @@ impl Shared {
         let mut present = false;
         let range = fault.address..fault.address + PAGE_BYTES;
         let known = space.pagemap.present(range, |_| present = true).is_ok();
-        if present || !known || state.window.is_some() || space.is_dead() {
+        // In a window that may be read before long, or not in one yet.
+        let elsewhere = state.window.is_some() && !(state.staged.get(page) && space.unreadable.load(Relaxed));
+        if present || !known || elsewhere || space.is_dead() {
             hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }

@@ -186,7 +186,7 @@ impl Space {
                 break;
             }
             tries -= 1;
-            let maps = match process::maps(self.pid) {
+            let maps = match process::maps(self.pid()) {
                 Ok(maps) => maps,
                 Err(error) => {
                     tracing::warn!(pid = self.pid, %error, "what it has mapped cannot be read: grants stay");

@@ -2,7 +2,7 @@
 //!
 //! Lock order: `grants`, gate (see `gate`), then the map of blocks, then a block, then `windows`.
 
-use crate::block::{BLOCK_BYTES, Block, PAGE_BYTES};
+use crate::block::{BLOCK_BYTES, Block, BlockState, PAGE_BYTES};
 use crate::gate::Gate;
 use crate::link::Mover;
 use crate::listen::Listeners;
@@ -13,17 +13,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use vswap_core::{Bitmap512, PAGES_PER_CLUSTER, PageIndex};
 use vswap_sys::pagemap::Pagemap;
-use vswap_sys::procvm;
 use vswap_sys::uffd::{Message, READ_BATCH, Uffd};
+use vswap_sys::{call, procvm};
 
 /// Looks at an eviction in flight before its waiter leaves the CPU to others for longer.
 const YIELDS: u32 = 200;
 
 /// How long it is tried to make a pinned page writable.
 const UNPROTECT_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a stub may take to bring in a page.
+const POPULATED_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Where pages are staged in an address space.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +56,10 @@ pub struct Adopt {
 #[derive(Debug)]
 pub struct Space {
     pub(crate) id: u64,
+    /// The thread by which it was adopted.
     pub(crate) pid: i32,
+    /// The thread by which it is read.
+    reached_by: AtomicI32,
     pub(crate) uffd: Uffd,
     pub(crate) gate: Gate,
     pub(crate) blocks: RwLock<BTreeMap<u64, Arc<Block>>>,
@@ -69,6 +75,8 @@ pub struct Space {
     pub(crate) missed: AtomicBool,
     /// Holders that want no eviction here.
     pub(crate) holds: AtomicU32,
+    /// One of these is for good: the stub is gone.
+    pub(crate) ended: AtomicBool,
     /// Program gone or replaced.
     pub(crate) dead: AtomicBool,
     /// Managed pages that are resident or staged, and granted ones.
@@ -86,6 +94,7 @@ impl Space {
         Space {
             id,
             pid: adopt.pid,
+            reached_by: AtomicI32::new(adopt.pid),
             uffd: adopt.uffd,
             gate: Gate::default(),
             blocks: RwLock::default(),
@@ -97,6 +106,7 @@ impl Space {
             granted: AtomicU64::new(0),
             missed: AtomicBool::new(false),
             holds: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             present: AtomicU64::new(0),
             frozen_until: AtomicU64::new(0),
@@ -110,9 +120,9 @@ impl Space {
         self.mover.link()
     }
 
-    /// Process whose address space it is.
+    /// A process or thread whose address space it is.
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.reached_by.load(Ordering::SeqCst)
     }
 
     /// Managed pages that are resident or staged now, and granted ones.
@@ -399,6 +409,8 @@ impl Space {
             return;
         }
         let (resident, pinned) = (state.resident.get(i), state.pinned.get(i));
+        // Nothing is staged while a mapping moves, but what cannot be read.
+        let unread = state.staged.get(i) && !state.backed.get(i);
         let out = state.backed.get(i) && !resident;
         let slot = state.owner.as_ref().and_then(|owner| owner.slot(i)).filter(|_| out);
         // As if written to: at its new address it is shared with nobody, as far as is known.
@@ -408,18 +420,20 @@ impl Space {
         state.pinned.clear(i);
         drop(state);
         let mut bytes = [0u8; vswap_core::PAGE_SIZE];
-        let moved = slot.is_none_or(|slot| {
-            engine.load(slot, &mut bytes, scratch).is_ok() && self.store_at(new, j, &bytes, scratch)
-        });
+        let moved = !unread
+            && slot.is_none_or(|slot| {
+                engine.load(slot, &mut bytes, scratch).is_ok() && self.store_at(new, j, &bytes, scratch)
+            });
         old.state.lock().forget_backing(engine, i);
         let mut state = new.state.lock();
         state.mapped.set(j);
         state.resident.assign(j, resident);
         state.pinned.assign(j, pinned);
-        drop(state);
         if !moved {
             tracing::error!(address = to, "page lost in an mremap: its reader gets SIGBUS");
-            let _ = self.uffd.poison(to, PAGE_BYTES);
+            // Another event may be unread, so it cannot be poisoned yet. Down as resident, its first touch finds it nowhere.
+            state.resident.set(j);
+            self.charge_forced(1);
         }
     }
 
@@ -476,8 +490,35 @@ impl Space {
         let start = address & !(PAGE_BYTES - 1);
         for page in (start..address + len.max(1)).step_by(PAGE_BYTES as usize) {
             // A read from outside raises the fault that a handler resolves.
-            let _ = procvm::read(self.pid, page, &mut [0u8; 1]);
+            if let Err(error) = procvm::read(self.pid(), page, &mut [0u8; 1])
+                && error.kind() == io::ErrorKind::PermissionDenied
+                && let Some(link) = self.link()
+            {
+                // A program that has made itself undumpable: only from inside.
+                let args = [page, PAGE_BYTES, call::POPULATE_READ, 0, 0, 0];
+                let _ = link.syscall_within(POPULATED_WITHIN, call::MADVISE, args);
+            }
         }
+    }
+
+    /// Makes all that is out present, for a fork that cannot be followed: what is not in the page table then reads as zero in the
+    /// child. `false` if something is still elsewhere. Call with a hold.
+    pub fn bring_in_all(&self) -> bool {
+        let out = |state: &BlockState| state.mapped & state.backed.and_not(&state.resident);
+        let mut runs = Vec::new();
+        self.for_blocks(&(0..u64::MAX), |block, _| {
+            let state = block.state.lock();
+            runs.extend(out(&state).runs().map(|(first, count)| (block.address(first), count)));
+        });
+        for (address, count) in runs {
+            self.bring_in(address, count as u64 * PAGE_BYTES);
+        }
+        let mut all = true;
+        self.for_blocks(&(0..u64::MAX), |block, _| {
+            let state = block.state.lock();
+            all &= (out(&state) | state.staged | state.flight).is_empty();
+        });
+        all
     }
 
     /// Makes the pages of `range` the first to be moved out.
@@ -519,14 +560,19 @@ impl Space {
         hold
     }
 
-    /// Moves a window's bytes at page `page` into `bytes`, if the page is there.
-    pub(crate) fn read_staged(&self, window: u64, page: PageIndex, bytes: &mut [u8]) -> bool {
-        self.try_read_staged(window, page, bytes).is_ok()
+    /// Ends eviction here for good, after writing down what is staged: the stub is about to go. From then on the space is
+    /// read as that of thread `tid`.
+    pub fn end_eviction(self: &Arc<Self>, tid: i32) {
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
+        self.shared.finish_windows(self);
+        self.reached_by.store(tid, Ordering::SeqCst);
     }
 
-    /// [`Space::read_staged`], with the reason why not: `ESRCH` if the stub's thread is gone, and with it all that it staged.
+    /// Moves a window's bytes at page `page` into `bytes`, if the page is there. `ESRCH` if the stub's thread is gone, and with it all
+    /// that it staged.
     pub(crate) fn try_read_staged(&self, window: u64, page: PageIndex, bytes: &mut [u8]) -> io::Result<()> {
-        match procvm::read(self.pid, window + page.byte_offset(), bytes)? {
+        match procvm::read(self.pid(), window + page.byte_offset(), bytes)? {
             n if n == bytes.len() => Ok(()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }

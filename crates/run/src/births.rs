@@ -196,8 +196,10 @@ impl Call<'_> {
             )
         });
         let hold = managed.space.hold();
-        for range in manageable_ranges(managed.space.pid(), &managed.own()).unwrap_or_default() {
-            managed.space.bring_in(range.start, range.end - range.start);
+        if !managed.space.bring_in_all() {
+            const EAGAIN: i64 = 11;
+            // Better no child than one that reads zeroes.
+            return self.answer(-EAGAIN);
         }
         let children = || process::children(self.process.pid).unwrap_or_default();
         let before = children();

@@ -60,7 +60,7 @@ impl Managed {
     }
 
     /// Its stub was sent away: nothing is moved out, nothing new is managed.
-    fn is_left(&self) -> bool {
+    pub(crate) fn is_left(&self) -> bool {
         self.leaving.load(Relaxed)
     }
 

@@ -70,7 +70,8 @@ impl Call<'_> {
     /// Sends the stub away, after writing down what is staged: without it nothing can be read from there.
     fn send_away(&self, managed: &Managed) {
         self.supervisor.let_another_read();
-        drop(managed.space.hold());
+        // Nothing is asked of it from here on, or it would never be answered.
+        managed.space.end_eviction(self.process.pid);
         managed.leaving.store(true, SeqCst);
         if let Some(link) = managed.space.link() {
             link.close();
@@ -81,6 +82,7 @@ impl Call<'_> {
     /// `setuid` and its kin: the stub follows, so that it is never more than the program.
     pub(crate) fn change_user(&self) {
         if let Some(managed) = self.memory.managed()
+            && !managed.is_left()
             && let Some(link) = managed.space.link()
         {
             self.supervisor.let_another_read();
@@ -99,6 +101,7 @@ impl Call<'_> {
         let needs_one_thread = flags == 0 || flags & (call::CLONE_NEWUSER | call::CLONE_NEWTIME) != 0;
         if needs_one_thread
             && let Some(managed) = self.memory.managed()
+            && !managed.is_left()
             && self.is_alone(&managed)
         {
             let _work = self.work();

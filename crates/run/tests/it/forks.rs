@@ -1,0 +1,31 @@
+//! Forks that do not go as they should.
+
+use std::process::Command;
+
+use crate::programs::{compile, text, within};
+
+/// While a process forks its memory stands still, for a second. Here that is over before the kernel has done: a word that it writes in
+/// the parent is protected by the program itself, in shared memory, by a thread that first writes all that is to stand still. A child
+/// made from what is known then would lack pages: it is ended instead, before its first instruction, and its parent goes on.
+#[test]
+fn a_child_of_a_fork_that_outlasts_the_freeze_lives_on_with_wrong_memory() {
+    let body = "#include <linux/userfaultfd.h>\n#include <sys/ioctl.h>\n
+         static int u, *word; static char*p; static size_t n=48*MIB;
+         static void*lift(void*x){ struct uffd_msg m; while(read(u,&m,sizeof m)!=sizeof m); fill(p,n,2); struct uffdio_writeprotect w={{(long)word,4096},0}; if(ioctl(u,UFFDIO_WRITEPROTECT,&w)) _exit(90); return 0; }
+         int main(int c,char**v){ struct uffdio_api api={UFFD_API,UFFD_FEATURE_PAGEFAULT_FLAG_WP|UFFD_FEATURE_WP_HUGETLBFS_SHMEM}; u=syscall(SYS_userfaultfd,O_CLOEXEC); if(u<0||ioctl(u,UFFDIO_API,&api)) { puts(\"none\"); return 0; }
+          word=mmap(0,4096,3,MAP_SHARED|MAP_ANONYMOUS,-1,0); *word=1; p=area(n); fill(p,n,1); press();
+          struct uffdio_register r={{(long)word,4096},UFFDIO_REGISTER_MODE_WP}; struct uffdio_writeprotect w={{(long)word,4096},UFFDIO_WRITEPROTECT_MODE_WP}; if(ioctl(u,UFFDIO_REGISTER,&r)||ioctl(u,UFFDIO_WRITEPROTECT,&w)) return 91;
+          pthread_t h; pthread_create(&h,0,lift,0); long k=syscall(SYS_clone,CLONE_PARENT_SETTID|SIGCHLD,0,word,0,0); if(!k) _exit(wrong(p,n,1)!=0); if(k<0) return 2; int st=status_of(k); pthread_join(h,0);
+          if(c>1?st!=9:st!=0) return 3; if(*word!=k) return 4; if(wrong(p,n,2)) return 5;
+          k=fork(); if(!k){ int bad=wrong(p,n,2); fill(p,n,3); press(); _exit(bad||wrong(p,n,3)); } if(k<0||status_of(k)) return 6; press(); return wrong(p,n,2)?7:0; }";
+    let program = compile("frozen_out", body, &[]);
+    let plain = Command::new(&program).output().unwrap();
+    assert!(plain.status.success(), "plainly: {}", text(&plain));
+    if plain.stdout == b"none\n" {
+        return eprintln!("no userfaultfd for this user's programs: nothing to test");
+    }
+    let run = within(24, &[&program, "managed"]).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run));
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(said.matches("; the forked process was ended").count(), 1, "{said}");
+}
