@@ -46,7 +46,7 @@ fn measure(engine: &Arc<Engine>, pages: &[Page]) -> Result<(), Box<dyn std::erro
         slots.push(blocks[at / 512].slot_for_store(engine, index)?);
     }
     store_all(engine, "store, before a dictionary", &slots, pages, &mut scratch)?;
-    timed("maintain (trains)", 1, || engine.maintain());
+    timed("maintain (trains)", 1, || engine.maintain(false));
     store_all(engine, "store", &slots, pages, &mut scratch)?;
     load_all(engine, "load", &slots, &mut scratch)?;
     let stats = engine.stats();

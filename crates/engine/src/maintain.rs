@@ -16,10 +16,11 @@ impl Engine {
     /// Does what waits to be done at leisure: trains a dictionary when enough samples came (tens of
     /// milliseconds, once in a while), gives the room of dead segments back to the file system, packs a loose
     /// pool. For a background thread, every few milliseconds; when there is nothing to do it costs a load or
-    /// two. Tells whether it did something.
-    pub fn maintain(&self) -> bool {
+    /// two. `pressed`: there is no leisure, others wait for the CPU; what is long then waits for a while. Tells whether it
+    /// did something.
+    pub fn maintain(&self, pressed: bool) -> bool {
         let tidied = self.disk.as_ref().is_some_and(Disk::tidy);
-        self.train() || self.pack_if_loose() || tidied
+        self.train(pressed) || self.pack_if_loose() || tidied
     }
 
     /// Packs a pool that holds much more than its entries; after an attempt that found nothing, not again for

@@ -6,13 +6,13 @@
 //! Samples are spread over a growing number of stores (each collection 16 times as long as the one before),
 //! so the first dictionary comes early and later ones know more of the workload. Training takes tens of
 //! milliseconds, so it is never done by a store: `Engine::maintain` does it when there is something to do. (With four times as many
-//! it took 5 % of the processors' time while a program grew by 1 GiB.) A dictionary is adopted only if pages that it was not trained on
-//! come out shorter than without it.
+//! it took 5 % of the processors' time while a program grew by 1 GiB, and with evictors waiting for the CPU still 6 %: so it waits
+//! until they do not, if that is soon.) A dictionary is adopted only if pages that it was not trained on come out shorter than without it.
 
 use crate::engine::Engine;
 use crate::movement::{codec_tag, decodes};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use vswap_codec::{Compressor, Decompressor, Dictionary, DictionaryId, Method};
 use vswap_core::{ByteCount, PAGE_SIZE, Page, SlotId};
 
@@ -26,6 +26,8 @@ const FIRST_SPREAD: u64 = 1600;
 const LEAST_POOL: ByteCount = ByteCount::mib(6);
 /// How much longer each collection is than the one before.
 const GROWTH: u64 = 16;
+/// Calls of `maintain` for which training waits for leisure: two seconds and more.
+const PATIENCE: u32 = 400;
 /// Dictionaries that are ever trained: the last one is adopted after 1600 * 16^3 stores, 25 GiB of pages.
 const ROUNDS: u32 = 4;
 
@@ -39,6 +41,8 @@ pub(crate) struct Trainer {
     stores: AtomicU64,
     every: AtomicU64,
     collection: Mutex<Collection>,
+    /// Calls of `maintain` since a collection is complete.
+    waited: AtomicU32,
     /// Set when a collection is complete, so that `maintain` looks without locking.
     ready: AtomicBool,
 }
@@ -57,6 +61,7 @@ impl Trainer {
             stores: AtomicU64::new(0),
             every: AtomicU64::new(FIRST_SPREAD / SAMPLES as u64),
             collection: Mutex::default(),
+            waited: AtomicU32::new(0),
             ready: AtomicBool::new(false),
         }
     }
@@ -106,11 +111,16 @@ fn encoded_bytes(mut compressor: Compressor, pages: &[Page]) -> usize {
 }
 
 impl Engine {
-    /// Trains a dictionary if enough samples came. Tells whether it did something.
-    pub(crate) fn train(&self) -> bool {
+    /// Trains a dictionary if enough samples came; `pressed`, not before it has waited for a while. Tells whether it did something.
+    pub(crate) fn train(&self, pressed: bool) -> bool {
         if !self.trainer.ready.load(Ordering::Relaxed) || self.pool.held() < LEAST_POOL {
             return false;
         }
+        // Relaxed: a pace, nothing more.
+        if pressed && self.trainer.waited.fetch_add(1, Ordering::Relaxed) < PATIENCE {
+            return false;
+        }
+        self.trainer.waited.store(0, Ordering::Relaxed);
         let Some(slots) = self.trainer.take() else { return false };
         let samples = self.pages_in_pool(&slots);
         let Some((held_out, samples)) = samples.split_at_checked(HELD_OUT) else { return true };

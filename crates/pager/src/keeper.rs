@@ -31,7 +31,7 @@ impl Shared {
         let mut scratch = self.engine.scratch();
         let mut shared_out = Instant::now();
         while !self.stopping() {
-            self.engine.maintain();
+            self.engine.maintain(self.budget.wanted() > 0);
             if shared_out.elapsed() >= SHARE_OUT_EVERY {
                 shared_out = Instant::now();
                 self.share_out();

@@ -84,7 +84,7 @@ impl World {
         match op {
             Op::New => self.add(),
             Op::Maintain => {
-                engine.maintain();
+                engine.maintain(false);
                 engine.compact(3, 3);
             }
             Op::Writeback { kib } if disk => {
@@ -421,8 +421,15 @@ fn a_dictionary_is_learnt_once_there_is_enough_and_old_pages_stay_readable() {
                 other => panic!("{other:?}"),
             }
         }
-        let learnt = engine.maintain();
-        assert!(learnt || half == 1, "the pool holds {}", engine.pool_bytes());
+        if half == 0 {
+            // While others wait for the CPU it is put off, but not for ever.
+            let call = (0..1000).find(|_| engine.maintain(true));
+            assert!(
+                call.is_some_and(|call| call > 100),
+                "learnt at call {call:?}, the pool holds {}",
+                engine.pool_bytes()
+            );
+        }
     }
     assert!(lengths[1] < lengths[0], "{lengths:?}: no shorter with a dictionary");
     let mut bytes = [0; PAGE_SIZE];
