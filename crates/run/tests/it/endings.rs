@@ -7,20 +7,86 @@ use std::time::{Duration, Instant};
 
 use vswap_sys::process;
 
-use crate::programs::{compile, text, within};
+use crate::programs::{compile, text, within, within_by};
 
-fn code(mib: u64, program: &[&str]) -> Option<i32> {
-    within(mib, program).stderr(Stdio::null()).status().unwrap().code()
-}
+/// Options under which the program's parent is the front, and a keeper.
+const PARENTS: [&[&str]; 2] = [&[], &["keeper"]];
 
 #[test]
 fn exit_codes_are_not_those_of_the_program() {
-    assert_eq!(code(64, &["true"]), Some(0));
-    assert_eq!(code(64, &["sh", "-c", "exit 42"]), Some(42));
-    assert_eq!(code(64, &["/no/such/program"]), Some(127));
-    assert_eq!(code(64, &["/etc/passwd"]), Some(126));
-    assert_eq!(within(64, &["sh", "-c", "kill -TERM $$"]).status().unwrap().signal(), Some(15));
-    assert_eq!(within(64, &["sh", "-c", "kill -SEGV $$"]).status().unwrap().signal(), Some(11));
+    for parent in PARENTS {
+        let run = |program: &[&str]| within_by(64, parent, program).output().unwrap();
+        let code = |program: &[&str]| run(program).status.code();
+        assert_eq!(code(&["true"]), Some(0));
+        assert_eq!(code(&["sh", "-c", "exit 42"]), Some(42));
+        assert_eq!(code(&["/no/such/program"]), Some(127));
+        assert_eq!(code(&["/etc/passwd"]), Some(126));
+        assert_eq!(run(&["sh", "-c", "kill -TERM $$"]).status.signal(), Some(15));
+        assert_eq!(run(&["sh", "-c", "kill -SEGV $$"]).status.signal(), Some(11));
+        let said = run(&["/no/such/program"]);
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!(said, "vswap: cannot execute '/no/such/program': No such file or directory\n");
+    }
+}
+
+#[test]
+fn figures_are_wanted_of_a_program_that_is_over_before_they_are_made() {
+    for parent in PARENTS {
+        let options = [parent, &["stats"]].concat();
+        let shown = within_by(64, &options, &["true"]).output().unwrap();
+        assert!(String::from_utf8_lossy(&shown.stderr).contains("peak memory"), "{}", text(&shown));
+        let none = within_by(64, &options, &["/no/such/program"]).output().unwrap();
+        assert_eq!(none.status.code(), Some(127));
+        assert!(!String::from_utf8_lossy(&none.stderr).contains("peak memory"), "{}", text(&none));
+    }
+}
+
+/// The front must hear of its program's end, which it does not while the signal is ignored; the program must not notice.
+#[test]
+fn signals_that_the_starter_ignores_or_blocks_are_handled_by_the_program() {
+    let starter = |program: &[&str]| {
+        let signals = ["--ignore-signal=CHLD,PIPE,USR2", "--block-signal=USR1,CHLD"];
+        Command::new("env").args(signals).args(program).stdin(Stdio::null()).output().unwrap()
+    };
+    let show = ["grep", "-E", "SigBlk|SigIgn|SigCgt", "/proc/self/status"];
+    let plain = starter(&show);
+    assert!(String::from_utf8_lossy(&plain.stdout).contains("SigIgn"), "{}", text(&plain));
+    for parent in PARENTS {
+        let run = within_by(64, parent, &show);
+        let words: Vec<&str> = std::iter::once(run.get_program())
+            .chain(run.get_args())
+            .map(|word| word.to_str().unwrap())
+            .collect();
+        let run = starter(&words);
+        assert!(run.status.success(), "{}", text(&run));
+        assert_eq!(run.stdout, plain.stdout);
+    }
+}
+
+#[test]
+fn an_empty_or_missing_path_is_searched_otherwise_than_in_a_plain_run() {
+    let plain = |path: Option<&str>, wrap: Option<&[&str]>| {
+        let run = within_by(64, wrap.unwrap_or(&[]), &["true"]);
+        let mut command = match wrap {
+            Some(_) => Command::new(run.get_program()),
+            None => Command::new("/usr/bin/env"),
+        };
+        if wrap.is_some() {
+            command.args(run.get_args());
+        } else {
+            command.arg("true");
+        }
+        match path {
+            Some(path) => command.env("PATH", path),
+            None => command.env_remove("PATH"),
+        };
+        command.current_dir("/bin").stdin(Stdio::null()).output().unwrap().status.code()
+    };
+    for path in [None, Some(""), Some("/nowhere:"), Some("/nowhere"), Some("/etc/passwd:/bin")] {
+        for parent in PARENTS {
+            assert_eq!(plain(path, Some(parent)), plain(path, None), "PATH {path:?}");
+        }
+    }
 }
 
 #[test]
@@ -42,10 +108,10 @@ fn a_daemon_keeps_the_output_pipe_of_the_engine_open() {
 }
 
 /// Starts a managed program that prints a line when it is; its own number is in the line.
-fn start_sitting(name: &str) -> (std::process::Child, i32) {
+fn start_sitting(name: &str, parent: &[&str]) -> (std::process::Child, i32) {
     let body = "int main(){ char*p=area(64*MIB); fill(p,64*MIB,1); press(); printf(\"%d\\n\",getpid()); fflush(stdout); for(;;) if(wrong(p,64*MIB,1)) return 77; }";
     let program = compile(name, body, &[]);
-    let mut child = within(24, &[&program])
+    let mut child = within_by(24, parent, &[&program])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0)
@@ -70,21 +136,25 @@ fn gone(pid: i32) -> bool {
 
 #[test]
 fn a_killed_program_leaves_its_engine() {
-    let (mut front, program) = start_sitting("sit_program");
-    let engine = process::children(front.id() as i32).unwrap()[0];
-    process::kill(program, 9).unwrap();
-    assert_eq!(front.wait().unwrap().signal(), Some(9));
-    assert!(gone(engine));
+    for parent in PARENTS {
+        let (mut front, program) = start_sitting("sit_program", parent);
+        let engine = process::children(front.id() as i32).unwrap()[0];
+        process::kill(program, 9).unwrap();
+        assert_eq!(front.wait().unwrap().signal(), Some(9));
+        assert!(gone(engine));
+    }
 }
 
 #[test]
 fn a_killed_front_leaves_the_program() {
-    let (mut front, program) = start_sitting("sit_front");
-    let engine = process::children(front.id() as i32).unwrap()[0];
-    front.kill().unwrap();
-    front.wait().unwrap();
-    assert!(gone(program));
-    assert!(gone(engine));
+    for parent in PARENTS {
+        let (mut front, program) = start_sitting("sit_front", parent);
+        let engine = process::children(front.id() as i32).unwrap()[0];
+        front.kill().unwrap();
+        front.wait().unwrap();
+        assert!(gone(program));
+        assert!(gone(engine));
+    }
 }
 
 /// Processes whose command line contains `mark`.
@@ -100,9 +170,11 @@ fn marked(mark: &str) -> Vec<i32> {
 #[test]
 fn a_front_killed_before_its_program_has_made_a_call_leaves_the_program() {
     let mark = format!("{}.25", 1000 + std::process::id() % 1000);
-    for after in 0..40 {
-        let mut front = within(24, &["sleep", &mark]).stderr(Stdio::null()).process_group(0).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(after * 400));
+    for after in 0..80 {
+        let parent = PARENTS[after as usize % 2];
+        let mut run = within_by(24, parent, &["sleep", &mark]);
+        let mut front = run.stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(after * 200));
         front.kill().unwrap();
         front.wait().unwrap();
     }
@@ -117,7 +189,8 @@ fn a_front_killed_before_its_program_has_made_a_call_leaves_the_program() {
 #[test]
 fn a_killed_keeper_is_told_again_and_again() {
     let mark = format!("{}.75", 1000 + std::process::id() % 1000);
-    let mut front = within(24, &["sleep", &mark]).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    let mut run = within_by(24, &["keeper"], &["sleep", &mark]);
+    let mut front = run.stderr(Stdio::piped()).process_group(0).spawn().unwrap();
     let begun = Instant::now();
     let own = |pid: &i32| {
         std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep"))
@@ -137,16 +210,18 @@ fn a_killed_keeper_is_told_again_and_again() {
 
 #[test]
 fn a_killed_engine_leaves_the_program_reading_zeroes() {
-    let (mut front, program) = start_sitting("sit_engine");
-    let engine = process::children(front.id() as i32).unwrap()[0];
-    process::kill(engine, 9).unwrap();
-    assert_eq!(front.wait().unwrap().code(), Some(125));
-    assert!(gone(program));
+    for parent in PARENTS {
+        let (mut front, program) = start_sitting("sit_engine", parent);
+        let engine = process::children(front.id() as i32).unwrap()[0];
+        process::kill(engine, 9).unwrap();
+        assert_eq!(front.wait().unwrap().code(), Some(125));
+        assert!(gone(program));
+    }
 }
 
 #[test]
 fn a_killed_front_and_engine_leave_the_program() {
-    let (mut front, program) = start_sitting("sit_both");
+    let (mut front, program) = start_sitting("sit_both", &[]);
     let engine = process::children(front.id() as i32).unwrap()[0];
     process::kill(engine, 19).unwrap();
     front.kill().unwrap();
@@ -169,17 +244,19 @@ fn a_signal_for_the_front_does_not_reach_the_program() {
 
 #[test]
 fn a_stopped_program_leaves_its_front_running() {
-    let (mut front, program) = start_sitting("sit_stop");
-    process::kill(program, 19).unwrap();
-    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", front.id())).unwrap();
-    let begun = Instant::now();
-    while !stat().contains(") T ") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the front goes on");
-        std::thread::sleep(Duration::from_millis(5));
+    for parent in PARENTS {
+        let (mut front, program) = start_sitting("sit_stop", parent);
+        process::kill(program, 19).unwrap();
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", front.id())).unwrap();
+        let begun = Instant::now();
+        while !stat().contains(") T ") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the front goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        process::kill(-(front.id() as i32), 18).unwrap();
+        process::kill(program, 15).unwrap();
+        assert_eq!(front.wait().unwrap().signal(), Some(15));
     }
-    process::kill(-(front.id() as i32), 18).unwrap();
-    process::kill(program, 15).unwrap();
-    assert_eq!(front.wait().unwrap().signal(), Some(15));
 }
 
 #[test]
