@@ -37,7 +37,7 @@ impl Hold {
     /// Makes `range` of `child` what it is here.
     ///
     /// # Errors
-    /// What registering and protecting say; `TimedOut` if the parent has not stood still for all of it.
+    /// What registering and protecting say.
     pub(crate) fn fork_range(&self, child: &Space, range: &Range<u64>) -> io::Result<()> {
         let parent = &self.space;
         child.make_blocks(range)?;
@@ -66,9 +66,6 @@ impl Hold {
             child.charge_shared(resident.count(), shared.count());
             if let Err(error) = child.protect_all(block.base, &protect) {
                 result = Err(error);
-            }
-            if !self.renew() {
-                result = Err(io::ErrorKind::TimedOut.into());
             }
         });
         result

@@ -383,8 +383,11 @@ impl Pager {
     /// `ranges`, registers them, and protects again what is clean.
     ///
     /// # Errors
-    /// As [`Pager::adopt`] and [`Space::manage`].
+    /// As [`Pager::adopt`] and [`Space::manage`]; `TimedOut` if the parent has not stood still since the fork.
     pub fn fork(&self, parent: &Hold, child: Adopt, ranges: &[Range<u64>]) -> io::Result<Arc<Space>> {
+        if !parent.stay_frozen() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let space = self.adopt(child)?;
         match ranges.iter().try_for_each(|range| parent.fork_range(&space, range)) {
             Ok(()) => Ok(space),

@@ -81,8 +81,8 @@ pub struct Space {
     pub(crate) dead: AtomicBool,
     /// Managed pages that are resident or staged, and granted ones.
     pub(crate) present: AtomicU64,
-    /// While a fork copies the page table: until when (milliseconds of the pager's clock) no fault is resolved and no
-    /// event read. 0: not frozen.
+    /// While a fork is followed: until when (milliseconds of the pager's clock) no fault is resolved and no event read. 0: not
+    /// frozen.
     frozen_until: AtomicU64,
     /// Staged pages could not be read: no more of this space are taken.
     pub(crate) unreadable: AtomicBool,
@@ -613,19 +613,21 @@ pub struct Hold {
 impl Hold {
     /// Stops the space for the moment in which the kernel copies its page table: from here to [`Hold::thaw`] (or the end
     /// of the hold) no page is installed and no event applied, so what is known of the parent's pages is true of
-    /// the child's. Whatever the kernel writes for the fork must have been brought in before. Ends by itself after a
-    /// second and two for each 4 GiB of resident pages, should the fork hang on something unforeseen.
+    /// the child's. Whatever the kernel writes for the fork must have been brought in before. Should the fork hang on something
+    /// unforeseen, this ends by itself after a second and two for each 4 GiB of resident pages; not after [`Hold::stay_frozen`].
     pub fn freeze(&self) {
         self.space.frozen_until.store(self.space.freeze_until(), Ordering::SeqCst);
         // Whoever is past the look at it holds the gate: wait for that.
         drop(self.space.gate.write());
     }
 
-    /// Starts the time of [`Hold::freeze`] anew. `false` if it was over already: then what is known of the parent's pages is no
-    /// more what the child got.
-    pub(crate) fn renew(&self) -> bool {
-        let until = self.space.frozen_until.swap(self.space.freeze_until(), Ordering::SeqCst);
-        // Read after the swap: whoever looked before saw the old time.
+    /// The kernel has copied the page table: no more of the fork can wait for a page here, so [`Hold::freeze`] does not end by
+    /// itself any more. What is left is the child's half, and that takes seconds where many want the CPU. `false` if it was over
+    /// already: then what is known of the parent's pages is no more what the child got.
+    pub fn stay_frozen(&self) -> bool {
+        let until = self.space.frozen_until.swap(u64::MAX, Ordering::SeqCst);
+        // Whoever saw the old time holds the gate; after that the clock tells whether it was over for any of them.
+        drop(self.space.gate.write());
         let frozen = until != 0 && self.space.shared.clock_ms() < until;
         if !frozen {
             self.thaw();

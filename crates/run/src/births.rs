@@ -109,7 +109,11 @@ impl Call<'_> {
         hold.freeze_to_share(&birth.written_in_parent());
         self.proceed();
         let (child_pid, signal) = match wait_for_child(&mut parent) {
-            Outcome::Child(pid) => (pid, 0),
+            Outcome::Child(pid) => {
+                // If it is too late, taking the child in fails.
+                hold.stay_frozen();
+                (pid, 0)
+            }
             Outcome::None(signal) => {
                 drop(hold);
                 let _ = parent.detach(signal);

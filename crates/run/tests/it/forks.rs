@@ -1,6 +1,10 @@
 //! Forks that do not go as they should.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use vswap_sys::{process, signal};
 
 use crate::programs::{compile, text, within};
 
@@ -28,4 +32,35 @@ fn a_child_of_a_fork_that_outlasts_the_freeze_lives_on_with_wrong_memory() {
     assert!(run.status.success(), "{}", text(&run));
     let said = String::from_utf8_lossy(&run.stderr);
     assert_eq!(said.matches("; the forked process was ended").count(), 1, "{said}");
+}
+
+/// Where dozens of threads wanted the CPU, a child's stub took more than a second to start. Its parent's memory stood still no longer, and
+/// the child was killed. Here the engine gets no CPU for more than that, whenever a child's stub has just been started.
+#[test]
+fn a_fork_that_is_followed_slowly_costs_the_child_its_life() {
+    const LONGER_THAN_A_FREEZE: Duration = Duration::from_millis(1300);
+    let body = "int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press(); printf(\"%d\\n\",getpid()); fflush(stdout);
+          for(int i=0;i<12;i++){ pid_t k=fork(); if(!k) _exit(wrong(p,4*MIB,1)!=0); if(k<0||status_of(k)) return 2+i; } return wrong(p,48*MIB,1)!=0; }";
+    let program = compile("slow_fork", body, &[]);
+    let mut run = within(24, &[&program]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let parent: i32 = line.trim().parse().unwrap();
+    let front = process::children(run.id() as i32).unwrap();
+    let engine = front.into_iter().find(|&child| child != parent).expect("an engine");
+    let mut stopped = Vec::new();
+    while run.try_wait().unwrap().is_none() {
+        let children = process::children(parent).unwrap_or_default();
+        let half_made = |pid: i32| process::threads(pid).is_ok_and(|threads| threads.len() > 1);
+        let fresh = children.iter().find(|&&child| !stopped.contains(&child) && half_made(child));
+        if let Some(&child) = fresh.filter(|_| stopped.len() < 3) {
+            stopped.push(child);
+            process::kill(engine, signal::SIGSTOP).unwrap();
+            std::thread::sleep(LONGER_THAN_A_FREEZE);
+            process::kill(engine, signal::SIGCONT).unwrap();
+        }
+    }
+    let output = run.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!stopped.is_empty(), "no child was seen in time");
 }

@@ -401,7 +401,7 @@ fn threads_of_a_stopped_program_hold_up_its_relatives() {
     let body = "static void*busy(void*x){ for(;;){ char*p=mmap(0,MIB,3,MAP_PRIVATE|MAP_ANONYMOUS,-1,0); if(p==MAP_FAILED) _exit(9); p[0]=1; munmap(p,MIB); } return x; }
          int main(){ char*p=area(24*MIB); fill(p,24*MIB,1); int up[2]; if(pipe(up)) return 2;
           pid_t k=fork(); if(!k){ prctl(1,SIGKILL); pthread_t t; for(int i=0;i<12;i++) if(pthread_create(&t,0,busy,0)) _exit(8); usleep(50000); write(up[1],up,1); for(;;) pause(); }
-          char c; if(read(up[0],&c,1)!=1) return 3; alarm(20);
+          char c; alarm(30); close(up[1]); if(read(up[0],&c,1)!=1) return 3;
           for(int round=0;round<5;round++){ kill(k,SIGSTOP); int st; waitpid(k,&st,WUNTRACED); usleep(20000);
             for(int i=0;i<20;i++){ char*q=mmap(0,MIB,3,MAP_PRIVATE|MAP_ANONYMOUS,-1,0); if(q==MAP_FAILED) return 4; q[5]=1; munmap(q,MIB); }
             pid_t g=fork(); if(!g) _exit(0); if(status_of(g)) return 5; kill(k,SIGCONT); usleep(20000); }
