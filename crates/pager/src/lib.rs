@@ -8,6 +8,7 @@
 //! resolved from outside of the program: it waits for no stub, allocates nothing, and for at most one read of a device.
 
 mod block;
+mod bring;
 mod budget;
 mod clock;
 mod evict;

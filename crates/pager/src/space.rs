@@ -2,7 +2,7 @@
 //!
 //! Lock order: `grants`, gate (see `gate`), then the map of blocks, then a block, then `windows`.
 
-use crate::block::{BLOCK_BYTES, Block, BlockState, PAGE_BYTES};
+use crate::block::{BLOCK_BYTES, Block, PAGE_BYTES};
 use crate::gate::Gate;
 use crate::link::Mover;
 use crate::listen::Listeners;
@@ -16,17 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use vswap_core::{Bitmap512, PAGES_PER_CLUSTER, PageIndex};
 use vswap_sys::pagemap::Pagemap;
+use vswap_sys::procvm;
 use vswap_sys::uffd::{Message, READ_BATCH, Uffd};
-use vswap_sys::{call, procvm};
 
 /// Looks at an eviction in flight before its waiter leaves the CPU to others for longer.
 const YIELDS: u32 = 200;
 
 /// How long it is tried to make a pinned page writable.
 const UNPROTECT_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// How long a stub may take to bring in a page.
-const POPULATED_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Where pages are staged in an address space.
 #[derive(Clone, Copy, Debug)]
@@ -483,42 +480,6 @@ impl Space {
             }
         });
         whole
-    }
-
-    /// Makes the pages of `address..address + len` present, as far as they can be read.
-    pub fn bring_in(&self, address: u64, len: u64) {
-        let start = address & !(PAGE_BYTES - 1);
-        for page in (start..address + len.max(1)).step_by(PAGE_BYTES as usize) {
-            // A read from outside raises the fault that a handler resolves.
-            if let Err(error) = procvm::read(self.pid(), page, &mut [0u8; 1])
-                && error.kind() == io::ErrorKind::PermissionDenied
-                && let Some(link) = self.link()
-            {
-                // A program that has made itself undumpable: only from inside.
-                let args = [page, PAGE_BYTES, call::POPULATE_READ, 0, 0, 0];
-                let _ = link.syscall_within(POPULATED_WITHIN, call::MADVISE, args);
-            }
-        }
-    }
-
-    /// Makes all that is out present, for a fork that cannot be followed: what is not in the page table then reads as zero in the
-    /// child. `false` if something is still elsewhere. Call with a hold.
-    pub fn bring_in_all(&self) -> bool {
-        let out = |state: &BlockState| state.mapped & state.backed.and_not(&state.resident);
-        let mut runs = Vec::new();
-        self.for_blocks(&(0..u64::MAX), |block, _| {
-            let state = block.state.lock();
-            runs.extend(out(&state).runs().map(|(first, count)| (block.address(first), count)));
-        });
-        for (address, count) in runs {
-            self.bring_in(address, count as u64 * PAGE_BYTES);
-        }
-        let mut all = true;
-        self.for_blocks(&(0..u64::MAX), |block, _| {
-            let state = block.state.lock();
-            all &= (out(&state) | state.staged | state.flight).is_empty();
-        });
-        all
     }
 
     /// Makes the pages of `range` the first to be moved out.

@@ -1,5 +1,5 @@
 //! Runs a program within a limit, without a command line to speak of: `supervise MIB [OPTIONS] -- PROGRAM ARGS`; options
-//! are `disk`, `disk=MIB`, `huge`, `keeper`, `kill`, `stats`, `wait-all`.
+//! are `disk`, `disk=MIB`, `disk-path=DIR`, `huge`, `keeper`, `kill`, `stats`, `wait-all`.
 
 use vswap_core::ByteCount;
 use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, run};
@@ -17,7 +17,10 @@ fn main() {
             None if has("disk") => DiskRoom::Spare,
             None => DiskRoom::Nothing,
         },
-        disk_path: None,
+        disk_path: options
+            .iter()
+            .find_map(|option| option.to_str()?.strip_prefix("disk-path="))
+            .map(Into::into),
         codec: Codec::Auto,
         huge_pages: if has("huge") { HugePages::On } else { HugePages::Auto },
         full: if has("kill") { Full::Kill } else { Full::Grow },

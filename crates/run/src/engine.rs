@@ -2,7 +2,7 @@
 //! stubs, of the keeper, of the front, and of the last process that lives under the filter.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -14,10 +14,11 @@ use vswap_sys::poll::{EVENTS, Epoll};
 use vswap_sys::process::{self, Change};
 use vswap_sys::seccomp::Listener;
 use vswap_sys::uffd::{Uffd, feature};
-use vswap_sys::{scm, signal};
+use vswap_sys::{inherited, scm, signal};
 
 use crate::census::Census;
 use crate::config::{self, Codec, Full, RunConfig};
+use crate::keeper::Keeper;
 use crate::message::Message;
 use crate::report::Report;
 use crate::sample::Sampler;
@@ -46,17 +47,8 @@ pub(crate) struct Ends {
     pub(crate) program: OwnedFd,
 }
 
-/// Forks the keeper and gives the engine's end of the socket to it.
-pub(crate) type StartKeeper<'a> = &'a dyn Fn(&Census) -> std::io::Result<OwnedFd>;
-
 /// Becomes the engine. `mark` is what tells our calls from the program's; `keeper` is there if one is to start the program.
-pub(crate) fn run(
-    config: &RunConfig,
-    ends: Ends,
-    mark: u64,
-    census: Census,
-    keeper: Option<StartKeeper>,
-) -> ! {
+pub(crate) fn run(config: &RunConfig, ends: Ends, mark: u64, census: Census, keeper: Option<Keeper>) -> ! {
     let Ends { front, program } = ends;
     match prepare(config, &front, program, mark, census, keeper) {
         Ok(mut main) => {
@@ -93,13 +85,20 @@ fn prepare(
     program: OwnedFd,
     mark: u64,
     census: Census,
-    keeper: Option<StartKeeper>,
+    keeper: Option<Keeper>,
 ) -> Result<Main, Failure> {
     let started = Instant::now();
     let text = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     process::set_group(0, 0).map_err(text("making a process group"))?;
     process::adopt_orphans();
-    let keeper = keeper.map(|start| start(&census)).transpose().map_err(text("starting a process"))?;
+    let keeper = keeper
+        .map(|keeper| keeper.fork(&census, &[front.as_fd(), program.as_fd()]))
+        .transpose()
+        .map_err(text("starting a process"))?;
+    for tty in signal::OF_TERMINALS {
+        signal::ignore(tty);
+    }
+    inherited::restore_blocked();
     // All that follows is done while the program gets ready on another CPU.
     let filters = process::own_filters().map_err(text("/proc"))? + 1;
     let disk = crate::disk::choose(config)?;
@@ -123,7 +122,7 @@ fn prepare(
         .map_err(|error| error.to_string())?;
     let poll = Epoll::new().map_err(text("epoll"))?;
     let report = Report::new(config, started);
-    let (listener, pid) = receive_listener(&program)?;
+    let (listener, pid) = receive_listener(&program, front)?;
     let supervisor = Arc::new(Supervisor {
         listener,
         mark,
@@ -140,7 +139,10 @@ fn prepare(
         grown: AtomicU64::new(0),
         warned: Warned::default(),
     });
-    supervisor.let_execute();
+    if !supervisor.let_execute() {
+        let _ = process::kill(pid, signal::SIGKILL);
+        return Err("vswap was ended before the program was executed".into());
+    }
     // The program is being loaded meanwhile.
     let _ = supervisor.pager.set(start_pager(config, engine, front)?);
     // Older kernels wake asynchronously: slower, not wrong.
@@ -205,9 +207,27 @@ fn open_device() -> Option<OwnedFd> {
     std::fs::File::options().read(true).write(true).open("/dev/userfaultfd").ok().map(OwnedFd::from)
 }
 
+/// Waits until `awaited` can be read. `false` if the front ends before: a program that was stopped may be all that is waited for.
+pub(crate) fn comes_before_end_of(front: BorrowedFd, awaited: BorrowedFd) -> bool {
+    let Ok(poll) = Epoll::new() else { return false };
+    if poll.add(awaited, 0).is_err() || poll.add_hangup(front, 1).is_err() {
+        return false;
+    }
+    loop {
+        let mut tokens = [0; EVENTS];
+        let n = poll.wait(&mut tokens, -1).unwrap_or(0);
+        if n > 0 {
+            return tokens[..n].contains(&0);
+        }
+    }
+}
+
 /// The listener, and the program's number.
-fn receive_listener(program: &OwnedFd) -> Result<(Listener, i32), Failure> {
+fn receive_listener(program: &OwnedFd, front: &OwnedFd) -> Result<(Listener, i32), Failure> {
     const EBUSY: i32 = 16;
+    if !comes_before_end_of(front.as_fd(), program.as_fd()) {
+        return Err("vswap was ended before the program was executed".into());
+    }
     match Message::receive(program.as_fd()) {
         Ok(Some((Message::Installed(pid), Some(fd)))) => {
             let listener = Listener::from_fd(fd);
@@ -242,9 +262,6 @@ impl Main {
     fn begin(&self) -> std::io::Result<()> {
         let supervisor = &self.supervisor;
         supervisor.start_reader()?;
-        for tty in signal::OF_TERMINALS {
-            signal::ignore(tty);
-        }
         if let Some(keeper) = &self.keeper {
             supervisor.poll.add(keeper.as_fd(), KEEPER)?;
         }
@@ -266,7 +283,7 @@ impl Main {
             for &token in &tokens[..n] {
                 match token {
                     KEEPER => self.hear_keeper(),
-                    PROGRAM => self.hear_program(),
+                    PROGRAM => drop(self.hear_program()),
                     FRONT => self.hear_front(),
                     LISTENER => self.end(),
                     token if token & STUB_TOKEN != 0 => self.stub_ended((token & !STUB_TOKEN) as i32),
@@ -281,13 +298,16 @@ impl Main {
         }
     }
 
-    fn hear_program(&mut self) {
+    /// Hears what the program says before it is executed. `false` if there will be no more.
+    fn hear_program(&mut self) -> bool {
         match Message::receive(self.program.as_fd()) {
-            Ok(Some((Message::NotExecuted(_), _))) => self.over = true,
-            Ok(Some(_)) => {}
-            // It has been executed.
+            Ok(Some((message, _))) => {
+                self.over |= matches!(message, Message::NotExecuted(_));
+                true
+            }
             Ok(None) | Err(_) => {
                 let _ = self.supervisor.poll.remove(self.program.as_fd());
+                false
             }
         }
     }
@@ -296,6 +316,8 @@ impl Main {
     fn hear_parent(&mut self, parent: std::io::Result<Option<(Message, Option<OwnedFd>)>>) -> bool {
         match parent {
             Ok(Some((Message::Changed(Change::Exited(_) | Change::Killed(_)), _))) => {
+                // It said before whether it could be executed.
+                while scm::wait_readable(self.program.as_fd(), 0) && self.hear_program() {}
                 if !self.over && !self.wait_all {
                     self.send_report();
                 }
@@ -356,6 +378,7 @@ impl Main {
         if self.wait_all {
             self.send_report();
         }
+        let _ = Message::Over.send(self.supervisor.front.as_fd());
         process::leave(0)
     }
 

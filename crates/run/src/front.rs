@@ -4,18 +4,18 @@
 //! by itself, being in the same group), ends as the program ends, and ends the tree if the engine dies. It is the program's
 //! parent, or hears of it from the keeper.
 
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use vswap_sys::poll::{EVENTS, Epoll};
 use vswap_sys::process::{self, Change};
 use vswap_sys::scm;
-use vswap_sys::signal::{self, Signals};
+use vswap_sys::signal::{self, Arrived, Signals};
 
 use crate::census::Census;
 use crate::config::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_VSWAP, ExitOutcome, RunConfig};
-use crate::keeper::{self, Born};
+use crate::keeper;
 use crate::message::Message;
 
 /// Prints a line of vswap's own.
@@ -26,15 +26,99 @@ pub(crate) fn say(text: &str) {
     }
 }
 
+/// What the front listens to.
+pub(crate) struct Ears {
+    pub(crate) engine: OwnedFd,
+    /// What the program says that could not be executed, and the keeper.
+    pub(crate) news: OwnedFd,
+    pub(crate) signals: Signals,
+}
+
+impl Ears {
+    /// Signals that the front hears of from now on: what is sent to it, and of children.
+    ///
+    /// # Errors
+    /// `EMFILE` and its kin.
+    pub(crate) fn signals() -> io::Result<Signals> {
+        let mut signals = signal::FOR_PROGRAMS.to_vec();
+        signals.push(signal::SIGCHLD);
+        Signals::take(&signals)
+    }
+}
+
+/// Mirrors the program until it ends. `child` is the program, if it is the front's child.
+///
+/// # Errors
+/// `EMFILE` and its kin.
+pub(crate) fn mirror(
+    config: &RunConfig,
+    census: &Census,
+    ears: Ears,
+    child: Option<i32>,
+) -> io::Result<ExitOutcome> {
+    let poll = Epoll::new()?;
+    poll.add(ears.signals.as_fd(), SIGNALS)?;
+    poll.add(ears.engine.as_fd(), ENGINE)?;
+    poll.add(ears.news.as_fd(), NEWS)?;
+    let mut front = Front {
+        census,
+        config,
+        ears,
+        child,
+        program: None,
+        early: Vec::new(),
+        refused: None,
+        outcome: None,
+        awaits_report: config.stats || config.stats_json.is_some(),
+        engine: State::Works,
+    };
+    while !front.is_done() && front.engine == State::Works {
+        let mut tokens = [0; EVENTS];
+        let n = poll.wait(&mut tokens, -1).unwrap_or(0);
+        if tokens[..n].contains(&SIGNALS) {
+            front.hear_signals();
+        }
+        if tokens[..n].contains(&NEWS) && !front.hear_news() {
+            let _ = poll.remove(front.ears.news.as_fd());
+        }
+        if tokens[..n].contains(&ENGINE) {
+            front.hear_engine();
+        }
+    }
+    front.hear_the_last();
+    Ok(front.conclude())
+}
+
+const SIGNALS: u64 = 0;
+const ENGINE: u64 = 1;
+const NEWS: u64 = 2;
+
+/// The engine ends when nobody lives any more; whoever was the last is heard of within so long.
+const LAST_IS_HEARD_WITHIN: Duration = Duration::from_secs(2);
+/// Messages that the engine may still send to one that is about to end.
+const LAST_MESSAGES: usize = 1000;
+
+/// How the engine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Works,
+    /// It said that nobody is left.
+    Over,
+    /// It said that it cannot go on, and why.
+    Failed,
+    /// It has ended without a word.
+    Gone,
+}
+
 struct Front<'a> {
     census: &'a Census,
     config: &'a RunConfig,
-    engine: OwnedFd,
+    ears: Ears,
     /// The program, while it is our child.
     child: Option<i32>,
-    stats_json: Option<PathBuf>,
+    /// The program, once the engine has taken it on.
     program: Option<i32>,
-    /// Signals that came before there was a program.
+    /// Signals that came before a keeper's program was known.
     early: Vec<i32>,
     /// Why the program could not be executed (errno).
     refused: Option<i32>,
@@ -42,145 +126,92 @@ struct Front<'a> {
     outcome: Option<ExitOutcome>,
     /// Figures are wanted at the end, and have not come.
     awaits_report: bool,
-    /// The engine has given up.
-    failed: bool,
-}
-
-/// The keeper outlives the engine by moments.
-const KEEPER_ENDS_WITHIN_MS: i32 = 2000;
-
-const SIGNALS: u64 = 0;
-const ENGINE: u64 = 1;
-const NEWS: u64 = 2;
-
-/// Who the program's parent is.
-pub(crate) enum Parent {
-    /// The front itself.
-    Front(Born),
-    /// A keeper, which tells of it by this socket.
-    Keeper(OwnedFd),
-}
-
-/// Mirrors the program until it ends.
-pub(crate) fn mirror(config: &RunConfig, engine: OwnedFd, parent: Parent, census: &Census) -> ExitOutcome {
-    let (child, news) = match parent {
-        Parent::Front(born) => (Some(born), None),
-        Parent::Keeper(news) => (None, Some(news)),
-    };
-    let mut heard = signal::FOR_PROGRAMS.to_vec();
-    heard.extend(child.map(|_| signal::SIGCHLD));
-    let ready = Signals::take(&heard).and_then(|signals| {
-        let poll = Epoll::new()?;
-        poll.add(signals.as_fd(), SIGNALS)?;
-        poll.add(engine.as_fd(), ENGINE)?;
-        if let Some(news) = &news {
-            poll.add(news.as_fd(), NEWS)?;
-        }
-        Ok((signals, poll))
-    });
-    let (signals, poll) = match ready {
-        Ok(ready) => ready,
-        Err(error) => {
-            say(&format!("cannot watch signals: {error}"));
-            return ExitOutcome::Code(EXIT_VSWAP);
-        }
-    };
-    let mut front = Front {
-        census,
-        config,
-        engine,
-        child: child.map(|born| born.pid),
-        stats_json: config.stats_json.clone(),
-        program: None,
-        early: Vec::new(),
-        refused: None,
-        outcome: None,
-        awaits_report: config.stats || config.stats_json.is_some(),
-        failed: false,
-    };
-    if let Some(error) = child.and_then(|born| born.refused) {
-        front.hear(Message::NotExecuted(error));
-    }
-    // What happened before signals were taken.
-    front.look_at_child();
-    while !front.is_done() {
-        let mut tokens = [0; EVENTS];
-        let n = poll.wait(&mut tokens, -1).unwrap_or(0);
-        if tokens[..n].contains(&SIGNALS) {
-            while let Some(arrived) = signals.next() {
-                front.pass_on(arrived);
-            }
-            front.look_at_child();
-        }
-        if let Some(news) = news.as_ref().filter(|_| tokens[..n].contains(&NEWS)) {
-            match Message::receive(news.as_fd()) {
-                Ok(Some((message, _))) => front.hear(message),
-                // The keeper has gone. The engine sees to it.
-                Ok(None) | Err(_) => drop(poll.remove(news.as_fd())),
-            }
-        }
-        if tokens[..n].contains(&ENGINE) {
-            match Message::receive(front.engine.as_fd()) {
-                Ok(Some((message, _))) => front.hear(message),
-                Ok(None) | Err(_) => {
-                    front.look_at_child();
-                    if let Some(news) = &news {
-                        front.hear_the_last(news.as_fd());
-                    }
-                    break;
-                }
-            }
-        }
-    }
-    // What the engine said before is not lost.
-    while let Some(message) = Message::receive_if_there(front.engine.as_fd()) {
-        front.hear(message);
-    }
-    front.conclude()
+    engine: State,
 }
 
 impl Front<'_> {
-    /// Whether there is nothing more to wait for. The keeper's news can be faster than the engine's: that vswap itself
-    /// failed counts more than how the program's process ended then.
+    /// Whether there is nothing more to wait for. News of the program can be faster than the engine's: that vswap itself failed
+    /// counts more than how the program's process ended then.
     fn is_done(&self) -> bool {
-        let ended = self.outcome.is_some() || self.refused.is_some();
-        let known = ended && self.program.is_some();
-        self.failed || known && !self.awaits_report && !self.config.wait_all
+        let known = self.is_ended() && self.program.is_some();
+        known && !self.awaits_report && !self.config.wait_all
     }
 
-    /// How this ends. Without an engine an exec fails, too: only if there was one does it say something of the program.
-    fn conclude(&self) -> ExitOutcome {
-        match (self.failed, self.program, self.refused, self.outcome) {
-            (true, ..) => ExitOutcome::Code(EXIT_VSWAP),
-            (_, Some(_), Some(errno), _) => self.not_executed(errno),
-            (_, Some(_), None, Some(outcome)) => outcome,
-            _ => {
-                self.census.kill_all();
-                if let Some(child) = self.child {
-                    let _ = process::kill(child, signal::SIGKILL);
-                }
-                say("the engine ended unexpectedly, so the program was ended too");
-                ExitOutcome::Code(EXIT_VSWAP)
+    fn is_ended(&self) -> bool {
+        self.outcome.is_some() || self.refused.is_some()
+    }
+
+    /// How this ends. A program whose engine has gone ends by itself, too, or cannot be executed: then that says nothing.
+    fn conclude(&mut self) -> ExitOutcome {
+        match (self.engine, self.refused, self.outcome) {
+            (State::Works | State::Over, Some(errno), _) => return self.not_executed(errno),
+            (State::Works | State::Over, None, Some(outcome)) => return outcome,
+            (State::Failed, ..) => {}
+            _ => say("the engine ended unexpectedly, so the program was ended too"),
+        }
+        self.census.kill_all();
+        if let Some(child) = self.child {
+            let _ = process::kill(child, signal::SIGKILL);
+            let since = Instant::now();
+            while self.child.is_some() && since.elapsed() < LAST_IS_HEARD_WITHIN {
+                std::thread::sleep(Duration::from_millis(1));
+                self.look_at_child();
             }
+        }
+        ExitOutcome::Code(EXIT_VSWAP)
+    }
+
+    /// Hears what has been said already. An engine that has ended because nobody lives any more knows that before we do.
+    fn hear_the_last(&mut self) {
+        let since = Instant::now();
+        while self.engine == State::Over && !self.is_ended() && since.elapsed() < LAST_IS_HEARD_WITHIN {
+            self.hear_news();
+            self.look_at_child();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for _ in 0..LAST_MESSAGES {
+            if self.engine != State::Works || !scm::wait_readable(self.ears.engine.as_fd(), 0) {
+                return;
+            }
+            self.hear_engine();
         }
     }
 
-    /// The engine has gone. If that was because nobody lives any more, the keeper has told so or does now, and goes too.
-    fn hear_the_last(&mut self, news: BorrowedFd) {
-        while self.outcome.is_none() && scm::wait_readable(news, KEEPER_ENDS_WITHIN_MS) {
-            match Message::receive(news) {
+    fn hear_engine(&mut self) {
+        match Message::receive(self.ears.engine.as_fd()) {
+            Ok(Some((message, _))) => self.hear(message),
+            Ok(None) | Err(_) => self.engine = State::Gone,
+        }
+    }
+
+    /// Hears what the program or the keeper has said. `false` if there will be no more.
+    fn hear_news(&mut self) -> bool {
+        while scm::wait_readable(self.ears.news.as_fd(), 0) {
+            match Message::receive(self.ears.news.as_fd()) {
                 Ok(Some((message, _))) => self.hear(message),
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) => return false,
             }
         }
+        true
+    }
+
+    fn hear_signals(&mut self) {
+        while let Some(arrived) = self.ears.signals.next() {
+            self.pass_on(arrived);
+        }
+        self.look_at_child();
+        // Orphans come to us if we are the first process of a container, or whoever started us wanted them.
+        process::reap_but(self.child.unwrap_or(-1));
     }
 
     /// Takes note of how the program has changed, if it is our child.
     fn look_at_child(&mut self) {
         let Some(pid) = self.child else { return };
+        // It says that it could not be executed before it ends.
+        self.hear_news();
         let ended = keeper::changes_of(pid, |change| {
             // When we have ended, the engine must know that the program had.
-            let _ = Message::Changed(change).send(self.engine.as_fd());
+            let _ = Message::Changed(change).send(self.ears.engine.as_fd());
             self.hear(Message::Changed(change));
         });
         if ended {
@@ -188,11 +219,17 @@ impl Front<'_> {
         }
     }
 
-    fn pass_on(&mut self, arrived: signal::Arrived) {
-        if arrived.signal == signal::SIGCHLD || arrived.by_kernel || self.outcome.is_some() {
+    /// Passes a signal on that was sent to us alone: what the kernel sends for a terminal the program gets itself.
+    fn pass_on(&mut self, arrived: Arrived) {
+        let shared = arrived.by_kernel && arrived.signal != signal::SIGALRM;
+        if arrived.signal == signal::SIGCHLD || shared || self.outcome.is_some() {
             return;
         }
-        match self.program {
+        if arrived.signal == signal::SIGCONT {
+            // As the kernel does with stops that have not happened yet.
+            self.early.retain(|early| !signal::STOPS.contains(early));
+        }
+        match self.program.or(self.child) {
             Some(pid) => {
                 let _ = process::kill(pid, arrived.signal);
             }
@@ -211,18 +248,18 @@ impl Front<'_> {
             Message::Say(text) => say(&text),
             Message::Stats(table, json) => {
                 self.awaits_report = false;
-                self.show(&table, &json);
+                if self.refused.is_none() {
+                    self.show(&table, &json);
+                }
             }
             Message::KillAll => self.census.kill_all(),
-            Message::Failed => {
-                self.failed = true;
-            }
+            Message::Failed => self.engine = State::Failed,
+            Message::Over => self.engine = State::Over,
             Message::NotExecuted(errno) => {
                 self.awaits_report = false;
                 self.refused = Some(errno);
             }
             Message::Changed(Change::Exited(code)) => {
-                // After a failed exec only the first answer counts.
                 self.outcome.get_or_insert(ExitOutcome::Code(code));
             }
             Message::Changed(Change::Killed(signal)) => {
@@ -249,7 +286,7 @@ impl Front<'_> {
         if self.config.stats {
             say(table);
         }
-        if let Some(path) = &self.stats_json
+        if let Some(path) = &self.config.stats_json
             && let Err(error) = std::fs::write(path, json)
         {
             say(&format!("cannot write {}: {}", path.display(), plain(&error)));

@@ -5,9 +5,9 @@
 //! *keeper*, which forks the program. It does nothing but report the program's changes, to the engine and then to the
 //! front, and ends the tree if the engine goes away.
 
-use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use vswap_sys::birth::{self, Arguments, Fork};
 use vswap_sys::inherited;
@@ -23,40 +23,23 @@ use crate::message::Message;
 pub(crate) struct Errand {
     pub(crate) program: Arguments,
     pub(crate) filter: Filter,
-    /// The process group that the program belongs in: the front's.
-    pub(crate) group: i32,
     /// Where it sends its listener to the engine.
     pub(crate) engine: OwnedFd,
-}
-
-/// A program whose exec was let go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Born {
-    pub(crate) pid: i32,
-    /// Why it could not be executed (errno).
-    pub(crate) refused: Option<i32>,
+    /// Where it tells the front that it could not be executed, and a keeper what becomes of it.
+    pub(crate) front: OwnedFd,
 }
 
 /// Tells whether the engine must be an ancestor of what it traces.
 pub(crate) fn is_needed() -> bool {
-    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
-    scope.is_ok_and(|scope| scope.trim() != "0")
+    match std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope") {
+        Ok(scope) => scope.trim() != "0",
+        // Without Yama, or where nobody tells.
+        Err(error) => error.kind() != io::ErrorKind::NotFound || !Path::new("/proc/sys/kernel").is_dir(),
+    }
 }
 
-/// Starts the program; waits until the engine has let it execute.
-///
-/// # Errors
-/// What forking says.
-pub(crate) fn start(errand: &Errand) -> io::Result<Born> {
-    let mut refused = None;
-    let pid = birth::fork_to_execute(|| become_program(errand, &mut refused))?;
-    Ok(Born { pid, refused })
-}
-
-/// Between fork and exec, in its parent's memory: joins the front's group, puts itself under the filter, executes. Allocates
-/// nothing.
-fn become_program(errand: &Errand, refused: &mut Option<i32>) -> Infallible {
-    let _ = process::set_group(0, errand.group);
+/// Between fork and exec: puts itself under the filter, executes. Allocates nothing.
+pub(crate) fn become_program(errand: &Errand) -> ! {
     let engine = errand.engine.as_fd();
     let listener = match errand.filter.install() {
         Ok(listener) => listener,
@@ -72,9 +55,10 @@ fn become_program(errand: &Errand, refused: &mut Option<i32>) -> Infallible {
     }
     inherited::restore_for_exec();
     // This call is notified: it waits until the engine is ready, or fails if the engine never is.
-    let error = birth::execute(&errand.program).raw_os_error().unwrap_or(0);
-    *refused = Some(error);
-    let _ = Message::NotExecuted(error).send(engine);
+    let error = birth::execute(&errand.program);
+    let message = Message::NotExecuted(error.raw_os_error().unwrap_or(0));
+    let _ = message.send(engine);
+    let _ = message.send(errand.front.as_fd());
     process::leave(127)
 }
 
@@ -89,22 +73,38 @@ pub(crate) fn changes_of(program: i32, mut hear: impl FnMut(Change)) -> bool {
     false
 }
 
-/// Forks a keeper, which starts the program. Returns in the engine only, with its end of the socket to the keeper.
-pub(crate) fn fork(errand: &Errand, census: &Census, front: BorrowedFd) -> io::Result<OwnedFd> {
-    let (to_keeper, engine) = vswap_sys::scm::pair()?;
-    match birth::fork()? {
-        Fork::Parent(_) => Ok(to_keeper),
-        Fork::Child => {
-            drop(to_keeper);
-            match start(errand) {
-                Ok(born) => keep(born, &engine, census, front),
-                Err(_) => process::leave(1),
+/// What a keeper must have besides.
+pub(crate) struct Keeper {
+    pub(crate) errand: Errand,
+    /// The process group that the program belongs in: the front's.
+    pub(crate) group: i32,
+}
+
+impl Keeper {
+    /// Forks a keeper, which forks the program. Returns in the engine only, with its end of the socket to the keeper. `ends` are the
+    /// engine's of other sockets: a copy of them would hide that it has ended.
+    pub(crate) fn fork(self, census: &Census, ends: &[BorrowedFd]) -> io::Result<OwnedFd> {
+        let (to_keeper, engine) = vswap_sys::scm::pair()?;
+        match birth::fork()? {
+            Fork::Parent(_) => Ok(to_keeper),
+            Fork::Child => {
+                drop(to_keeper);
+                process::close_copies(ends);
+                match birth::fork() {
+                    Ok(Fork::Child) => {
+                        let _ = process::set_group(0, self.group);
+                        become_program(&self.errand)
+                    }
+                    Ok(Fork::Parent(pid)) => keep(pid, &engine, census, self.errand.front.as_fd()),
+                    Err(_) => process::leave(1),
+                }
             }
         }
     }
 }
 
-fn keep(born: Born, engine: &OwnedFd, census: &Census, front: BorrowedFd) -> ! {
+fn keep(program: i32, engine: &OwnedFd, census: &Census, front: BorrowedFd) -> ! {
+    inherited::restore_blocked();
     let changes = Signals::take(&[SIGCHLD]);
     let heard = changes.as_ref().map_or(engine.as_fd(), |changes| changes.as_fd());
     let _ = process::keep_only(&[engine.as_fd(), front, heard]);
@@ -112,11 +112,8 @@ fn keep(born: Born, engine: &OwnedFd, census: &Census, front: BorrowedFd) -> ! {
     if poll.add(changes.as_fd(), 0).is_err() || poll.add_hangup(engine.as_fd(), 1).is_err() {
         process::leave(1);
     }
-    if let Some(error) = born.refused {
-        let _ = Message::NotExecuted(error).send(front);
-    }
     loop {
-        let ended = changes_of(born.pid, |change| {
+        let ended = changes_of(program, |change| {
             // The engine first: when the front has ended it must know that the program had.
             let _ = Message::Changed(change).send(engine.as_fd());
             let _ = Message::Changed(change).send(front);
@@ -127,7 +124,7 @@ fn keep(born: Born, engine: &OwnedFd, census: &Census, front: BorrowedFd) -> ! {
         let mut tokens = [0; EVENTS];
         let n = poll.wait(&mut tokens, -1).unwrap_or(0);
         if tokens[..n].contains(&1) {
-            let _ = process::kill(born.pid, signal::SIGKILL);
+            let _ = process::kill(program, signal::SIGKILL);
             census.kill_all();
             process::leave(1);
         }

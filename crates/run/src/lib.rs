@@ -38,15 +38,14 @@ pub use config::{
 pub use inject::{Gifts, InjectError, Stub, inject};
 
 use std::io;
-use std::os::fd::AsFd;
 
 use vswap_sys::birth::{self, Arguments, Fork};
 use vswap_sys::{process, scm, signal};
 
 use census::Census;
 use engine::Ends;
-use front::Parent;
-use keeper::Errand;
+use front::Ears;
+use keeper::{Errand, Keeper};
 
 /// Runs a program and tells how it ended. The calling process must have one thread; it is changed (signals blocked)
 /// and should end as it is told.
@@ -66,43 +65,38 @@ struct Failure(&'static str, io::Error);
 fn start(config: &RunConfig) -> Result<ExitOutcome, Failure> {
     let failed = |what: &'static str| move |error: io::Error| Failure(what, error);
     let pair = || scm::pair().map_err(failed("a socket"));
-    let census = census::Census::new().map_err(failed("shared memory"))?;
-    let (engine, engine_end) = pair()?;
-    let (listener, listener_end) = pair()?;
+    let census = Census::new().map_err(failed("shared memory"))?;
+    let ((engine, front_end), (program_end, listener), (news, told)) = (pair()?, pair()?, pair()?);
     let mark = process::random().map_err(failed("getrandom"))?;
     // Made before there are several processes, each of which has to get its pages again.
-    let errand = Errand {
-        program: Arguments::new(&config.program).map_err(failed("the program's arguments"))?,
-        filter: rules::filter(mark),
-        group: process::group(),
-        engine: listener_end,
-    };
+    let program = Arguments::new(&config.program).map_err(failed("the program's arguments"))?;
+    let errand = Errand { program, filter: rules::filter(mark), engine: listener, front: told };
     // Whoever is the program's parent wants to hear of its end, even if it was started by somebody who did not.
     signal::reset(signal::SIGCHLD);
-    if config.keeper || keeper::is_needed() {
-        let (news, news_end) = pair()?;
-        return match birth::fork().map_err(failed("starting the engine"))? {
-            Fork::Child => {
-                drop((engine, news));
-                let start = |census: &Census| keeper::fork(&errand, census, news_end.as_fd());
-                engine::run(config, Ends { front: engine_end, program: listener }, mark, census, Some(&start))
-            }
-            Fork::Parent(_) => {
-                drop((engine_end, news_end, listener, errand));
-                Ok(front::mirror(config, engine, Parent::Keeper(news), &census))
-            }
-        };
-    }
+    let has_keeper = config.keeper || keeper::is_needed();
+    let ends = Ends { front: front_end, program: program_end };
+    let group = process::group();
+    // What is sent to us from here on is passed on. Nothing that is meant for all of our group stops an engine that leaves it.
+    let signals = Ears::signals().map_err(failed("watching signals"))?;
     match birth::fork().map_err(failed("starting the engine"))? {
         Fork::Child => {
-            drop((engine, errand));
-            engine::run(config, Ends { front: engine_end, program: listener }, mark, census, None)
+            drop((engine, news, signals));
+            let keeper = has_keeper.then_some(Keeper { errand, group });
+            engine::run(config, ends, mark, census, keeper)
         }
-        Fork::Parent(_) => {
-            drop((engine_end, listener));
-            let born = keeper::start(&errand).map_err(failed("starting a process"))?;
-            drop(errand);
-            Ok(front::mirror(config, engine, Parent::Front(born), &census))
-        }
+        Fork::Parent(_) => drop(ends),
     }
+    let child = if has_keeper {
+        None
+    } else {
+        match birth::fork().map_err(failed("starting a process"))? {
+            Fork::Child => {
+                drop((engine, news, signals));
+                keeper::become_program(&errand)
+            }
+            Fork::Parent(pid) => Some(pid),
+        }
+    };
+    drop(errand);
+    front::mirror(config, &census, Ears { engine, news, signals }, child).map_err(failed("watching signals"))
 }

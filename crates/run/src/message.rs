@@ -19,7 +19,7 @@ pub(crate) enum Message {
     Installed(i32),
     /// Program to engine: the filter could not be installed (errno).
     NotInstalled(i32),
-    /// Program to engine, keeper to front: it could not be executed (errno).
+    /// Program to engine and front: it could not be executed (errno).
     NotExecuted(i32),
     /// The program's parent to engine and front: it has changed.
     Changed(Change),
@@ -33,6 +33,8 @@ pub(crate) enum Message {
     Failed,
     /// Engine to front: end the tree.
     KillAll,
+    /// Engine to front: nobody is left, so the engine ends.
+    Over,
 }
 
 impl Message {
@@ -50,6 +52,7 @@ impl Message {
             Message::Stats(table, json) => (9, table.len() as i32, [table, json]),
             Message::Failed => (10, 0, [""; 2]),
             Message::KillAll => (11, 0, [""; 2]),
+            Message::Over => (12, 0, [""; 2]),
         };
         let [a, b, c, d] = value.to_le_bytes();
         ([kind, a, b, c, d], texts)
@@ -83,6 +86,7 @@ impl Message {
             }
             10 => Message::Failed,
             11 => Message::KillAll,
+            12 => Message::Over,
             _ => return None,
         })
     }
@@ -100,19 +104,12 @@ impl Message {
         scm::send(socket, &self.head_and_texts().0, &[fd])
     }
 
-    /// Receives one that is there already.
-    pub(crate) fn receive_if_there(socket: BorrowedFd) -> Option<Message> {
-        if !scm::wait_readable(socket, 0) {
-            return None;
-        }
-        Message::receive(socket).ok().flatten().map(|(message, _)| message)
-    }
-
     /// Receives one; `None` when the other end is closed.
     pub(crate) fn receive(socket: BorrowedFd) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
         let mut bytes = [0; LONGEST];
         let (n, mut fds) = match scm::receive(socket, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            // The other end was closed with something unread. What it had sent before comes now.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => scm::receive(socket, &mut bytes)?,
             result => result?,
         };
         if n == 0 {
@@ -142,6 +139,7 @@ mod tests {
             Message::Stats("table\n".into(), "{}".into()),
             Message::Failed,
             Message::KillAll,
+            Message::Over,
         ];
         for message in all {
             assert_eq!(Message::decode(&message.encode()), Some(message));

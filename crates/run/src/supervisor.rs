@@ -18,6 +18,7 @@ use vswap_sys::seccomp::{Listener, Notification};
 use vswap_sys::{call, pidfd};
 
 use crate::census::Census;
+use crate::engine::comes_before_end_of;
 use crate::message::Message;
 use crate::tree::{Found, Managed, Memory, Process, Tree, UNKNOWN};
 
@@ -113,7 +114,11 @@ impl Supervisor {
 
     /// Attends to the program's first call, its exec, before there is a thread that does. It is let go first and the
     /// process entered then: nothing is to be known of it yet, and the kernel loads the program meanwhile.
-    pub(crate) fn let_execute(self: &Arc<Self>) {
+    /// `false` if the front ends before that.
+    pub(crate) fn let_execute(self: &Arc<Self>) -> bool {
+        if !comes_before_end_of(self.front.as_fd(), self.listener.as_fd()) {
+            return false;
+        }
         match self.listener.receive() {
             Ok(first) if i64::from(first.nr) == call::EXECVE => {
                 let _ = self.listener.proceed(first.id);
@@ -125,6 +130,7 @@ impl Supervisor {
             // The program's process was killed.
             Err(_) => {}
         }
+        true
     }
 
     /// Starts a thread that reads notifications, when none does.

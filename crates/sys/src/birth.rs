@@ -1,12 +1,10 @@
 //! Starting processes: splitting this one, and executing a program.
 //!
 //! # Safety
-//! A process with several threads must not be split: locks of the others would stay held in the child. [`fork`] and
-//! [`fork_to_execute`] ask the kernel first.
+//! A process with several threads must not be split: locks of the others would stay held in the child. [`fork`] asks the kernel first.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::io;
@@ -32,55 +30,20 @@ fn is_single() -> io::Result<bool> {
     Ok(fs::read_dir("/proc/self/task")?.count() == 1)
 }
 
-fn refuse_threads() -> io::Result<()> {
-    if is_single()? { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EDEADLK)) }
-}
-
 /// Splits this process in two.
 ///
 /// # Errors
 /// `EAGAIN`, `ENOMEM`; `EDEADLK` if this process has more than one thread (locks of the others would stay held).
 pub fn fork() -> io::Result<Fork> {
-    refuse_threads()?;
+    if !is_single()? {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
     // SAFETY: there is one thread, checked above.
     match unsafe { libc::fork() } {
         0 => Ok(Fork::Child),
         -1 => Err(io::Error::last_os_error()),
         pid => Ok(Fork::Parent(pid)),
     }
-}
-
-/// Stack of a child that shares our memory.
-const STACK_BYTES: usize = 64 << 10;
-
-/// Starts a process that runs `life` in this one's memory (as after `vfork`), and waits until it has executed a program or left.
-/// Nothing is copied, so it takes half the time of [`fork`].
-///
-/// What `life` does to descriptors and signals is the child's alone; what it does to memory stays. It must [`execute`] something
-/// or leave, and not allocate: killed in the middle of that, it would leave the allocator locked.
-///
-/// # Errors
-/// `EAGAIN`, `ENOMEM`; `EDEADLK` if this process has more than one thread.
-pub fn fork_to_execute<F: FnOnce() -> Infallible>(life: F) -> io::Result<i32> {
-    extern "C" fn begin<F: FnOnce() -> Infallible>(life: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: `life` is the parent's `Option<F>`; the parent waits, so it is live and nobody else uses it.
-        let life = unsafe { (*life.cast::<Option<F>>()).take() };
-        match life.map(|life| life()) {
-            None => crate::process::leave(1),
-        }
-    }
-    refuse_threads()?;
-    let mut stack: Vec<u128> = Vec::with_capacity(STACK_BYTES / size_of::<u128>());
-    let mut life = Some(life);
-    // SAFETY: (1) one thread, checked above; (2) the stack's end is aligned to 16 bytes, its memory is ours, written by the child
-    // only and kept until the child has left our memory, for which CLONE_VFORK waits; (3) `begin` gets the `Option` that it is
-    // made for; a panic in it ends the child, since it cannot leave a function of the C kind.
-    let pid = unsafe {
-        let end = stack.as_mut_ptr().add(stack.capacity());
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        libc::clone(begin::<F>, end.cast(), flags, (&raw mut life).cast())
-    };
-    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
 }
 
 /// Executes a program in place of this one; returns only if that fails. Allocates nothing.
@@ -174,21 +137,10 @@ mod tests {
         }
     }
 
-    /// A process of one thread, which a test's is not, that does `life` and leaves with what it returns.
-    fn alone(life: impl FnOnce() -> i32) -> Change {
-        // SAFETY: the child touches no lock but the allocator's, which the C library keeps right over a fork.
-        match unsafe { libc::fork() } {
-            0 => leave(life()),
-            pid => end_of(pid),
-        }
-    }
-
     #[test]
     fn a_process_with_threads_is_not_split() {
         let other = std::thread::spawn(std::thread::park);
         assert_eq!(fork().unwrap_err().raw_os_error(), Some(libc::EDEADLK));
-        let refused = fork_to_execute(|| leave(0)).unwrap_err();
-        assert_eq!(refused.raw_os_error(), Some(libc::EDEADLK));
         other.thread().unpark();
         other.join().unwrap();
     }
@@ -196,17 +148,11 @@ mod tests {
     /// How `words` end once they are executed; the error's number if they could not be.
     fn executed(words: &[OsString]) -> Result<Change, i32> {
         let arguments = Arguments::new(words).unwrap();
-        let change = alone(|| {
-            let mut seen = 0;
-            let child = fork_to_execute(|| {
-                seen = execute(&arguments).raw_os_error().unwrap_or(-1);
-                leave(0)
-            });
-            match (child.map(end_of), seen) {
-                (Ok(Change::Exited(status)), 0) => i32::from(status),
-                (_, error) => 128 + error,
-            }
-        });
+        // SAFETY: the child allocates nothing and touches no lock.
+        let change = match unsafe { libc::fork() } {
+            0 => leave(128 + execute(&arguments).raw_os_error().unwrap_or(0)),
+            pid => end_of(pid),
+        };
         match change {
             Change::Exited(status @ 128..) => Err(i32::from(status) - 128),
             other => Ok(other),
@@ -214,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_in_our_memory_executes_a_script_with_many_arguments() {
+    fn a_script_without_a_shell_named_in_it_is_executed_with_many_arguments() {
         let script = std::env::temp_dir().join(format!("vswap-script-{}", crate::process::own_pid()));
         // No `#!`.
         fs::write(&script, "exit $(($# & 127))\n").unwrap();

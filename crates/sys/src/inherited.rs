@@ -1,5 +1,5 @@
-//! What this process was started with and Rust's runtime, or we, change: whether `SIGPIPE` and `SIGCHLD` were ignored, and
-//! which of the standard descriptors were closed. A program run on someone's behalf must get back what they gave.
+//! What this process was started with and Rust's runtime, or we, change: whether `SIGPIPE` and `SIGCHLD` were ignored, which
+//! signals were blocked, and which of the standard descriptors were closed. A program run on someone's behalf must get back what they gave.
 //!
 //! The runtime sets `SIGPIPE` to be ignored and opens `/dev/null` for closed standard descriptors without a record
 //! of either, so a function that the loader calls before it takes the record.
@@ -8,10 +8,12 @@
 //! The recording function runs once, before `main` and before any other thread, and makes calls that need no runtime.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Bits 0 to 2: that descriptor was closed; bit 3: `SIGPIPE` was ignored; bit 4: `SIGCHLD` was.
 static RECORD: AtomicU8 = AtomicU8::new(0);
+/// Signals that were blocked. Asked for and put back without the C library, which keeps some for itself.
+static BLOCKED: AtomicU64 = AtomicU64::new(0);
 const SIGPIPE_IGNORED: u8 = 1 << 3;
 const SIGCHLD_IGNORED: u8 = 1 << 4;
 
@@ -42,7 +44,14 @@ extern "C" fn record() {
             }
         }
     }
-    // Relaxed: one thread so far; later ones are started after this.
+    let mut blocked = 0u64;
+    // SAFETY: writes the eight bytes of the kernel's signal set.
+    unsafe {
+        let nothing = std::ptr::null::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, nothing, &raw mut blocked, 8);
+    }
+    // Relaxed, both: one thread so far; later ones are started after this.
+    BLOCKED.store(blocked, Ordering::Relaxed);
     RECORD.store(seen, Ordering::Relaxed);
 }
 
@@ -58,11 +67,12 @@ pub fn was_closed(fd: i32) -> bool {
 
 /// Gives a child, between `fork` and `exec`, what this process was started with.
 ///
-/// Undoes the runtime's changes and ours only: `SIGPIPE`, `SIGCHLD`, and standard descriptors that stand for closed ones.
+/// Undoes the runtime's changes and ours only: `SIGPIPE`, `SIGCHLD`, blocked signals, and standard descriptors that stand for closed
+/// ones.
 pub fn restore_for_exec() {
     let action = if sigpipe_ignored() { libc::SIG_IGN } else { libc::SIG_DFL };
     let ignores_children = RECORD.load(Ordering::Relaxed) & SIGCHLD_IGNORED != 0;
-    // SAFETY: the disposition is one of the two that need no handler; the descriptors closed are the runtime's own
+    // SAFETY: the dispositions are of the two that need no handler; the descriptors closed are the runtime's own
     // `/dev/null`, which nothing refers to in a child that is about to execute a program.
     unsafe {
         libc::signal(libc::SIGPIPE, action);
@@ -73,6 +83,15 @@ pub fn restore_for_exec() {
             libc::close(fd);
         }
     }
+    restore_blocked();
+}
+
+/// Blocks the signals again, and no others, that were blocked when this process started.
+pub fn restore_blocked() {
+    let blocked = BLOCKED.load(Ordering::Relaxed);
+    let nothing = std::ptr::null_mut::<u64>();
+    // SAFETY: the signal set is eight live bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const blocked, nothing, 8) };
 }
 
 /// Ends this process by `signal`, as the program that it stands for was ended; without a core dump of its own.

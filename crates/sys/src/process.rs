@@ -338,6 +338,22 @@ pub fn change_of(pid: i32) -> io::Result<Option<Change>> {
     }
 }
 
+/// Collects children that have ended, up to child `keep`, which somebody else waits for.
+pub fn reap_but(keep: i32) {
+    loop {
+        // SAFETY: an all-zero `siginfo_t` is valid, and stays as it is if no child has ended; `waitid` fills it else.
+        let ended = unsafe {
+            let mut news: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            if libc::waitid(libc::P_ALL, 0, &raw mut news, flags) < 0 { 0 } else { news.si_pid() }
+        };
+        if ended == 0 || ended == keep {
+            return;
+        }
+        let _ = change_of(ended);
+    }
+}
+
 /// Orphans of our descendants become our children, so that we stay an ancestor of the whole tree.
 pub fn adopt_orphans() {
     // SAFETY: no pointers.
@@ -377,6 +393,14 @@ pub fn raise_descriptor_limit() {
             limit.rlim_cur = limit.rlim_max;
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
+    }
+}
+
+/// Closes a forked process's copies of its parent's descriptors. The process must not return to code that has them.
+pub fn close_copies(copies: &[BorrowedFd]) {
+    for copy in copies {
+        // SAFETY: it belongs to code that the caller promises not to return to.
+        unsafe { libc::close(copy.as_raw_fd()) };
     }
 }
 

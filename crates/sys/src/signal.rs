@@ -15,14 +15,21 @@ pub const SIGINT: i32 = libc::SIGINT;
 pub const SIGKILL: i32 = libc::SIGKILL;
 /// Cannot be caught either.
 pub const SIGSTOP: i32 = libc::SIGSTOP;
+/// A timer of the process ran out.
+pub const SIGALRM: i32 = libc::SIGALRM;
 /// A child has changed.
 pub const SIGCHLD: i32 = libc::SIGCHLD;
+/// Ctrl-Z.
+pub const SIGTSTP: i32 = libc::SIGTSTP;
 /// Go on.
 pub const SIGCONT: i32 = libc::SIGCONT;
 
 /// What a terminal or its hang-up sends to whole groups.
 pub const OF_TERMINALS: [i32; 6] =
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// What stops a process unless it is handled.
+pub const STOPS: [i32; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
 /// What someone may send to a process to have it do something.
 pub const FOR_PROGRAMS: [i32; 14] = [

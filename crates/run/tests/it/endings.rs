@@ -5,7 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vswap_sys::process;
+use vswap_sys::{process, signal};
 
 use crate::programs::{compile, text, within, within_by};
 
@@ -287,4 +287,105 @@ fn an_ordinary_user_without_userfaultfd_is_left_to_guess() {
     };
     assert_eq!(output.status.code(), Some(125), "{}", text(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("vswap setup"), "{}", text(&output));
+}
+
+/// What had been said of it was still in a socket of which a process that waited for the answer had the other end too.
+#[test]
+fn an_engine_that_fails_early_leaves_a_keeper_and_a_program_that_wait_for_ever() {
+    let file = std::env::temp_dir().join(format!("vswap-no-directory-{}", std::process::id()));
+    std::fs::write(&file, "").unwrap();
+    for parent in PARENTS {
+        let place = format!("disk-path={}", file.display());
+        let options = [parent, &["disk=64", &place]].concat();
+        let mark = format!("{}.5", 2000 + std::process::id() % 1000);
+        // Both pipes see their end only when nobody has them any more.
+        let output = within_by(64, &options, &["sleep", &mark]).output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{}", text(&output));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--disk-path"), "{}", text(&output));
+        assert_eq!(marked(&mark), []);
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// The program was stopped before it was executed, and the front waited for its exec in the kernel: neither the shell nor Ctrl-C
+/// was heard.
+#[test]
+fn a_stop_in_the_first_moments_is_never_seen() {
+    for after in 0..60u64 {
+        let parent = PARENTS[after as usize % 2];
+        let mut run = within_by(24, parent, &["sleep", "0.05"]);
+        let mut front = run.stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(after * 100));
+        let group = -(front.id() as i32);
+        let stopped = process::kill(group, signal::SIGTSTP).is_ok();
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", front.id())).unwrap();
+        let begun = Instant::now();
+        while stopped && !stat().contains(") T ") && !stat().contains(") Z ") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the front goes on after {after}: {}", stat());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = process::kill(group, signal::SIGCONT);
+        assert_eq!(front.wait().unwrap().code(), Some(0), "stopped after {after}");
+    }
+}
+
+/// The program ends by itself when its calls are not answered any more, and the front hears of that first.
+#[test]
+fn an_engine_that_is_killed_is_taken_for_the_programs_own_end() {
+    for turn in 0..40 {
+        let mut run = within(64, &["sh", "-c", "echo; while :; do /bin/true; done"]);
+        let mut front = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(front.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        std::thread::sleep(Duration::from_micros(turn * 300));
+        process::kill(process::children(front.id() as i32).unwrap()[0], 9).unwrap();
+        let output = front.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{}", text(&output));
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("engine ended unexpectedly"),
+            "{}",
+            text(&output)
+        );
+    }
+}
+
+/// In a container the command may be the first process, to which all orphans come.
+#[test]
+fn orphans_that_come_to_the_front_stay_zombies() {
+    if !process::is_root() {
+        return;
+    }
+    let body = "for i in 1 2 3 4 5; do (sleep 0.1 &); done; sleep 0.5; grep -l '^State:.Z' /proc/[0-9]*/status | wc -l";
+    let run = within(64, &["sh", "-c", body]);
+    let words = std::iter::once(run.get_program()).chain(run.get_args());
+    let output = Command::new("unshare").args(["-pf", "--mount-proc"]).args(words).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{}", text(&output));
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// An alarm that was set before the exec is the program's in a plain run, since it keeps its process.
+#[test]
+fn an_alarm_of_the_starter_does_not_reach_the_program() {
+    let run = within(64, &["sleep", "20"]);
+    let words = std::iter::once(run.get_program()).chain(run.get_args());
+    let status = Command::new("perl").args(["-e", "alarm 1; exec @ARGV"]).args(words).status().unwrap();
+    assert_eq!(status.signal(), Some(14), "{status}");
+}
+
+/// Threads of ours that cannot be made are found out after the program was let go.
+#[test]
+fn a_program_whose_engine_cannot_go_on_runs_without_a_limit() {
+    let mark = format!("{}.125", 3000 + std::process::id() % 1000);
+    let run = within(64, &["sleep", &mark]);
+    let words = std::iter::once(run.get_program()).chain(run.get_args());
+    // Root may have any number; another user gets as few as there are already.
+    let user = ["--reuid=54321", "--regid=54321", "--clear-groups", "prlimit", "--nproc=4"];
+    if !process::is_root()
+        || !Command::new("setpriv").args(user).arg("true").status().is_ok_and(|s| s.success())
+    {
+        return;
+    }
+    let output = Command::new("setpriv").args(user).args(words).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{}", text(&output));
+    assert_eq!(marked(&mark), []);
 }
