@@ -314,6 +314,13 @@ impl Shared {
         if matches!(&read, Some(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied) {
             // It has made itself undumpable, and we are no root.
             space.unreadable.store(true, Relaxed);
+            if state.staged.get(page) && state.backed.get(page) {
+                // A clean one: its slot has it, too.
+                state.staged.clear(page);
+                drop(state);
+                space.uncharge(1);
+                return Outcome::Again;
+            }
         }
         if !matches!(read, Some(Ok(()))) {
             return self.missing_unexpectedly(space, state, page, hands, fault);

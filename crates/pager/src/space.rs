@@ -407,15 +407,18 @@ impl Space {
         }
         let (resident, pinned) = (state.resident.get(i), state.pinned.get(i));
         // Nothing is staged while a mapping moves, but what cannot be read.
-        let unread = state.staged.get(i) && !state.backed.get(i);
+        let staged = state.staged.get(i);
+        let unread = staged && !state.backed.get(i);
         let out = state.backed.get(i) && !resident;
         let slot = state.owner.as_ref().and_then(|owner| owner.slot(i)).filter(|_| out);
         // As if written to: at its new address it is shared with nobody, as far as is known.
         self.shared.budget.force(state.leave(engine, &Bitmap512::from_range(i, 1)));
         state.resident.clear(i);
+        state.staged.clear(i);
         state.mapped.clear(i);
         state.pinned.clear(i);
         drop(state);
+        self.uncharge(usize::from(staged));
         let mut bytes = [0u8; vswap_core::PAGE_SIZE];
         let moved = !unread
             && slot.is_none_or(|slot| {

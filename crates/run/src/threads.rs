@@ -41,6 +41,7 @@ impl Call<'_> {
             self.pin_robust_list(managed);
         }
         if let Some(managed) = managed
+            && !managed.is_left()
             && self.process.lender().is_none()
             && self.is_last(&managed)
         {
