@@ -60,6 +60,12 @@ impl Shared {
             if !self.is_open(&space) {
                 continue;
             }
+            // Others keep what is staged in all too small for its windows to be written down: nothing more would leave it.
+            if !space.windows.lock().any_free()
+                && let Some(staged) = self.take_staged(&space)
+            {
+                self.write_down(&space, staged, tools);
+            }
             let Some(shared) = self.evict_block(&space, &block, effort, &Bitmap512::FULL) else { continue };
             if let Some((sharing, pages)) = shared {
                 self.evict_from_others(&block, &sharing, &pages, effort, tools);

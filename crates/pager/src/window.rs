@@ -139,6 +139,11 @@ impl Windows {
         self.unanswered.len()
     }
 
+    /// Whether some window is free.
+    pub fn any_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// Whether every window is free.
     pub fn all_free(&self) -> bool {
         self.free.len() == self.count

@@ -381,11 +381,12 @@ fn small_processes_that_start_at_once_are_counted_as_they_grow() {
 }
 
 /// A stub stops with its program, so nothing could be moved out of one that was stopped, however long, and others had what was left.
+/// How soon it is run on depends on who else wants the CPU: the other one asks for more until it is.
 #[test]
 fn a_stopped_program_makes_room_for_others() {
     let body = "int main(int c,char**v){ size_t n=48*MIB; pid_t k=fork(); if(!k){ prctl(1,SIGKILL); char*p=area(n); fill(p,n,7); raise(SIGSTOP); _exit(wrong(p,n,7)!=0); }
           int st; waitpid(k,&st,WUNTRACED); long most=0, left=pss(k); char*p=area(n);
-          for(size_t at=0;at<n;at+=MIB){ fill(p+at,MIB,3); long now=pss(getpid())+pss(k); if(now>most) most=now; }
+          time_t end=time(0)+20; do for(size_t at=0;at<n;at+=MIB){ fill(p+at,MIB,3); long now=pss(getpid())+pss(k); if(now>most) most=now; } while(c>1&&left-pss(k)<16*1024&&time(0)<end);
           int bad=0; for(size_t at=0;at<n;at+=MIB) bad+=wrong(p+at,MIB,3); left-=pss(k); kill(k,SIGCONT); if(!WIFSTOPPED(st)) return 2; if(bad) return 3; if(status_of(k)) return 4;
           if(c>1&&(most>(64*105/100+8)*1024||left<16*1024)){ printf(\"%ld KiB, %ld moved out\\n\",most,left); return 5; } return 0; }";
     let program = compile("stopped_yields", body, &[]);
