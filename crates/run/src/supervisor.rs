@@ -119,16 +119,12 @@ impl Supervisor {
         if !comes_before_end_of(self.front.as_fd(), self.listener.as_fd()) {
             return false;
         }
-        match self.listener.receive() {
-            Ok(first) if i64::from(first.nr) == call::EXECVE => {
-                let _ = self.listener.proceed(first.id);
-                if let Some(process) = self.process_of(first.tid as i32) {
-                    process.will_execute();
-                }
+        // An error: the program's process was killed.
+        if let Ok(first) = self.listener.receive() {
+            let _ = self.listener.proceed(first.id);
+            if let Some(process) = self.process_of(first.tid as i32) {
+                process.will_execute();
             }
-            Ok(first) => self.attend(first),
-            // The program's process was killed.
-            Err(_) => {}
         }
         true
     }

@@ -91,8 +91,6 @@ pub const NOHUGEPAGE: u64 = libc::MADV_NOHUGEPAGE as u64;
 pub const FREE: u64 = libc::MADV_FREE as u64;
 /// Advice: the bytes are of no use any more.
 pub const DONTNEED: u64 = libc::MADV_DONTNEED as u64;
-/// Advice: the pages are to be there, as if each had been read.
-pub const POPULATE_READ: u64 = libc::MADV_POPULATE_READ as u64;
 /// Socket family `AF_UNIX`.
 pub const UNIX: u64 = libc::AF_UNIX as u64;
 /// Sockets that keep messages apart, closed on exec.

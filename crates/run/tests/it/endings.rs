@@ -158,7 +158,7 @@ fn a_killed_front_leaves_the_program() {
 }
 
 /// Processes whose command line contains `mark`.
-fn marked(mark: &str) -> Vec<i32> {
+pub fn marked(mark: &str) -> Vec<i32> {
     let numbers = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
@@ -370,22 +370,4 @@ fn an_alarm_of_the_starter_does_not_reach_the_program() {
     let words = std::iter::once(run.get_program()).chain(run.get_args());
     let status = Command::new("perl").args(["-e", "alarm 1; exec @ARGV"]).args(words).status().unwrap();
     assert_eq!(status.signal(), Some(14), "{status}");
-}
-
-/// Threads of ours that cannot be made are found out after the program was let go.
-#[test]
-fn a_program_whose_engine_cannot_go_on_runs_without_a_limit() {
-    let mark = format!("{}.125", 3000 + std::process::id() % 1000);
-    let run = within(64, &["sleep", &mark]);
-    let words = std::iter::once(run.get_program()).chain(run.get_args());
-    // Root may have any number; another user gets as few as there are already.
-    let user = ["--reuid=54321", "--regid=54321", "--clear-groups", "prlimit", "--nproc=4"];
-    if !process::is_root()
-        || !Command::new("setpriv").args(user).arg("true").status().is_ok_and(|s| s.success())
-    {
-        return;
-    }
-    let output = Command::new("setpriv").args(user).args(words).stdin(Stdio::null()).output().unwrap();
-    assert_eq!(output.status.code(), Some(125), "{}", text(&output));
-    assert_eq!(marked(&mark), []);
 }

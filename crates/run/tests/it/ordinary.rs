@@ -6,16 +6,26 @@ use std::process::{Command, Output};
 
 use vswap_sys::process;
 
+use crate::endings::marked;
 use crate::programs::{check, compile, text, within_by};
 
 /// Runs a command as a user who may open `/dev/userfaultfd`, as after `vswap setup`, without changing that file: another is in its place
 /// in a mount namespace of the command's own.
 fn as_ordinary(command: &Command) -> Command {
+    as_user(65534, command)
+}
+
+fn as_user(user: u32, command: &Command) -> Command {
     const BECOME: &str = "mkdir -p \"$0\" && mount -t tmpfs none \"$0\" && cp -a /dev/userfaultfd \"$0/own\" && chmod 666 \"$0/own\" && \
-        mount --bind \"$0/own\" /dev/userfaultfd && exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$@\"";
+        mount --bind \"$0/own\" /dev/userfaultfd && user=$1 && shift && exec setpriv --reuid $user --regid $user --clear-groups -- \"$@\"";
     let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ordinary");
     let mut other = Command::new("unshare");
-    other.args(["-m", "sh", "-c", BECOME]).arg(own).arg(command.get_program()).args(command.get_args());
+    other
+        .args(["-m", "sh", "-c", BECOME])
+        .arg(own)
+        .arg(user.to_string())
+        .arg(command.get_program())
+        .args(command.get_args());
     other
 }
 
@@ -104,4 +114,23 @@ fn nobody_reads_calls_any_more_when_a_thread_for_it_cannot_be_made() {
           pthread_t t[12]; for(long i=0;i<12;i++) if(pthread_create(&t[i],0,busy,(void*)i)) return 6; for(int i=0;i<12;i++) pthread_join(t[i],0); return wrong(p,24*MIB,1)!=0; }";
     let Some(run) = run_as_ordinary("no_threads", body, 24) else { return };
     assert!(run.status.success(), "{}", text(&run));
+}
+
+/// Threads of ours that cannot be made are found out after the program was let go. The user is nobody else's, so that the limit counts
+/// this run alone.
+#[test]
+fn a_program_whose_engine_cannot_go_on_runs_without_a_limit() {
+    let user = |command: &Command| as_user(54321, command).output();
+    if !process::is_root() || !user(&Command::new("true")).is_ok_and(|output| output.status.success()) {
+        eprintln!("no ordinary user to be had here: nothing to test");
+        return;
+    }
+    let mark = format!("{}.125", 3000 + std::process::id() % 1000);
+    let run = within_by(64, &[], &["sleep", &mark]);
+    let mut few = Command::new("prlimit");
+    few.arg("--nproc=4").arg(run.get_program()).args(run.get_args());
+    let output = user(&few).unwrap();
+    assert_eq!(output.status.code(), Some(125), "{}", text(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("starting a thread"), "{}", text(&output));
+    assert_eq!(marked(&mark), []);
 }
