@@ -9,7 +9,8 @@ use crate::space::Space;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use vswap_sys::poll::{EVENTS, bind_to_cpu, run_when_idle};
+use vswap_sys::poll::EVENTS;
+use vswap_sys::sched::bind_to_cpu;
 use vswap_sys::uffd::{Message, READ_BATCH};
 
 /// Token of the event that ends handlers.
@@ -24,11 +25,12 @@ const READS_AT_ONCE: usize = 64;
 /// Serves faults on CPU `cpu` until the pager stops.
 pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize, quick: bool) {
     bind_to_cpu(cpu);
-    if quick {
-        run_when_idle();
+    let quick = quick.then(|| &shared.quick[index]);
+    if let Some(quick) = quick {
+        quick.begin();
     }
-    let poll = if quick { &shared.quick_polls[index] } else { &shared.polls[index] };
-    let mut hands = Hands::new(shared, quick);
+    let poll = quick.map_or(&shared.polls[index], |quick| &quick.poll);
+    let mut hands = Hands::new(shared, quick.is_some());
     let mut tokens = [0; EVENTS];
     let mut parked: Vec<(u64, Fault)> = Vec::with_capacity(PARKED_MAX);
     loop {
@@ -52,6 +54,9 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize, quick: bool) {
         if !parked.is_empty() {
             retry(shared, &mut hands, &mut parked);
         }
+        if let Some(quick) = quick {
+            quick.done();
+        }
     }
 }
 
@@ -59,6 +64,9 @@ fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked
     let mut messages = [Message::Other(0); READ_BATCH];
     // A quick handler finds the next fault when it comes back from waking the thread.
     for _ in 0..if hands.quick { READS_AT_ONCE } else { 1 } {
+        if hands.quick {
+            shared.quick[index].at_work();
+        }
         let count = space.read_events(&mut messages);
         if count == 0 {
             if hands.quick {

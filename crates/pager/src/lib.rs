@@ -25,6 +25,7 @@ mod listen;
 #[cfg(test)]
 mod order;
 mod pager;
+mod quick;
 mod share;
 mod sharing;
 mod space;

@@ -4,7 +4,7 @@
 //! all faults of a space come from one thread on one CPU, only that CPU's *quick* handler listens. It runs under
 //! `SCHED_IDLE`: a CPU that runs nothing else counts as idle when the kernel looks for a place for the woken thread
 //! (`select_idle_sibling` in `kernel/sched/fair.c`), which therefore stays where it is, and where its next fault finds
-//! the handler again. What that policy costs, never getting the CPU while others want it, is watched for by the keeper.
+//! the handler again. What that policy costs, never getting the CPU while others want it, is watched for (see `quick`).
 //!
 //! While all handlers listen, the one beside the thread is first by far, which tells where it is. Where it has gone later
 //! `/proc` tells, and that it has gone, that no next fault is there when one is done with.
@@ -13,10 +13,9 @@ use crate::pager::Shared;
 use crate::space::Space;
 use parking_lot::Mutex;
 use std::os::fd::AsFd;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use vswap_sys::poll::EVENTS;
-use vswap_sys::process::last_cpu;
+use vswap_sys::sched::last_cpu;
 
 /// Faults of one thread read on one CPU in a row, after which only that CPU's quick handler listens.
 const STREAK: u32 = 8;
@@ -40,7 +39,7 @@ struct State {
     count: u32,
     /// Faults heard so far.
     heard: u64,
-    /// Value of `heard` when the keeper looked last and found faults unread.
+    /// Value of `heard` when the watch looked last and found faults unread.
     seen_late: Option<u64>,
     /// Until when nobody is to be quick, milliseconds of the pager's clock.
     rest_until: u64,
@@ -67,7 +66,7 @@ impl Shared {
         if let Some(index) = state.quick.take() {
             self.count_quick(index, false);
         }
-        for poll in self.polls.iter().chain(&self.quick_polls) {
+        for poll in self.polls.iter().chain(self.quick.iter().map(|quick| &quick.poll)) {
             let _ = poll.remove(space.uffd.as_fd());
         }
     }
@@ -93,7 +92,7 @@ impl Shared {
     }
 
     fn only(&self, space: &Space, state: &mut State, index: usize) {
-        if space.is_dead() || self.quick_polls[index].add(space.uffd.as_fd(), space.id).is_err() {
+        if space.is_dead() || self.quick[index].poll.add(space.uffd.as_fd(), space.id).is_err() {
             return;
         }
         for poll in &self.polls {
@@ -110,7 +109,7 @@ impl Shared {
             // Better one slow listener than none.
             return false;
         }
-        let _ = self.quick_polls[index].remove(space.uffd.as_fd());
+        let _ = self.quick[index].poll.remove(space.uffd.as_fd());
         (state.quick, state.count) = (None, 0);
         self.count_quick(index, false);
         true
@@ -139,8 +138,8 @@ impl Shared {
             return;
         }
         match there {
-            Some(there) if self.quick_polls[there].add(space.uffd.as_fd(), space.id).is_ok() => {
-                let _ = self.quick_polls[index].remove(space.uffd.as_fd());
+            Some(there) if self.quick[there].poll.add(space.uffd.as_fd(), space.id).is_ok() => {
+                let _ = self.quick[index].poll.remove(space.uffd.as_fd());
                 self.count_quick(index, false);
                 self.count_quick(there, true);
                 state.quick = Some(there);
@@ -153,47 +152,44 @@ impl Shared {
         }
     }
 
-    /// One space more or less has the quick handler `index`. The evictor on its CPU leaves the work to the others, if there
-    /// is one beside which no quick handler works.
-    fn count_quick(&self, index: usize, more: bool) {
-        let count = &self.quick_spaces[index];
-        if more {
-            count.fetch_add(1, Relaxed);
-        } else {
-            count.fetch_sub(1, Relaxed);
-        }
-        self.settle_patience();
-    }
-
-    /// Two that do this at once may leave it wrong; the keeper sets it right.
-    fn settle_patience(&self) {
-        let busy = |count: &AtomicUsize| count.load(Relaxed) > 0;
-        let all = self.quick_spaces.iter().all(busy);
-        for (i, count) in self.quick_spaces.iter().enumerate() {
-            self.budget.set_patient(i, busy(count) && !all);
-        }
-    }
-
-    /// The keeper's look, every few milliseconds: a quick handler that leaves faults unread does not get its CPU.
-    pub(crate) fn watch_listeners(&self) {
-        self.settle_patience();
+    /// All spaces whose last faults came to quick handler `index`, which has lost its CPU at one, are to do without for `rest`.
+    pub(crate) fn rest_of(&self, index: usize, rest: Duration) {
+        let until = self.clock_ms() + rest.as_millis() as u64;
         for space in self.all_spaces() {
-            let mut state = space.listeners.0.lock();
+            if let Some(mut state) = space.listeners.0.try_lock()
+                && state.last.1 == index
+            {
+                state.rest_until = state.rest_until.max(until);
+                self.all(&space, &mut state);
+            }
+        }
+    }
+
+    /// The watch's look: a quick handler that leaves faults unread does not get its CPU.
+    pub(crate) fn watch_late(&self) {
+        for space in self.all_spaces() {
+            // Who holds it for long has lost its CPU, and is found by that.
+            let Some(mut state) = space.listeners.0.try_lock() else { continue };
             let Some(index) = state.quick.filter(|_| !space.is_frozen()) else { continue };
             let mut tokens = [0; EVENTS];
-            let ready = self.quick_polls[index].wait(&mut tokens, 0).unwrap_or(0);
+            let ready = self.quick[index].poll.wait(&mut tokens, 0).unwrap_or(0);
             if !tokens[..ready].contains(&space.id) {
                 state.seen_late = None;
             } else if state.seen_late == Some(state.heard) {
-                let now = self.clock_ms();
-                let soon = now < state.rest_until + 8 * state.rest;
-                state.rest = if soon { (2 * state.rest).min(REST.1) } else { REST.0 };
-                state.rest_until = now + state.rest;
-                tracing::debug!(pid = space.pid, index, "a quick handler did not get its CPU");
-                self.all(&space, &mut state);
+                self.give_rest(&space, &mut state);
             } else {
                 state.seen_late = Some(state.heard);
             }
         }
+    }
+
+    /// All listen to a space again, and nobody is quick for a while.
+    fn give_rest(&self, space: &Space, state: &mut State) {
+        let now = self.clock_ms();
+        let soon = now < state.rest_until + 8 * state.rest;
+        state.rest = if soon { (2 * state.rest).clamp(REST.0, REST.1) } else { REST.0 };
+        state.rest_until = now + state.rest;
+        tracing::debug!(pid = space.pid, quick = state.quick, "a quick handler did not get its CPU");
+        self.all(space, state);
     }
 }

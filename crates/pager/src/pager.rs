@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
 use crate::handler::{self, ROOM, STOP};
 use crate::heat::Terms;
+use crate::quick::{Quick, Watch};
 use crate::share::Share;
 use crate::space::{Adopt, Hold, Space};
 use crate::stats::{Counters, PagerStats};
@@ -14,15 +15,15 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, EngineError, OwnerBlock};
 use vswap_sys::mapping;
-use vswap_sys::poll::{Epoll, Event, allowed_cpus, bind_to_cpu};
-use vswap_sys::process::{nice, set_nice};
+use vswap_sys::poll::{Epoll, Event};
+use vswap_sys::sched::{allowed_cpus, bind_to_cpu, nice, set_nice};
 
 /// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
@@ -114,12 +115,11 @@ pub(crate) struct Shared {
     pub share: Share,
     pub counters: Counters,
     pub polls: Vec<Epoll>,
-    /// The quick handlers' ones, by the same index.
-    pub quick_polls: Vec<Epoll>,
+    /// The quick handlers, by the same index.
+    pub quick: Vec<Quick>,
+    pub watch: Watch,
     /// CPUs that the handlers are bound to, by the same index.
     pub cpus: Vec<usize>,
-    /// Spaces to which the quick handler alone listens, by the same index.
-    pub quick_spaces: Vec<AtomicUsize>,
     pub room: Event,
     stop: Event,
     stopped: AtomicBool,
@@ -320,8 +320,8 @@ impl Pager {
             share: Share::default(),
             counters: Counters::default(),
             polls,
-            quick_polls,
-            quick_spaces: cpus.iter().map(|_| AtomicUsize::new(0)).collect(),
+            quick: quick_polls.into_iter().map(Quick::new).collect(),
+            watch: Watch::default(),
             cpus,
             room,
             stop,
@@ -342,14 +342,17 @@ impl Pager {
         Ok(Pager { shared, threads: Mutex::default() })
     }
 
-    /// Starts the threads that do not run yet: a handler, a quick one and an evictor for each CPU, and a keeper.
+    /// Starts the threads that do not run yet: a handler, a quick one and an evictor for each CPU, a keeper and a watch.
     fn start(&self) -> io::Result<()> {
         let mut threads = self.threads.lock();
         let cpus = self.shared.cpus.len();
-        while threads.len() <= 3 * cpus {
-            let (index, role) = (threads.len() % cpus, threads.len() / cpus);
+        while threads.len() < 3 * cpus + 2 {
+            let (index, role) = match threads.len().checked_sub(3 * cpus) {
+                None => (threads.len() % cpus, threads.len() / cpus),
+                Some(single) => (0, 3 + single),
+            };
             let cpu = self.shared.cpus[index];
-            let name = ["fault", "quick", "evict", "keeper"][role];
+            let name = ["fault", "quick", "evict", "keeper", "quick-watch"][role];
             let name = if role < 3 { format!("{name}-{cpu}") } else { name.to_owned() };
             let shared = Arc::clone(&self.shared);
             let life = move || {
@@ -358,7 +361,8 @@ impl Pager {
                 match role {
                     0 | 1 => handler::run(&shared, index, cpu, role == 1),
                     2 => shared.evictor(index, cpu),
-                    _ => shared.keeper(),
+                    3 => shared.keeper(),
+                    _ => shared.watch(),
                 }
             };
             threads.push(std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(life)?);
@@ -521,6 +525,7 @@ impl Drop for Pager {
         self.shared.stopped.store(true, SeqCst);
         self.shared.stop.set();
         self.shared.budget.call_all();
+        self.shared.watch.wake();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }

@@ -95,10 +95,7 @@ fn prepare(
         .map(|keeper| keeper.fork(&census, &[front.as_fd(), program.as_fd()]))
         .transpose()
         .map_err(text("starting a process"))?;
-    for tty in signal::OF_TERMINALS {
-        signal::ignore(tty);
-    }
-    inherited::restore_blocked();
+    keep_from_signals();
     // All that follows is done while the program gets ready on another CPU.
     let filters = process::own_filters().map_err(text("/proc"))? + 1;
     let disk = crate::disk::choose(config)?;
@@ -162,6 +159,13 @@ fn prepare(
     };
     main.begin().map_err(text("starting a thread"))?;
     Ok(main)
+}
+
+/// Whoever stops a service, or the whole group while we leave it, means the program: while that ends in its own time it is served.
+/// What has come already is dropped by this.
+pub(crate) fn keep_from_signals() {
+    signal::FOR_PROGRAMS.into_iter().for_each(signal::ignore);
+    inherited::restore_blocked();
 }
 
 /// Staging windows of each address space: what is staged counts, so a small limit allows few.

@@ -8,6 +8,7 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use vswap_stub::image;
@@ -18,10 +19,14 @@ use vswap_sys::ptrace::{RemoteCalls, Tracee};
 use vswap_sys::uffd::Uffd;
 use vswap_sys::{call, process, procvm, scm};
 
+use crate::rouse;
+
 const PAGE: u64 = 4096;
 /// The stub's stack; its frames are a few hundred bytes.
 const STACK: u64 = 4 * PAGE;
-const HELLO_WITHIN_MS: i32 = 10_000;
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// A stub that has not said hello after so long may have been stopped.
+const LOOK_EVERY_MS: i32 = 20;
 
 /// Why a program got no stub. It runs on unharmed, without being managed.
 #[derive(Debug, Error)]
@@ -120,7 +125,7 @@ pub fn inject(tracee: &mut Tracee, pid: i32, gifts: Gifts) -> Result<(Stub, Uffd
     let own = host.base..host.base + image_bytes() + STACK;
     host.calls.finish().map_err(failed("restoring its registers"))?;
     let thread = PidFd::open_thread(tid).map_err(failed("opening the stub's thread"))?;
-    let (uffd, staging) = hear_hello(pid, socket.as_fd())?;
+    let (uffd, staging) = hear_hello(pid, tid, socket.as_fd())?;
     Ok((Stub { staging, socket, thread, tid, own }, uffd))
 }
 
@@ -244,9 +249,24 @@ impl Host<'_> {
     }
 }
 
-fn hear_hello(pid: i32, socket: BorrowedFd) -> Result<(Uffd, u64), InjectError> {
+/// Waits for the hello of stub `tid`. If it was stopped with its process, it is let run until then.
+fn says_hello(pid: i32, tid: i32, socket: BorrowedFd) -> bool {
+    let since = Instant::now();
+    let mut alone = None;
+    while !scm::wait_readable(socket, LOOK_EVERY_MS) {
+        if since.elapsed() > HELLO_WITHIN {
+            return false;
+        }
+        if alone.is_none() && rouse::is_stopped(pid, tid) {
+            alone = rouse::run_alone(tid).unwrap_or(None);
+        }
+    }
+    true
+}
+
+fn hear_hello(pid: i32, tid: i32, socket: BorrowedFd) -> Result<(Uffd, u64), InjectError> {
     let mut bytes = [0; size_of::<Hello>()];
-    if !scm::wait_readable(socket, HELLO_WITHIN_MS) {
+    if !says_hello(pid, tid, socket) {
         return Err(InjectError::NoHello { pid });
     }
     let (n, mut fds) = scm::receive(socket, &mut bytes).map_err(|_| InjectError::NoHello { pid })?;

@@ -104,7 +104,7 @@ impl Keeper {
 }
 
 fn keep(program: i32, engine: &OwnedFd, census: &Census, front: BorrowedFd) -> ! {
-    inherited::restore_blocked();
+    crate::engine::keep_from_signals();
     let changes = Signals::take(&[SIGCHLD]);
     let heard = changes.as_ref().map_or(engine.as_fd(), |changes| changes.as_fd());
     let _ = process::keep_only(&[engine.as_fd(), front, heard]);

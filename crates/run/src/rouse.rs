@@ -42,6 +42,43 @@ pub(crate) fn watch(supervisor: Arc<Supervisor>) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether thread `tid` of a process stands still because the process was stopped.
+pub(crate) fn is_stopped(pid: i32, tid: i32) -> bool {
+    process::thread_state(pid, tid).is_ok_and(|state| state == b'T')
+}
+
+/// Has a stopped stub run while its process does not. `None` if it goes on already, or has ended.
+///
+/// # Errors
+/// `EPERM` if a debugger has it.
+pub(crate) fn run_alone(tid: i32) -> io::Result<Option<Tracee>> {
+    let mut stub = Tracee::seize(tid, 0)?;
+    let since = Instant::now();
+    let mut stop = stub.poll()?;
+    while stop.is_none() {
+        if since.elapsed() > STANDS_WITHIN {
+            stub.interrupt()?;
+            let stop = stub.wait()?;
+            return let_go(stub, stop).map(|()| None);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+        stop = stub.poll()?;
+    }
+    match stop {
+        Some(Stop::Rest) => stub.go_on(0).map(|()| Some(stub)),
+        other => let_go(stub, other.unwrap_or(Stop::Gone)).map(|()| None),
+    }
+}
+
+/// Lets a stub go that stands still because of `stop`.
+fn let_go(stub: Tracee, stop: Stop) -> io::Result<()> {
+    match stop {
+        Stop::Gone => Ok(()),
+        Stop::Signal(signal) => stub.detach(signal),
+        _ => stub.detach(0),
+    }
+}
+
 impl Managed {
     /// If the stub owes an answer and is stopped, has it run until the program does, or nothing more is wanted of it.
     /// Does not wait.
@@ -65,32 +102,11 @@ impl Managed {
     }
 
     fn stub_is_stopped(&self) -> bool {
-        process::thread_state(self.space.pid(), self.stub.tid).is_ok_and(|state| state == b'T')
+        is_stopped(self.space.pid(), self.stub.tid)
     }
 
     fn run_stub(&self) -> io::Result<()> {
-        let mut stub = Tracee::seize(self.stub.tid, 0)?;
-        let since = Instant::now();
-        let mut stop = stub.poll()?;
-        while stop.is_none() {
-            if since.elapsed() > STANDS_WITHIN {
-                // It goes on already.
-                stub.interrupt()?;
-                return match stub.wait()? {
-                    Stop::Gone => Ok(()),
-                    Stop::Signal(signal) => stub.detach(signal),
-                    _ => stub.detach(0),
-                };
-            }
-            std::thread::sleep(Duration::from_micros(200));
-            stop = stub.poll()?;
-        }
-        match stop {
-            Some(Stop::Gone) => return Ok(()),
-            Some(Stop::Signal(signal)) => return stub.detach(signal),
-            _ => {}
-        }
-        stub.go_on(0)?;
+        let Some(mut stub) = run_alone(self.stub.tid)? else { return Ok(()) };
         let mut wanted = Instant::now();
         // Whatever stops it next, the program's going on for one, ends this.
         let stop = loop {
@@ -105,11 +121,7 @@ impl Managed {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
-        match stop {
-            Stop::Gone => Ok(()),
-            // Still stopped with the others, or running with them.
-            Stop::Signal(signal) => stub.detach(signal),
-            _ => stub.detach(0),
-        }
+        // Still stopped with the others, or running with them.
+        let_go(stub, stop)
     }
 }

@@ -147,7 +147,7 @@ impl Supervisor {
 
     fn read(self: Arc<Self>) {
         // A signal that comes before a notification has been read interrupts the call: be quick.
-        vswap_sys::process::hurry();
+        vswap_sys::sched::hurry();
         READS.set(true);
         let mut nothing = 0;
         while READS.get() || self.relieves() {

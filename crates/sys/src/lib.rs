@@ -17,6 +17,7 @@ pub mod probe;
 pub mod process;
 pub mod procvm;
 pub mod ptrace;
+pub mod sched;
 pub mod scm;
 pub mod seccomp;
 pub mod signal;

@@ -1,4 +1,4 @@
-//! Waiting for many descriptors (epoll), waking a waiter (eventfd), and where and when threads run.
+//! Waiting for many descriptors (epoll), and waking a waiter (eventfd).
 //!
 //! # Safety
 //! Plain calls on descriptors owned by the values here; the only buffers are live local arrays.
@@ -117,37 +117,5 @@ impl Event {
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-/// Puts this thread under `SCHED_IDLE`, for good; a hint, failure is ignored.
-pub fn run_when_idle() {
-    let priority: libc::c_int = 0;
-    // Musl's own function refuses, since POSIX means whole processes by it.
-    // SAFETY: the kernel's `struct sched_param` is one integer, live for the call.
-    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const priority) };
-}
-
-/// CPUs that this thread may run on.
-pub fn allowed_cpus() -> Vec<usize> {
-    // SAFETY: an all-zero `cpu_set_t` is valid, and its size is passed with its address.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) != 0 {
-            return vec![0];
-        }
-        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect()
-    }
-}
-
-/// Binds this thread to one CPU; a hint, failure is ignored.
-pub fn bind_to_cpu(cpu: usize) {
-    // SAFETY: as in `allowed_cpus`; `cpu` is below `CPU_SETSIZE`.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if cpu < libc::CPU_SETSIZE as usize {
-            libc::CPU_SET(cpu, &mut set);
-            libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
-        }
     }
 }

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -230,24 +230,6 @@ pub fn children(pid: i32) -> io::Result<Vec<i32>> {
     Ok(all)
 }
 
-/// The CPU that a thread ran on last: field 39 of its `stat` in `/proc`. Allocates nothing, so that a fault handler may ask.
-///
-/// # Errors
-/// `NotFound`; `InvalidData` if the kernel says something else than it should.
-pub fn last_cpu(tid: u32) -> io::Result<usize> {
-    let mut path = io::Cursor::new([0u8; 48]);
-    write!(path, "/proc/{tid}/task/{tid}/stat")?;
-    let length = path.position() as usize;
-    let path = std::str::from_utf8(&path.get_ref()[..length]).map_err(|_| io::ErrorKind::InvalidData)?;
-    let mut text = [0u8; 1024];
-    let length = File::open(path)?.read(&mut text)?;
-    // The name, field 2, may hold anything, spaces and parentheses too.
-    let name_end = text[..length].iter().rposition(|&byte| byte == b')').ok_or(io::ErrorKind::InvalidData)?;
-    let mut fields = text[name_end + 1..length].split(|&byte| byte == b' ').filter(|field| !field.is_empty());
-    let field = fields.nth(36).and_then(|field| std::str::from_utf8(field).ok());
-    field.and_then(|field| field.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
 /// When a process started, in clock ticks since boot: with its number, its identity.
 ///
 /// # Errors
@@ -358,23 +340,6 @@ pub fn reap_but(keep: i32) {
 pub fn adopt_orphans() {
     // SAFETY: no pointers.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
-}
-
-/// The calling thread's nice value.
-pub fn nice() -> i32 {
-    // SAFETY: no pointers. On Linux "process 0" is the calling thread.
-    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
-}
-
-/// Gives the calling thread a nice value; a hint, as a lower one is not for everybody.
-pub fn set_nice(value: i32) {
-    // SAFETY: no pointers.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) };
-}
-
-/// Has the calling thread run before others as soon as it is woken, where the user may ask for that.
-pub fn hurry() {
-    set_nice(-20);
 }
 
 /// No core file from this process.
@@ -501,21 +466,6 @@ pub fn robust_words(tid: i32) -> io::Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::poll::{allowed_cpus, bind_to_cpu};
-
-    #[test]
-    fn a_thread_is_on_the_cpu_that_it_is_bound_to_whatever_its_name() {
-        let bound = std::thread::Builder::new().name("a) R 1 (2".into()).spawn(|| {
-            // SAFETY: takes and gives numbers only.
-            let tid = unsafe { libc::gettid() };
-            for cpu in allowed_cpus() {
-                bind_to_cpu(cpu);
-                assert_eq!(last_cpu(tid as u32).unwrap(), cpu);
-            }
-        });
-        bound.unwrap().join().unwrap();
-        assert!(last_cpu(u32::MAX).is_err());
-    }
 
     #[test]
     fn map_lines_with_and_without_names_parse() {

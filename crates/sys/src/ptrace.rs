@@ -265,7 +265,12 @@ pub struct RemoteCalls<'a> {
     mask: u64,
     first_gate: u64,
     gate: u64,
+    /// A `SIGSTOP`, the one signal that can stop the thread here, came and was put off.
+    stop_is_due: bool,
 }
+
+/// What a call returns that the kernel would start again after a signal (`include/linux/errno.h`).
+const RESTART: std::ops::RangeInclusive<i32> = 512..=516;
 
 impl<'a> RemoteCalls<'a> {
     /// Begins, with the address of a `syscall` instruction in the program.
@@ -277,7 +282,7 @@ impl<'a> RemoteCalls<'a> {
         let mask = tracee.signal_mask()?;
         // A handler of the program must not run on our registers.
         tracee.set_signal_mask(u64::MAX)?;
-        Ok(RemoteCalls { tracee, registers, mask, first_gate: gate, gate })
+        Ok(RemoteCalls { tracee, registers, mask, first_gate: gate, gate, stop_is_due: false })
     }
 
     /// Uses another `syscall` instruction from now on.
@@ -300,6 +305,16 @@ impl<'a> RemoteCalls<'a> {
     /// # Errors
     /// The call's own error, `ESRCH` if the thread died meanwhile, `EFAULT` if the gate is not what it was said to be.
     pub fn call(&mut self, nr: i64, args: [u64; 6]) -> io::Result<u64> {
+        loop {
+            match self.try_call(nr, args) {
+                // A stop was pending; it has been seen to before the next try.
+                Err(error) if error.raw_os_error().is_some_and(|errno| RESTART.contains(&errno)) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn try_call(&mut self, nr: i64, args: [u64; 6]) -> io::Result<u64> {
         let mut registers = self.registers;
         registers.rax = nr as u64;
         // Not in a system call: nothing to restart.
@@ -324,6 +339,7 @@ impl<'a> RemoteCalls<'a> {
                 // Its process is being stopped; it will join the others once let go.
                 Stop::Rest => {}
                 Stop::Gone => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+                Stop::Signal(libc::SIGSTOP) => self.stop_is_due = true,
                 Stop::Child | Stop::Exec | Stop::Signal(_) => {
                     return Err(io::Error::from_raw_os_error(libc::EFAULT));
                 }
@@ -333,7 +349,21 @@ impl<'a> RemoteCalls<'a> {
 
     fn restore(&mut self) -> io::Result<()> {
         self.tracee.set_registers(&self.registers)?;
+        if std::mem::take(&mut self.stop_is_due) && !self.is_continued() {
+            // SAFETY: no pointers.
+            unsafe { libc::syscall(libc::SYS_tkill, self.tracee.tid, libc::SIGSTOP) };
+        }
         self.tracee.set_signal_mask(self.mask)
+    }
+
+    /// Whether a `SIGCONT` has come since the stop that was put off. It is pending then, since all that can be is blocked.
+    fn is_continued(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.tracee.tid)).unwrap_or_default();
+        let pending = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+        };
+        (pending("SigPnd:") | pending("ShdPnd:")) & (1 << (libc::SIGCONT - 1)) != 0
     }
 
     /// Puts registers and signal mask back.

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use vswap_core::ByteCount;
 use vswap_pager::{FullPolicy, PagerConfig};
-use vswap_sys::poll::{allowed_cpus, bind_to_cpu};
+use vswap_sys::sched::{allowed_cpus, bind_to_cpu};
 
 /// Asking the kernel whether events are pending once lifted the write protection of the first page of the range: a clean
 /// page was then written unseen and dropped as clean.

@@ -329,6 +329,43 @@ fn a_stop_in_the_first_moments_is_never_seen() {
     }
 }
 
+/// The engine was still in the group that a `SIGTERM` was for, and the run ended with 125.
+#[test]
+fn an_end_in_the_first_moments_is_the_programs() {
+    for after in 0..60u64 {
+        let mut run = within_by(24, PARENTS[after as usize % 2], &["sleep", "30"]);
+        let mut front = run.stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(after * 50));
+        let _ = process::kill(-(front.id() as i32), 15);
+        assert_eq!(front.wait().unwrap().signal(), Some(15), "after {after}");
+    }
+}
+
+/// Whoever stops a service sends `SIGTERM` to all its processes at once. The program was killed because its engine had ended.
+#[test]
+fn a_program_that_everybody_is_told_to_end_with_ends_in_its_own_time() {
+    let body = "static volatile int told; static void term(int s){ told=1; }
+          int main(){ signal(SIGTERM,term); char*p=area(48*MIB); fill(p,48*MIB,1); press(); printf(\"%d\\n\",getpid()); fflush(stdout);
+          while(!told) usleep(1000); usleep(100000); return wrong(p,48*MIB,1)?1:7; }";
+    let program = compile("terminated", body, &[]);
+    for parent in PARENTS {
+        let mut run = within_by(24, parent, &[&program]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let front = run.id() as i32;
+        let mut all = vec![front];
+        for at in 0.. {
+            let Some(&pid) = all.get(at) else { break };
+            all.extend(process::children(pid).unwrap());
+        }
+        assert_eq!(all.len(), if parent.is_empty() { 3 } else { 4 });
+        for pid in all {
+            process::kill(pid, 15).unwrap();
+        }
+        assert_eq!(run.wait().unwrap().code(), Some(7));
+    }
+}
+
 /// The program ends by itself when its calls are not answered any more, and the front hears of that first.
 #[test]
 fn an_engine_that_is_killed_is_taken_for_the_programs_own_end() {

@@ -1,8 +1,8 @@
 //! Forks that do not go as they should.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use vswap_sys::{process, signal};
 
@@ -42,12 +42,7 @@ fn a_fork_that_is_followed_slowly_costs_the_child_its_life() {
     let body = "int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press(); printf(\"%d\\n\",getpid()); fflush(stdout);
           for(int i=0;i<12;i++){ pid_t k=fork(); if(!k) _exit(wrong(p,4*MIB,1)!=0); if(k<0||status_of(k)) return 2+i; } return wrong(p,48*MIB,1)!=0; }";
     let program = compile("slow_fork", body, &[]);
-    let mut run = within(24, &[&program]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let parent: i32 = line.trim().parse().unwrap();
-    let front = process::children(run.id() as i32).unwrap();
-    let engine = front.into_iter().find(|&child| child != parent).expect("an engine");
+    let (mut run, parent, engine) = start(&program);
     let mut stopped = Vec::new();
     while run.try_wait().unwrap().is_none() {
         let children = process::children(parent).unwrap_or_default();
@@ -63,4 +58,60 @@ fn a_fork_that_is_followed_slowly_costs_the_child_its_life() {
     let output = run.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert!(!stopped.is_empty(), "no child was seen in time");
+}
+
+/// A run of a program that prints its number, that number, and the engine's.
+fn start(program: &str) -> (Child, i32, i32) {
+    let mut run = within(24, &[program]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let parent: i32 = line.trim().parse().unwrap();
+    let front = process::children(run.id() as i32).unwrap();
+    let engine = front.into_iter().find(|&child| child != parent).expect("an engine");
+    (run, parent, engine)
+}
+
+/// A child that was stopped while its stub was being started was taken for one that cannot be managed, and killed. Here the engine stands
+/// still meanwhile, so that the stop comes before the stub's first call, between two of them, or to the stub itself. Every third child
+/// is let go on before the engine is: nothing of the stop may be left.
+#[test]
+fn a_child_is_stopped_while_its_stub_is_started() {
+    let body = "int main(){ char*p=area(48*MIB); fill(p,48*MIB,1); press(); printf(\"%d\\n\",getpid()); fflush(stdout);
+          for(int i=0;i<60;i++){ pid_t k=fork(); if(!k) _exit(wrong(p,4*MIB,1)!=0); if(k<0||status_of(k)) return 2+i; } return wrong(p,48*MIB,1)!=0; }";
+    let program = compile("stopped_child", body, &[]);
+    let (mut run, parent, engine) = start(&program);
+    let (mut seen, mut stops) = (Vec::new(), [0; 3]);
+    while run.try_wait().unwrap().is_none() {
+        let children = process::children(parent).unwrap_or_default();
+        let Some(&child) = children.iter().find(|&&child| !seen.contains(&child)) else { continue };
+        seen.push(child);
+        // From the moment that it is there to the one that it runs.
+        let busy = Instant::now();
+        while busy.elapsed() < Duration::from_micros(40 * (seen.len() as u64 % 20)) {}
+        process::kill(engine, signal::SIGSTOP).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        let traced = process::thread_state(child, child).is_ok_and(|state| state == b't');
+        let _ = process::kill(child, signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(2));
+        let goes_on = seen.len() % 3 == 0;
+        if goes_on {
+            let _ = process::kill(child, signal::SIGCONT);
+        }
+        process::kill(engine, signal::SIGCONT).unwrap();
+        let since = Instant::now();
+        let stands = || process::thread_state(child, child).is_ok_and(|state| state == b'T');
+        let lives = || process::thread_state(child, child).is_ok_and(|state| state != b'Z');
+        while !goes_on && lives() && !stands() {
+            assert!(since.elapsed() < Duration::from_secs(20), "it was never stopped");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if traced && !goes_on {
+            assert!(stands(), "child {} ended although it was stopped", seen.len());
+        }
+        stops[usize::from(traced) + usize::from(traced && goes_on)] += 1;
+        let _ = process::kill(child, signal::SIGCONT);
+    }
+    let output = run.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(stops[1] > 3 && stops[2] > 0, "hardly any was caught in time: {stops:?}");
 }
