@@ -4,28 +4,25 @@
 //! installs under the gate. A load from a backing happens under neither, with the page marked busy.
 
 use crate::block::{BLOCK_BYTES, Block, BlockState, PAGE_BYTES};
-use crate::install::{Installed, install_beside, install_run, installed};
+use crate::install::{Installed, install_beside, installed};
 use crate::pager::Shared;
 use crate::space::{Space, libc_errno};
 use crate::stats::FaultKind;
+use crate::swap_in::READAHEAD_MAX;
 use crate::trail::{run_around, run_length};
 use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use vswap_core::{Bitmap512, PAGE_SIZE, Page, PageIndex, SlotId};
-use vswap_engine::{Loaded, LoadedFrom, Scratch};
+use vswap_core::{Bitmap512, PAGE_SIZE, Page, PageIndex};
+use vswap_engine::Scratch;
 use vswap_sys::mapping::Mapping;
 use vswap_sys::uffd::Install;
 
-/// Pages brought in by one fault at most.
-pub(crate) const READAHEAD_MAX: usize = 32;
 /// Zero pages given by one fault at most.
 const ZERO_AHEAD_MAX: usize = 256;
 /// Zero pages given by a fault alone, by one that goes on where another ended at least, and at most.
 const ZERO_AHEAD: (usize, usize, usize) = (8, 16, ZERO_AHEAD_MAX);
-/// The same for pages that are read back.
-const READAHEAD: (usize, usize, usize) = (1, 4, READAHEAD_MAX);
 /// Clean pages that one write fault makes dirty when the program writes page after page.
 const WRITE_AHEAD: usize = 16;
 
@@ -37,6 +34,8 @@ pub(crate) struct Fault {
     pub protected: bool,
     /// Of the stub, at pages that it is to move: it must not wait for the room that it is about to make.
     pub by_stub: bool,
+    /// Of nobody: the page will be asked for soon.
+    pub ahead: bool,
     pub since: Instant,
 }
 
@@ -74,7 +73,7 @@ impl Hands {
     }
 
     /// Those who wait for `address..address + len` are to be woken once the locks are free.
-    fn owe(&mut self, address: u64, len: u64) {
+    pub(crate) fn owe(&mut self, address: u64, len: u64) {
         let owed = self.owed.take().unwrap_or(address..address);
         self.owed = Some(owed.start.min(address)..owed.end.max(address + len));
     }
@@ -84,48 +83,6 @@ impl Hands {
         if let Some(owed) = self.owed.take() {
             let _ = space.uffd.wake(owed.start, owed.end - owed.start);
         }
-    }
-}
-
-/// The loads of one fault.
-struct Batch {
-    run: Range<usize>,
-    /// The page that the fault is at.
-    asked: PageIndex,
-    slots: [Option<SlotId>; READAHEAD_MAX],
-    loaded: [Loaded; READAHEAD_MAX],
-    installed: Bitmap512,
-    /// Installed without write protection: the slot is let go.
-    dirty: Bitmap512,
-    /// The page asked for is back soon after it went.
-    soon: bool,
-    /// Its slot is this owner's alone.
-    sole: bool,
-}
-
-impl Batch {
-    /// Whether the page is to have no backing any more. A lone page that was compressed in memory: most of these come back
-    /// by random access, their copies would take room that pages could have, and the first write to each would cost a fault;
-    /// compressing them again costs less, and on another CPU. A run is kept: reading on, a program leaves it unwritten.
-    /// A page from the disk is kept there, unless the pool has room for it, in which it then comes next.
-    /// One that others share since a fork stays shared.
-    fn is_exclusive(&self, room: bool) -> bool {
-        let wanted = match self.loaded[self.at()] {
-            Some(Ok(LoadedFrom::Pool)) => true,
-            Some(Ok(LoadedFrom::Segment)) => room || self.soon,
-            _ => false,
-        };
-        wanted && self.sole && self.run.len() == 1
-    }
-
-    /// The position of the page asked for.
-    fn at(&self) -> usize {
-        self.asked.get() - self.run.start
-    }
-
-    /// The first page.
-    fn start(&self) -> PageIndex {
-        PageIndex::of_addr(self.run.start as u64 * PAGE_BYTES)
     }
 }
 
@@ -290,7 +247,7 @@ impl Shared {
     }
 
     /// How many pages ahead there is room for.
-    fn modest(&self, wanted: usize) -> usize {
+    pub(crate) fn modest(&self, wanted: usize) -> usize {
         let room = self.budget.limit().saturating_sub(self.budget.used()) as usize;
         wanted.min(room / 8).max(1)
     }
@@ -385,147 +342,16 @@ impl Shared {
             }
         }
     }
-
-    /// A page that is out: load it, and those after it, or before it, if the program reads on.
-    fn swap_in(
-        &self,
-        space: &Space,
-        block: &Block,
-        mut state: MutexGuard<BlockState>,
-        page: PageIndex,
-        hands: &mut Hands,
-        fault: Fault,
-    ) -> Outcome {
-        let reach = state.trail.reach(page, &state.resident, READAHEAD);
-        let taken = state.resident | state.staged | state.busy;
-        let out = (state.mapped & state.backed).and_not(&taken);
-        let wanted = reach.run(&out, page, self.modest(reach.most));
-        let Some(run) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
-        state.trail.went(run.clone(), reach);
-        let mut batch = Batch {
-            run,
-            asked: page,
-            slots: [None; READAHEAD_MAX],
-            loaded: [const { None }; READAHEAD_MAX],
-            installed: Bitmap512::EMPTY,
-            dirty: Bitmap512::EMPTY,
-            soon: state.heat.is_soon(page, self.terms.now()),
-            sole: state.owner.as_ref().is_some_and(|owner| owner.is_sole(&self.engine, page)),
-        };
-        let pages = Bitmap512::from_range(batch.start(), batch.run.len());
-        state.busy |= pages;
-        state.loading |= pages;
-        for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
-            *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
-        }
-        drop(state);
-        self.load(&mut batch, hands);
-        let gate = space.gate.read();
-        if !space.is_frozen() {
-            let writable = fault.write || batch.is_exclusive(self.pool_has_room());
-            self.install(space, block, &mut batch, hands, writable);
-        }
-        let outcome = self.commit(space, block, &batch, hands, fault);
-        drop(gate);
-        outcome
-    }
-
-    fn load(&self, batch: &mut Batch, hands: &mut Hands) {
-        let asked = batch.at();
-        match (&batch.slots[..batch.run.len()], &mut hands.pages[0]) {
-            // A page alone is not worth the long read of a run.
-            ([Some(slot)], page) => batch.loaded[0] = Some(self.engine.load(*slot, page, &mut hands.scratch)),
-            (slots, _) => {
-                self.engine.load_run(slots, asked, &mut hands.pages, &mut batch.loaded, &mut hands.scratch);
-            }
-        }
-        for error in batch.loaded.iter().flatten().filter_map(|result| result.as_ref().err()) {
-            tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS");
-        }
-    }
-
-    /// Copies the loaded pages into place, in runs that end at a page that must not be installed.
-    fn install(&self, space: &Space, block: &Block, batch: &mut Batch, hands: &Hands, writable: bool) {
-        // Events are applied under the gate that the caller holds, so nobody cancels a page from here on.
-        let cancelled = block.state.lock().cancelled;
-        let first = batch.run.start;
-        let fit = |at: usize| {
-            matches!(batch.loaded[at - first], Some(Ok(_)))
-                && PageIndex::new(at).is_some_and(|page| !cancelled.get(page))
-        };
-        let how = Install { protect: !writable, no_wake: true };
-        let came = install_run(batch.run.clone(), batch.asked, fit, |start, count| {
-            let bytes = hands.pages[start.get() - first..][..count].as_flattened();
-            installed(space.uffd.copy(block.address(start), bytes, how), count)
-        });
-        batch.installed = came.pages;
-        // If for a write: who writes page after page would only be stopped at each of them.
-        batch.dirty = if writable { came.pages } else { came.found };
-    }
-
-    fn commit(
-        &self,
-        space: &Space,
-        block: &Block,
-        batch: &Batch,
-        hands: &mut Hands,
-        fault: Fault,
-    ) -> Outcome {
-        let all = Bitmap512::from_range(batch.start(), batch.run.len());
-        let mut state = block.state.lock();
-        state.busy = state.busy.and_not(&all);
-        state.loading = state.loading.and_not(&all);
-        let gone = state.cancelled & all;
-        state.cancelled = state.cancelled.and_not(&all);
-        // A page that an eviction took just after it was installed is staged already.
-        let came = batch.installed.and_not(&state.staged);
-        state.resident |= came;
-        state.young |= came;
-        for page in (batch.dirty | gone).iter() {
-            state.release_slot(&self.engine, page);
-        }
-        if batch.installed.get(batch.asked) {
-            state.heat.come_back(batch.asked, batch.soon);
-        }
-        let mut lost = Bitmap512::EMPTY;
-        for (i, page) in all.iter().enumerate() {
-            // Down as stored and no slot: that must not be, but its reader is not to ask for ever.
-            let nowhere = i == batch.at() && batch.slots[i].is_none();
-            if (matches!(batch.loaded[i], Some(Err(_))) || nowhere) && !gone.get(page) {
-                lost.set(page);
-            }
-        }
-        drop(state);
-        space.uncharge(all.and_not(&batch.installed).count());
-        for page in lost.iter() {
-            self.counters.poisoned.fetch_add(1, Relaxed);
-            if space.uffd.poison(block.address(page), PAGE_BYTES).is_err() {
-                // It asks again, and finds the same or an event that explains it.
-                hands.owe(block.address(page), PAGE_BYTES);
-            }
-        }
-        // Threads may have come to wait for any of these pages while they were busy.
-        hands.owe(block.address(batch.start()), batch.run.len() as u64 * PAGE_BYTES);
-        if !(batch.installed | lost).get(batch.asked) {
-            return Outcome::Done;
-        }
-        let kind = match batch.loaded[batch.at()] {
-            Some(Ok(LoadedFrom::Segment)) => FaultKind::Segment,
-            Some(Ok(LoadedFrom::Fill | LoadedFrom::Empty)) => FaultKind::Fill,
-            _ => FaultKind::Pool,
-        };
-        if batch.soon {
-            self.counters.soon[usize::from(kind == FaultKind::Segment)].fetch_add(1, Relaxed);
-        }
-        self.counters.read_ahead.fetch_add(batch.installed.count().saturating_sub(1) as u64, Relaxed);
-        self.counters.fault(kind, fault.since.elapsed());
-        Outcome::Done
-    }
 }
 
 /// Charges the pages of `wanted`, or the one asked for if there is no room for all. Returns which; `None` if there is none even for
 /// one, and it is not forced.
-fn charge_some(space: &Space, wanted: Range<usize>, asked: PageIndex, forced: bool) -> Option<Range<usize>> {
+pub(crate) fn charge_some(
+    space: &Space,
+    wanted: Range<usize>,
+    asked: PageIndex,
+    forced: bool,
+) -> Option<Range<usize>> {
     let alone = asked.get()..asked.get() + 1;
     let charged = [wanted, alone.clone()].into_iter().find(|run| space.charge(run.len()));
     if charged.is_none() && forced {

@@ -84,7 +84,14 @@ fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked
                     space,
                     hands,
                     parked,
-                    Fault { address, write, protected, by_stub: thread as i32 == space.pid, since },
+                    Fault {
+                        address,
+                        write,
+                        protected,
+                        by_stub: thread as i32 == space.pid,
+                        ahead: false,
+                        since,
+                    },
                 );
             }
         }

@@ -7,6 +7,7 @@
 //! **Architecture invariants.** This crate never learns where bytes are, only that a slot has them. A fault is
 //! resolved from outside of the program: it waits for no stub, allocates nothing, and for at most one read of a device.
 
+mod ahead;
 mod block;
 mod bring;
 mod budget;
@@ -30,6 +31,7 @@ mod share;
 mod sharing;
 mod space;
 mod stats;
+mod swap_in;
 mod trail;
 mod window;
 

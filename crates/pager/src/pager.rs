@@ -1,5 +1,6 @@
 //! The pager: spaces, the threads that serve them, and the limit over all of them.
 
+use crate::ahead::Ahead;
 use crate::block::Block;
 use crate::budget::Budget;
 use crate::clock::Clock;
@@ -118,6 +119,7 @@ pub(crate) struct Shared {
     /// The quick handlers, by the same index.
     pub quick: Vec<Quick>,
     pub watch: Watch,
+    pub ahead: Ahead,
     /// CPUs that the handlers are bound to, by the same index.
     pub cpus: Vec<usize>,
     pub room: Event,
@@ -322,6 +324,7 @@ impl Pager {
             polls,
             quick: quick_polls.into_iter().map(Quick::new).collect(),
             watch: Watch::default(),
+            ahead: Ahead::default(),
             cpus,
             room,
             stop,
@@ -342,17 +345,17 @@ impl Pager {
         Ok(Pager { shared, threads: Mutex::default() })
     }
 
-    /// Starts the threads that do not run yet: a handler, a quick one and an evictor for each CPU, a keeper and a watch.
+    /// Starts the threads that do not run yet: a handler, a quick one and an evictor for each CPU, a keeper, a watch, and a reader ahead.
     fn start(&self) -> io::Result<()> {
         let mut threads = self.threads.lock();
         let cpus = self.shared.cpus.len();
-        while threads.len() < 3 * cpus + 2 {
+        while threads.len() < 3 * cpus + 3 {
             let (index, role) = match threads.len().checked_sub(3 * cpus) {
                 None => (threads.len() % cpus, threads.len() / cpus),
                 Some(single) => (0, 3 + single),
             };
             let cpu = self.shared.cpus[index];
-            let name = ["fault", "quick", "evict", "keeper", "quick-watch"][role];
+            let name = ["fault", "quick", "evict", "keeper", "quick-watch", "ahead"][role];
             let name = if role < 3 { format!("{name}-{cpu}") } else { name.to_owned() };
             let shared = Arc::clone(&self.shared);
             let life = move || {
@@ -362,7 +365,8 @@ impl Pager {
                     0 | 1 => handler::run(&shared, index, cpu, role == 1),
                     2 => shared.evictor(index, cpu),
                     3 => shared.keeper(),
-                    _ => shared.watch(),
+                    4 => shared.watch(),
+                    _ => shared.reader_ahead(),
                 }
             };
             threads.push(std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(life)?);
@@ -526,6 +530,7 @@ impl Drop for Pager {
         self.shared.stop.set();
         self.shared.budget.call_all();
         self.shared.watch.wake();
+        self.shared.ahead.wake();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }

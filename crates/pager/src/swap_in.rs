@@ -1,0 +1,223 @@
+//! Bringing a page in that is out, and those beside it.
+//!
+//! While the page is loaded no lock is held: it is *busy*. When it is installed, the gate is.
+
+use crate::block::{Block, BlockState, PAGE_BYTES};
+use crate::fault::{Fault, Hands, Outcome, charge_some};
+use crate::install::{install_run, installed};
+use crate::pager::Shared;
+use crate::space::Space;
+use crate::stats::FaultKind;
+use crate::trail::Reach;
+use parking_lot::MutexGuard;
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+use vswap_core::{Bitmap512, PageIndex, SlotId};
+use vswap_engine::{Loaded, LoadedFrom};
+use vswap_sys::uffd::Install;
+
+/// Pages brought in by one fault at most.
+pub(crate) const READAHEAD_MAX: usize = 32;
+/// Pages that a fault alone brings, one that goes on where another ended at least, and at most.
+const READAHEAD: (usize, usize, usize) = (1, 4, READAHEAD_MAX);
+
+/// The loads of one fault.
+struct Batch {
+    run: Range<usize>,
+    /// The page that the fault is at.
+    asked: PageIndex,
+    slots: [Option<SlotId>; READAHEAD_MAX],
+    loaded: [Loaded; READAHEAD_MAX],
+    installed: Bitmap512,
+    /// Installed without write protection: the slot is let go.
+    dirty: Bitmap512,
+    /// The page asked for is back soon after it went.
+    soon: bool,
+    /// Its slot is this owner's alone.
+    sole: bool,
+}
+
+impl Batch {
+    /// Whether the page is to have no backing any more. A lone page that was compressed in memory: most of these come back
+    /// by random access, their copies would take room that pages could have, and the first write to each would cost a fault;
+    /// compressing them again costs less, and on another CPU. A run is kept: reading on, a program leaves it unwritten.
+    /// A page from the disk is kept there, unless the pool has room for it, in which it then comes next.
+    /// One that others share since a fork stays shared.
+    fn is_exclusive(&self, room: bool) -> bool {
+        let wanted = match self.loaded[self.at()] {
+            Some(Ok(LoadedFrom::Pool)) => true,
+            Some(Ok(LoadedFrom::Segment)) => room || self.soon,
+            _ => false,
+        };
+        wanted && self.sole && self.run.len() == 1
+    }
+
+    /// The position of the page asked for.
+    fn at(&self) -> usize {
+        self.asked.get() - self.run.start
+    }
+
+    /// The first page.
+    fn start(&self) -> PageIndex {
+        PageIndex::of_addr(self.run.start as u64 * PAGE_BYTES)
+    }
+}
+
+/// Pages of a block whose bytes are in their slots only, and that nobody is at.
+pub(crate) fn out_of(state: &BlockState) -> Bitmap512 {
+    let taken = state.resident | state.staged | state.busy;
+    (state.mapped & state.backed).and_not(&taken)
+}
+
+impl Shared {
+    /// A page that is out: load it, and those after it, or before it, if the program reads on.
+    pub(crate) fn swap_in(
+        &self,
+        space: &Space,
+        block: &Block,
+        state: MutexGuard<BlockState>,
+        page: PageIndex,
+        hands: &mut Hands,
+        fault: Fault,
+    ) -> Outcome {
+        let reach = state.trail.reach(page, &state.resident, READAHEAD);
+        self.bring_run(space, block, state, (page, reach), hands, fault)
+    }
+
+    /// Loads a page that is out and those within reach.
+    pub(crate) fn bring_run(
+        &self,
+        space: &Space,
+        block: &Block,
+        mut state: MutexGuard<BlockState>,
+        (page, reach): (PageIndex, Reach),
+        hands: &mut Hands,
+        fault: Fault,
+    ) -> Outcome {
+        let wanted = reach.run(&out_of(&state), page, self.modest(reach.most));
+        let Some(run) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
+        state.trail.went(run.clone(), reach);
+        if reach.most == READAHEAD_MAX && !fault.ahead {
+            self.ask_ahead(space, block.base, &run, reach.down, fault.write);
+        }
+        let mut batch = Batch {
+            run,
+            asked: page,
+            slots: [None; READAHEAD_MAX],
+            loaded: [const { None }; READAHEAD_MAX],
+            installed: Bitmap512::EMPTY,
+            dirty: Bitmap512::EMPTY,
+            soon: state.heat.is_soon(page, self.terms.now()),
+            sole: state.owner.as_ref().is_some_and(|owner| owner.is_sole(&self.engine, page)),
+        };
+        let pages = Bitmap512::from_range(batch.start(), batch.run.len());
+        state.busy |= pages;
+        state.loading |= pages;
+        for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
+            *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
+        }
+        drop(state);
+        self.load(&mut batch, hands);
+        let gate = space.gate.read();
+        if !space.is_frozen() {
+            let writable = fault.write || batch.is_exclusive(self.pool_has_room());
+            self.install(space, block, &mut batch, hands, writable);
+        }
+        let outcome = self.commit(space, block, &batch, hands, fault);
+        drop(gate);
+        outcome
+    }
+
+    fn load(&self, batch: &mut Batch, hands: &mut Hands) {
+        let asked = batch.at();
+        match (&batch.slots[..batch.run.len()], &mut hands.pages[0]) {
+            // A page alone is not worth the long read of a run.
+            ([Some(slot)], page) => batch.loaded[0] = Some(self.engine.load(*slot, page, &mut hands.scratch)),
+            (slots, _) => {
+                self.engine.load_run(slots, asked, &mut hands.pages, &mut batch.loaded, &mut hands.scratch);
+            }
+        }
+        for error in batch.loaded.iter().flatten().filter_map(|result| result.as_ref().err()) {
+            tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS");
+        }
+    }
+
+    /// Copies the loaded pages into place, in runs that end at a page that must not be installed.
+    fn install(&self, space: &Space, block: &Block, batch: &mut Batch, hands: &Hands, writable: bool) {
+        // Events are applied under the gate that the caller holds, so nobody cancels a page from here on.
+        let cancelled = block.state.lock().cancelled;
+        let first = batch.run.start;
+        let fit = |at: usize| {
+            matches!(batch.loaded[at - first], Some(Ok(_)))
+                && PageIndex::new(at).is_some_and(|page| !cancelled.get(page))
+        };
+        let how = Install { protect: !writable, no_wake: true };
+        let came = install_run(batch.run.clone(), batch.asked, fit, |start, count| {
+            let bytes = hands.pages[start.get() - first..][..count].as_flattened();
+            installed(space.uffd.copy(block.address(start), bytes, how), count)
+        });
+        batch.installed = came.pages;
+        // If for a write: who writes page after page would only be stopped at each of them.
+        batch.dirty = if writable { came.pages } else { came.found };
+    }
+
+    fn commit(
+        &self,
+        space: &Space,
+        block: &Block,
+        batch: &Batch,
+        hands: &mut Hands,
+        fault: Fault,
+    ) -> Outcome {
+        let all = Bitmap512::from_range(batch.start(), batch.run.len());
+        let mut state = block.state.lock();
+        state.busy = state.busy.and_not(&all);
+        state.loading = state.loading.and_not(&all);
+        let gone = state.cancelled & all;
+        state.cancelled = state.cancelled.and_not(&all);
+        // A page that an eviction took just after it was installed is staged already.
+        let came = batch.installed.and_not(&state.staged);
+        state.resident |= came;
+        state.young |= came;
+        for page in (batch.dirty | gone).iter() {
+            state.release_slot(&self.engine, page);
+        }
+        if batch.installed.get(batch.asked) && !fault.ahead {
+            state.heat.come_back(batch.asked, batch.soon);
+        }
+        let mut lost = Bitmap512::EMPTY;
+        for (i, page) in all.iter().enumerate() {
+            // Down as stored and no slot: that must not be, but its reader is not to ask for ever.
+            let nowhere = i == batch.at() && batch.slots[i].is_none();
+            if (matches!(batch.loaded[i], Some(Err(_))) || nowhere) && !gone.get(page) {
+                lost.set(page);
+            }
+        }
+        drop(state);
+        space.uncharge(all.and_not(&batch.installed).count());
+        for page in lost.iter() {
+            self.counters.poisoned.fetch_add(1, Relaxed);
+            if space.uffd.poison(block.address(page), PAGE_BYTES).is_err() {
+                // It asks again, and finds the same or an event that explains it.
+                hands.owe(block.address(page), PAGE_BYTES);
+            }
+        }
+        // Threads may have come to wait for any of these pages while they were busy.
+        hands.owe(block.address(batch.start()), batch.run.len() as u64 * PAGE_BYTES);
+        let beside = batch.installed.count() - usize::from(batch.installed.get(batch.asked) && !fault.ahead);
+        self.counters.read_ahead.fetch_add(beside as u64, Relaxed);
+        if fault.ahead || !(batch.installed | lost).get(batch.asked) {
+            return Outcome::Done;
+        }
+        let kind = match batch.loaded[batch.at()] {
+            Some(Ok(LoadedFrom::Segment)) => FaultKind::Segment,
+            Some(Ok(LoadedFrom::Fill | LoadedFrom::Empty)) => FaultKind::Fill,
+            _ => FaultKind::Pool,
+        };
+        if batch.soon {
+            self.counters.soon[usize::from(kind == FaultKind::Segment)].fetch_add(1, Relaxed);
+        }
+        self.counters.fault(kind, fault.since.elapsed());
+        Outcome::Done
+    }
+}
