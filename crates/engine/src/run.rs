@@ -15,7 +15,7 @@ pub type Loaded = Option<Result<LoadedFrom, LoadError>>;
 impl Engine {
     /// Loads the slot at `asked` of some slots as [`Engine::load`] does, and of the others what comes without another
     /// read of the device: patterns, pool entries, and those that were written next to that one. Pages
-    /// that are neighbours in a cluster are packed side by side, so one read of 64 KiB brings a good part of
+    /// that are neighbours in a cluster are packed side by side, so one read of up to 136 KiB brings a good part of
     /// a sequential scan, upwards or downwards. Allocates nothing.
     ///
     /// `slots`, `pages` and `loaded` go together; a position without a slot gives `None`.
@@ -56,13 +56,12 @@ impl Engine {
         loaded: &mut [Loaded],
         scratch: &mut Scratch,
     ) {
-        let (Some(disk), Some((start, first, addr))) = (&self.disk, self.start_of_run(slots, asked, scratch))
-        else {
+        let (Some(disk), Some(span)) = (&self.disk, self.span(slots, asked, scratch.io.len())) else {
             return;
         };
         let Scratch { io, decompressor, .. } = scratch;
-        let Ok(run) = disk.store().read_run(addr, first, io) else { return };
-        let mut expected = start;
+        let Ok(run) = disk.store().read_run(span.addr, span.slot, span.bytes, io) else { return };
+        let mut expected = span.start;
         for entry in std::iter::once(run.first()).chain(run.neighbours()) {
             // Neighbours come in the order of their slots, so the next one is mostly where it is expected.
             let Some(at) = position(slots, entry.slot, expected) else { continue };
@@ -81,27 +80,36 @@ impl Engine {
         }
     }
 
-    /// From which slot's entry to read so that the one asked for comes with it: the first before it that lies close enough before it
-    /// on the device, or itself. `None` if it is in no segment.
-    fn start_of_run(
-        &self,
-        slots: &[Option<SlotId>],
-        asked: usize,
-        scratch: &Scratch,
-    ) -> Option<(usize, SlotId, EntryAddr)> {
+    /// What to read so that the slot asked for comes, and as many of the others as one read of `most` bytes can bring: from the first
+    /// before it that lies close enough before it on the device, or itself, to the last behind that. `None` if it is in no segment.
+    fn span(&self, slots: &[Option<SlotId>], asked: usize, most: usize) -> Option<Span> {
         let place = |at: usize| {
             let slot = slots[at]?;
             let Backing::Segment(addr) = self.word(slot).backing() else { return None };
             Some((at, slot, entry_addr(addr)?))
         };
         let wanted = place(asked)?;
-        let end = wanted.2.first_block() + wanted.2.blocks();
-        let with_it = |addr: EntryAddr| {
-            let before = addr.segment() == wanted.2.segment() && addr.offset() < wanted.2.offset();
-            before && (end - addr.first_block()) * BLOCK <= scratch.io.len()
+        let end_of = |addr: EntryAddr| addr.first_block() + addr.blocks();
+        let fits = |first: EntryAddr, last: EntryAddr| {
+            let ordered = first.segment() == last.segment() && first.offset() <= last.offset();
+            ordered && (end_of(last) - first.first_block()) * BLOCK <= most
         };
-        (0..asked).filter_map(place).find(|(_, _, addr)| with_it(*addr)).or(Some(wanted))
+        let (start, slot, addr) =
+            (0..asked).filter_map(place).find(|(_, _, addr)| fits(*addr, wanted.2)).unwrap_or(wanted);
+        let others = (0..slots.len()).filter_map(place).map(|(_, _, other)| other);
+        let end = others.filter(|other| fits(addr, *other)).map(end_of).max()?;
+        Some(Span { start, slot, addr, bytes: (end - addr.first_block()) * BLOCK })
     }
+}
+
+/// One read of the device that brings several entries.
+struct Span {
+    /// Position of the slot whose entry comes first.
+    start: usize,
+    slot: SlotId,
+    addr: EntryAddr,
+    /// From the beginning of that entry's first block.
+    bytes: usize,
 }
 
 fn position(slots: &[Option<SlotId>], slot: SlotId, expected: usize) -> Option<usize> {

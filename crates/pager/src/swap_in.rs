@@ -179,6 +179,9 @@ impl Shared {
         let came = batch.installed.and_not(&state.staged);
         state.resident |= came;
         state.young |= came;
+        if let Some(came) = batch.installed.bounds() {
+            state.trail.only_came(&batch.run, came);
+        }
         for page in (batch.dirty | gone).iter() {
             state.release_slot(&self.engine, page);
         }

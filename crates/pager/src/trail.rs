@@ -52,6 +52,15 @@ impl Trail {
     }
 }
 
+impl Trail {
+    /// Of the pages `wanted` only `came` have come: what is missing may be asked for next.
+    pub fn only_came(&mut self, wanted: &Range<usize>, came: Range<usize>) {
+        if self.last == (wanted.start as u16..wanted.end as u16) {
+            self.last = came.start as u16..came.end as u16;
+        }
+    }
+}
+
 impl Reach {
     /// The pages of `wanted` next to `page` within reach, at most `most`; `page` is one whether `wanted` has it or not.
     pub fn run(self, wanted: &Bitmap512, page: PageIndex, most: usize) -> Range<usize> {
@@ -120,6 +129,24 @@ mod tests {
         trail.went(500..512, Reach { most: 32, down: false });
         assert_eq!(trail.reach(page(511), &there, LIMITS).most, 1);
         assert_eq!(trail.reach(page(499), &there, LIMITS), Reach { most: 32, down: true });
+    }
+
+    /// Half of a run had not come with the read of the device, and who read on to there was taken for one that jumps about.
+    #[test]
+    fn a_fault_goes_on_where_its_run_has_ended_early() {
+        let mut trail = Trail::default();
+        let there = Bitmap512::EMPTY;
+        let up = Reach { most: 32, down: false };
+        trail.went(64..96, up);
+        trail.only_came(&(64..96), 64..80);
+        assert_eq!(trail.reach(page(80), &there, LIMITS), up);
+        trail.went(80..112, up);
+        // Of a run that another fault has followed meanwhile.
+        trail.only_came(&(64..96), 64..65);
+        assert_eq!(trail.reach(page(112), &there, LIMITS), up);
+        trail.went(200..232, Reach { most: 32, down: true });
+        trail.only_came(&(200..232), 220..232);
+        assert_eq!(trail.reach(page(219), &there, LIMITS), Reach { most: 32, down: true });
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn main() -> Result<(), Failure> {
     let mut next = 0;
     while next < placed.len().min(200_000) {
         let (slot, addr) = placed[next];
-        let got = 1 + store.read_run(addr, slot, &mut run_buf)?.neighbours().count();
+        let got = 1 + store.read_run(addr, slot, run_buf.len(), &mut run_buf)?.neighbours().count();
         entries += got;
         next += got;
     }

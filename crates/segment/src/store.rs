@@ -134,8 +134,8 @@ impl SegmentStore {
         Ok(Entry::new(header, addr, &buf[..got], from))
     }
 
-    /// Reads an entry and as many blocks behind it as fit `buf`: the wanted entry and its neighbours,
-    /// which were evicted together with it.
+    /// Reads an entry and what lies behind it, `len` bytes from the beginning of its first block but no more than fit `buf`: the
+    /// wanted entry and its neighbours, which were evicted together with it.
     ///
     /// # Errors
     /// As [`read_entry`](Self::read_entry), for the wanted entry only.
@@ -143,11 +143,12 @@ impl SegmentStore {
         &self,
         addr: EntryAddr,
         slot: SlotId,
+        len: usize,
         buf: &'b mut AlignedBuf,
     ) -> Result<Run<'b>, ReadError> {
         let base = addr.first_block() * BLOCK;
         let from = addr.offset() - base;
-        let most = buf.len().max(addr.blocks() * BLOCK);
+        let most = len.min(buf.len()).max(addr.blocks() * BLOCK);
         let (place, got, header) = self.read_checked(addr, base, most, buf, |expected, bytes| {
             expected.header_of(slot, bytes, base, from)
         })?;

@@ -390,6 +390,39 @@ fn a_sequential_scan_of_a_segment_takes_few_reads_in_either_direction() {
     block.dispose(&engine);
 }
 
+/// A read was of 64 KiB, whatever was wanted: half of a run of pages that do not compress, and more than there was to want of others.
+#[test]
+fn a_run_is_read_at_once_and_little_else_with_it() {
+    for noise in [true, false] {
+        let engine =
+            Engine::with_storage(EngineConfig::default(), Flaky::new(64 << 20, Faults::default())).unwrap();
+        let mut scratch = engine.scratch();
+        let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+        let content = |at: u64| if noise { page(at * 8 + 2) } else { record(at) };
+        for at in PageIndex::all() {
+            let slot = block.slot_for_store(&engine, at).unwrap();
+            engine.store(slot, &content(at.get() as u64), &mut scratch).unwrap();
+        }
+        while engine.writeback(ByteCount::mib(4), &mut scratch).unwrap().pages > PageCount::ZERO {}
+        let slots: Vec<_> = PageIndex::all().map(|at| block.slot(at)).collect();
+        let mut pages = vec![[0; PAGE_SIZE]; 32];
+        for asked in [0, 7, 31] {
+            let mut loaded: Vec<Loaded> = (0..32).map(|_| None).collect();
+            let before = engine.stats().read_bytes.get();
+            engine.load_run(&slots[64..96], asked, &mut pages, &mut loaded, &mut scratch);
+            let read = engine.stats().read_bytes.get() - before;
+            assert!(
+                loaded.iter().all(|result| matches!(result, Some(Ok(LoadedFrom::Segment)))),
+                "{loaded:?}"
+            );
+            assert!((64..).zip(&pages).all(|(at, bytes)| *bytes == content(at)));
+            let most = if noise { 34 * 4096 } else { 32 * 1024 };
+            assert!(read <= most, "{read} bytes of the device for 32 pages, noise: {noise}");
+        }
+        block.dispose(&engine);
+    }
+}
+
 /// Pages of one kind, as a program's heap has them: common parts that a dictionary can learn.
 fn record(number: u64) -> [u8; PAGE_SIZE] {
     let mut page = [0; PAGE_SIZE];

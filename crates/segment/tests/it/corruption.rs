@@ -185,7 +185,7 @@ proptest! {
             }
         }
         for (number, addr) in &entries {
-            if let Ok(run) = store.read_run(*addr, slot(*number), &mut buf) {
+            if let Ok(run) = store.read_run(*addr, slot(*number), buf.len(), &mut buf) {
                 prop_assert_eq!(run.first().bytes, payload(*number, 0));
                 for entry in run.neighbours() {
                     prop_assert_eq!(entry.bytes, payload(entry.slot.get(), 0));

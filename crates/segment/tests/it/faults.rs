@@ -80,7 +80,7 @@ fn a_short_read_gives_what_came_whole_and_no_more() {
     let entries = write_slots(&store, 0..300);
     fake.set(Fault::ShortRead(2 * BLOCK));
     let mut buf = AlignedBuf::zeroed(16 * BLOCK);
-    let run = store.read_run(entries[0].1, slot(0), &mut buf).unwrap();
+    let run = store.read_run(entries[0].1, slot(0), buf.len(), &mut buf).unwrap();
     let come = 1 + run.neighbours().count();
     let whole = |i: usize| entries[i].1.offset() + 24 + payload(i as u64, 0).len() <= 2 * BLOCK;
     assert!(come > 1 && whole(come - 1) && !whole(come), "{come} entries from two blocks");

@@ -41,7 +41,7 @@ fn a_run_gives_the_entry_and_those_written_behind_it() {
     let entries = write_slots(&store, 0..900);
     let mut buf = AlignedBuf::zeroed(16 * BLOCK);
     for (i, (number, addr)) in entries.iter().enumerate() {
-        let run = store.read_run(*addr, slot(*number), &mut buf).unwrap();
+        let run = store.read_run(*addr, slot(*number), buf.len(), &mut buf).unwrap();
         assert_eq!(run.first().bytes, payload(*number, 0));
         let mut seen = 0;
         for (entry, (other, at)) in run.neighbours().zip(&entries[i + 1..]) {
