@@ -4,7 +4,7 @@ use crate::config::{CodecChoice, EngineConfig};
 use crate::disk::Disk;
 use crate::error::EngineError;
 use crate::owner::{LIST_BYTES, OwnerBlock};
-use crate::scratch::Scratch;
+use crate::scratch::{LEAN_RUN_BLOCKS, RUN_BLOCKS, Scratch};
 use crate::share::LargeCounts;
 use crate::space::Space;
 use crate::stats::{BackingKind, Counters, EngineStats};
@@ -17,7 +17,7 @@ use vswap_core::{
     Backing, ByteCount, Generations, Group, GroupId, Groups, Moving, PageCount, PoolHandle, SlotId, SlotWord,
 };
 use vswap_pool::{Pool, PoolConfig};
-use vswap_segment::Storage;
+use vswap_segment::{MAX_ENTRY_BLOCKS, Storage};
 
 /// Groups that an engine has room for.
 const GROUPS: usize = 64;
@@ -121,7 +121,13 @@ impl Engine {
 
     /// Makes one thread's buffers and contexts; allocates, so at the thread's start.
     pub fn scratch(&self) -> Scratch {
-        Scratch::new(self.compressor(), self.disk.is_some())
+        Scratch::new(self.compressor(), MAX_ENTRY_BLOCKS)
+    }
+
+    /// [`Engine::scratch`] of a thread that reads runs of pages ([`Engine::load_run`]), with a larger buffer if there is a device.
+    pub fn scratch_for_runs(&self) -> Scratch {
+        let blocks = if self.lean { LEAN_RUN_BLOCKS } else { RUN_BLOCKS };
+        Scratch::new(self.compressor(), if self.disk.is_some() { blocks } else { MAX_ENTRY_BLOCKS })
     }
 
     /// A compressor as new stores want it: with the newest dictionary.

@@ -1,11 +1,14 @@
 //! [`Scratch`]: one thread's buffers and contexts, made at its start so that moving a page allocates nothing.
 
 use vswap_codec::{Compressor, Decompressor};
-use vswap_segment::{AlignedBuf, BLOCK, MAX_ENTRY_BLOCKS};
+use vswap_segment::{AlignedBuf, BLOCK};
 
 /// Blocks that one read with neighbours takes at most: 32 pages that do not compress, with their headers, wherever they begin. 64 KiB
 /// cost little more than 4, 128 less than one and a half times as much.
-const RUN_BLOCKS: usize = 34;
+pub(crate) const RUN_BLOCKS: usize = 34;
+
+/// The same where memory is dear.
+pub(crate) const LEAN_RUN_BLOCKS: usize = 16;
 
 /// One thread's codec contexts and its aligned buffer for reading. Made by
 /// [`Engine::scratch`](crate::Engine::scratch).
@@ -13,13 +16,12 @@ const RUN_BLOCKS: usize = 34;
 pub struct Scratch {
     pub(crate) compressor: Compressor,
     pub(crate) decompressor: Decompressor,
-    /// Room for the blocks of one entry, and of its neighbours if there is a disk to read them from.
+    /// Room for the blocks of one entry, or of a run of them.
     pub(crate) io: AlignedBuf,
 }
 
 impl Scratch {
-    pub(crate) fn new(compressor: Compressor, disk: bool) -> Self {
-        let blocks = if disk { RUN_BLOCKS } else { MAX_ENTRY_BLOCKS };
+    pub(crate) fn new(compressor: Compressor, blocks: usize) -> Self {
         Self { compressor, decompressor: Decompressor::new(), io: AlignedBuf::zeroed(blocks * BLOCK) }
     }
 

@@ -58,13 +58,18 @@ impl Ahead {
 }
 
 impl Shared {
-    /// A fault in the block at `base`, of a program that reads on, brings `run`: has the run behind it brought in meanwhile.
+    /// A fault in the block at `base`, of a program that reads on, brings `run`: has the run behind it brought in meanwhile. No lock is
+    /// held: whoever is woken may take this CPU.
     pub(crate) fn ask_ahead(&self, space: &Space, base: u64, run: &Range<usize>, down: bool, write: bool) {
         let page = |at: usize| base + at as u64 * PAGE_BYTES;
         let address = if down { page(run.start).checked_sub(PAGE_BYTES) } else { Some(page(run.end)) };
         let whole = run.len() == READAHEAD_MAX || run.start == 0 || run.end == PAGES_PER_CLUSTER;
-        if let Some(address) = address.filter(|_| whole && self.cpus.len() > 1) {
-            *self.ahead.next.lock() = Some(Place { space: space.id, address, down, write });
+        if let Some(address) = address.filter(|_| whole && self.cpus.len() > 1)
+            // Somebody else is asking, or it is just being taken up: not worth a wait.
+            && let Some(mut next) = self.ahead.next.try_lock()
+        {
+            *next = Some(Place { space: space.id, address, down, write });
+            drop(next);
             self.ahead.asked.notify_one();
         }
     }

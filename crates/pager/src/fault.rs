@@ -69,7 +69,7 @@ impl Hands {
         let zeroes = Mapping::anonymous(ZERO_AHEAD_MAX * PAGE_SIZE).ok();
         // Read only, they stay the kernel's one page of zeroes, unless it makes a huge page of them.
         zeroes.iter().for_each(|zeroes| zeroes.huge_pages(false));
-        Hands { scratch: shared.engine.scratch(), pages, zeroes, quick, owed: None }
+        Hands { scratch: shared.engine.scratch_for_runs(), pages, zeroes, quick, owed: None }
     }
 
     /// Those who wait for `address..address + len` are to be woken once the locks are free.

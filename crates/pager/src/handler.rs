@@ -36,6 +36,9 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize, cpu: usize, quick: bool) {
     loop {
         let timeout = if parked.is_empty() { -1 } else { 1 };
         let count = poll.wait(&mut tokens, timeout).unwrap_or(0);
+        if let Some(quick) = quick {
+            quick.at_work();
+        }
         for &token in &tokens[..count] {
             match token {
                 STOP => return,

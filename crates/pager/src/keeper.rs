@@ -36,6 +36,7 @@ impl Shared {
                 shared_out = Instant::now();
                 self.share_out();
             }
+            self.watch_listeners();
             self.budget.set_pool(self.engine.pool_bytes());
             self.sample_own();
             if !self.shrink_pool(&mut scratch) {

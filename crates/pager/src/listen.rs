@@ -13,7 +13,6 @@ use crate::pager::Shared;
 use crate::space::Space;
 use parking_lot::Mutex;
 use std::os::fd::AsFd;
-use std::time::Duration;
 use vswap_sys::poll::EVENTS;
 use vswap_sys::sched::last_cpu;
 
@@ -39,7 +38,7 @@ struct State {
     count: u32,
     /// Faults heard so far.
     heard: u64,
-    /// Value of `heard` when the watch looked last and found faults unread.
+    /// Value of `heard` when the keeper looked last and found faults unread.
     seen_late: Option<u64>,
     /// Until when nobody is to be quick, milliseconds of the pager's clock.
     rest_until: u64,
@@ -152,24 +151,31 @@ impl Shared {
         }
     }
 
-    /// All spaces whose last faults came to quick handler `index`, which has lost its CPU at one, are to do without for `rest`.
-    pub(crate) fn rest_of(&self, index: usize, rest: Duration) {
-        let until = self.clock_ms() + rest.as_millis() as u64;
+    /// All spaces whose last faults came to quick handler `index`, which has lost its CPU at one, are to do without for `rest`
+    /// milliseconds.
+    fn rest_from(&self, index: usize, rest: u64) {
+        let until = self.clock_ms() + rest;
+        tracing::debug!(index, rest, "a quick handler has lost its CPU at a fault");
         for space in self.all_spaces() {
-            if let Some(mut state) = space.listeners.0.try_lock()
-                && state.last.1 == index
-            {
+            let mut state = space.listeners.0.lock();
+            if state.last.1 == index {
                 state.rest_until = state.rest_until.max(until);
                 self.all(&space, &mut state);
             }
         }
     }
 
-    /// The watch's look: a quick handler that leaves faults unread does not get its CPU.
-    pub(crate) fn watch_late(&self) {
+    /// The keeper's look: a quick handler that leaves faults unread does not get its CPU, and one that the watch found stuck had
+    /// lost it.
+    pub(crate) fn watch_listeners(&self) {
+        self.settle_patience();
+        for (index, quick) in self.quick.iter().enumerate() {
+            if let Some(rest) = quick.take_rest() {
+                self.rest_from(index, rest);
+            }
+        }
         for space in self.all_spaces() {
-            // Who holds it for long has lost its CPU, and is found by that.
-            let Some(mut state) = space.listeners.0.try_lock() else { continue };
+            let mut state = space.listeners.0.lock();
             let Some(index) = state.quick.filter(|_| !space.is_frozen()) else { continue };
             let mut tokens = [0; EVENTS];
             let ready = self.quick[index].poll.wait(&mut tokens, 0).unwrap_or(0);

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
 use crate::handler::{self, ROOM, STOP};
 use crate::heat::Terms;
-use crate::quick::{Quick, Watch};
+use crate::quick::Quick;
 use crate::share::Share;
 use crate::space::{Adopt, Hold, Space};
 use crate::stats::{Counters, PagerStats};
@@ -118,7 +118,6 @@ pub(crate) struct Shared {
     pub polls: Vec<Epoll>,
     /// The quick handlers, by the same index.
     pub quick: Vec<Quick>,
-    pub watch: Watch,
     pub ahead: Ahead,
     /// CPUs that the handlers are bound to, by the same index.
     pub cpus: Vec<usize>,
@@ -323,7 +322,6 @@ impl Pager {
             counters: Counters::default(),
             polls,
             quick: quick_polls.into_iter().map(Quick::new).collect(),
-            watch: Watch::default(),
             ahead: Ahead::default(),
             cpus,
             room,
@@ -529,7 +527,6 @@ impl Drop for Pager {
         self.shared.stopped.store(true, SeqCst);
         self.shared.stop.set();
         self.shared.budget.call_all();
-        self.shared.watch.wake();
         self.shared.ahead.wake();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();

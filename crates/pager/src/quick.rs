@@ -12,14 +12,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use vswap_sys::poll::Epoll;
 use vswap_sys::sched::{own_thread, run_normally, run_when_idle};
 
 use crate::pager::Shared;
 
 /// How often quick handlers are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A quick handler that was stuck for some time is not listened through for so many times that.
 const REST_FOR_LOSS: u32 = 20;
 
@@ -35,6 +34,8 @@ pub(crate) struct Quick {
     thread: AtomicI32,
     /// It has the usual policy until it is done.
     raised: AtomicBool,
+    /// Milliseconds for which its spaces are to do without it.
+    rest: AtomicU64,
 }
 
 impl Quick {
@@ -45,6 +46,7 @@ impl Quick {
             beat: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             raised: AtomicBool::new(false),
+            rest: AtomicU64::new(0),
         }
     }
 
@@ -54,14 +56,14 @@ impl Quick {
         run_when_idle();
     }
 
-    /// It has read faults.
+    /// It has something to do.
     pub fn at_work(&self) {
         // Nobody else writes it.
         let beat = self.beat.load(Relaxed);
         self.beat.store(beat + 1 + (beat & 1), Relaxed);
     }
 
-    /// It has answered all that it has read.
+    /// It has nothing to do any more.
     pub fn done(&self) {
         let beat = self.beat.load(Relaxed);
         self.beat.store(beat + (beat & 1), Relaxed);
@@ -75,24 +77,24 @@ impl Quick {
         self.spaces.load(Relaxed) > 0
     }
 
+    /// It has come no further for so long: gives it its CPU back, if that is what it lacks.
+    fn hurry(&self, stuck: Duration) {
+        // Again and again while it is stuck, and told afterwards: whichever of this and its being done comes first, it ends up under
+        // the usual policy only until it is done the next time.
+        if run_normally(self.thread.load(Relaxed)).is_ok() {
+            self.raised.store(true, Relaxed);
+        }
+        self.rest.fetch_max((stuck * REST_FOR_LOSS).as_millis() as u64, Relaxed);
+    }
+
+    /// For how many milliseconds its spaces are to do without it from now on, if it has lost its CPU.
+    pub fn take_rest(&self) -> Option<u64> {
+        Some(self.rest.swap(0, Relaxed)).filter(|rest| *rest > 0)
+    }
+
     /// Whether it has come no further since it told `last`, with a fault unanswered.
     fn is_stuck(&self, last: u64) -> bool {
         last & 1 == 1 && self.beat.load(Relaxed) == last
-    }
-}
-
-/// Wakes the watch.
-#[derive(Debug, Default)]
-pub(crate) struct Watch {
-    lock: Mutex<()>,
-    wanted: Condvar,
-}
-
-impl Watch {
-    pub fn wake(&self) {
-        // With the lock, so that one that has just found nothing to do hears it.
-        let _lock = self.lock.lock();
-        self.wanted.notify_one();
     }
 }
 
@@ -103,54 +105,34 @@ impl Shared {
         let count = &self.quick[index].spaces;
         if more {
             count.fetch_add(1, Relaxed);
-            self.watch.wake();
         } else {
             count.fetch_sub(1, Relaxed);
         }
         self.settle_patience();
     }
 
-    /// Two that do this at once may leave it wrong; the watch sets it right.
-    fn settle_patience(&self) {
+    /// Two that do this at once may leave it wrong; the keeper sets it right.
+    pub(crate) fn settle_patience(&self) {
         let all = self.quick.iter().all(Quick::is_needed);
         for (i, quick) in self.quick.iter().enumerate() {
             self.budget.set_patient(i, quick.is_needed() && !all);
         }
     }
 
-    /// The watch's life. It takes no lock that a quick handler may hold.
+    /// The watch's life. It takes no lock and no memory: a quick handler may be what it would have to wait for.
     pub(crate) fn watch(&self) {
         // What each has told last, and since when.
         let mut told = vec![(0, Instant::now()); self.quick.len()];
         while !self.stopping() {
-            let mut lock = self.watch.lock.lock();
-            if !self.quick.iter().any(Quick::is_needed) && !self.stopping() {
-                self.settle_patience();
-                self.watch.wanted.wait(&mut lock);
-            }
-            drop(lock);
             std::thread::sleep(LOOK_EVERY);
-            self.settle_patience();
-            for (index, (quick, (beat, since))) in self.quick.iter().zip(&mut told).enumerate() {
+            for (quick, (beat, since)) in self.quick.iter().zip(&mut told) {
                 if quick.is_stuck(*beat) {
-                    self.hurry(index, since.elapsed());
+                    quick.hurry(since.elapsed());
                 } else {
                     (*beat, *since) = (quick.beat.load(Relaxed), Instant::now());
                 }
             }
-            self.watch_late();
         }
-    }
-
-    /// Sees to it that a quick handler that has come no further for so long gets its CPU back.
-    fn hurry(&self, index: usize, stuck: Duration) {
-        let quick = &self.quick[index];
-        if !quick.raised.swap(true, Relaxed) {
-            let raised = run_normally(quick.thread.load(Relaxed)).is_ok();
-            quick.raised.store(raised, Relaxed);
-            tracing::debug!(index, raised, "a quick handler has lost its CPU at a fault");
-        }
-        self.rest_of(index, stuck * REST_FOR_LOSS);
     }
 }
 
@@ -177,7 +159,6 @@ mod tests {
         let handler = std::thread::spawn(move || {
             let (quick, own) = (&shared.quick[0], own_thread());
             quick.begin();
-            shared.count_quick(0, true);
             if run_normally(own).is_err() {
                 return eprintln!("without CAP_SYS_NICE nobody can put it back: nothing to test");
             }

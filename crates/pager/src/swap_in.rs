@@ -8,7 +8,7 @@ use crate::install::{install_run, installed};
 use crate::pager::Shared;
 use crate::space::Space;
 use crate::stats::FaultKind;
-use crate::trail::Reach;
+use crate::trail::{Reach, run_around};
 use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -97,9 +97,6 @@ impl Shared {
         let wanted = reach.run(&out_of(&state), page, self.modest(reach.most));
         let Some(run) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
         state.trail.went(run.clone(), reach);
-        if reach.most == READAHEAD_MAX && !fault.ahead {
-            self.ask_ahead(space, block.base, &run, reach.down, fault.write);
-        }
         let mut batch = Batch {
             run,
             asked: page,
@@ -117,10 +114,14 @@ impl Shared {
             *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
         }
         drop(state);
-        self.load(&mut batch, hands);
+        if reach.most == READAHEAD_MAX && !fault.ahead {
+            self.ask_ahead(space, block.base, &batch.run, reach.down, fault.write);
+        }
+        self.load(&mut batch, hands, fault);
         let gate = space.gate.read();
         if !space.is_frozen() {
-            let writable = fault.write || batch.is_exclusive(self.pool_has_room());
+            let lone = !fault.ahead && batch.is_exclusive(self.pool_has_room());
+            let writable = fault.write || lone;
             self.install(space, block, &mut batch, hands, writable);
         }
         let outcome = self.commit(space, block, &batch, hands, fault);
@@ -128,7 +129,7 @@ impl Shared {
         outcome
     }
 
-    fn load(&self, batch: &mut Batch, hands: &mut Hands) {
+    fn load(&self, batch: &mut Batch, hands: &mut Hands, fault: Fault) {
         let asked = batch.at();
         match (&batch.slots[..batch.run.len()], &mut hands.pages[0]) {
             // A page alone is not worth the long read of a run.
@@ -138,7 +139,10 @@ impl Shared {
             }
         }
         for error in batch.loaded.iter().flatten().filter_map(|result| result.as_ref().err()) {
-            tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS");
+            match fault.ahead {
+                true => tracing::debug!(%error, "a page cannot be read ahead"),
+                false => tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS"),
+            }
         }
     }
 
@@ -179,8 +183,8 @@ impl Shared {
         let came = batch.installed.and_not(&state.staged);
         state.resident |= came;
         state.young |= came;
-        if let Some(came) = batch.installed.bounds() {
-            state.trail.only_came(&batch.run, came);
+        if !fault.ahead && batch.installed.get(batch.asked) && batch.installed != all {
+            state.trail.only_came(run_around(&batch.installed, batch.asked));
         }
         for page in (batch.dirty | gone).iter() {
             state.release_slot(&self.engine, page);
@@ -192,7 +196,9 @@ impl Shared {
         for (i, page) in all.iter().enumerate() {
             // Down as stored and no slot: that must not be, but its reader is not to ask for ever.
             let nowhere = i == batch.at() && batch.slots[i].is_none();
-            if (matches!(batch.loaded[i], Some(Err(_))) || nowhere) && !gone.get(page) {
+            let failed = matches!(batch.loaded[i], Some(Err(_))) || nowhere;
+            // What nobody has asked for yet is tried again by whoever does.
+            if failed && !fault.ahead && !gone.get(page) {
                 lost.set(page);
             }
         }

@@ -26,7 +26,7 @@ const PAGE: u64 = 4096;
 const STACK: u64 = 4 * PAGE;
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A stub that has not said hello after so long may have been stopped.
-const LOOK_EVERY_MS: i32 = 20;
+const LOOK_EVERY_MS: i32 = 5;
 
 /// Why a program got no stub. It runs on unharmed, without being managed.
 #[derive(Debug, Error)]
@@ -252,14 +252,21 @@ impl Host<'_> {
 /// Waits for the hello of stub `tid`. If it was stopped with its process, it is let run until then.
 fn says_hello(pid: i32, tid: i32, socket: BorrowedFd) -> bool {
     let since = Instant::now();
-    let mut alone = None;
+    let mut alone: Option<Tracee> = None;
     while !scm::wait_readable(socket, LOOK_EVERY_MS) {
         if since.elapsed() > HELLO_WITHIN {
             return false;
         }
-        if alone.is_none() && rouse::is_stopped(pid, tid) {
-            alone = rouse::run_alone(tid).unwrap_or(None);
-        }
+        alone = match alone {
+            None if rouse::is_stopped(pid, tid) => rouse::run_alone(tid).unwrap_or(None),
+            None => None,
+            // Whatever stops it next, its process's going on for one, ends this.
+            Some(mut stub) => match stub.poll() {
+                Ok(None) => Some(stub),
+                Ok(Some(stop)) => rouse::let_go(stub, stop).err().and(None),
+                Err(_) => None,
+            },
+        };
     }
     true
 }
@@ -292,5 +299,29 @@ fn step_name(at: u64) -> &'static str {
         step::STAGING => "map its staging area",
         step::REGISTER => "register its staging area",
         _ => "start",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+    use vswap_sys::signal;
+
+    /// A stub that was let run while its process was stopped stands still when that goes on. Nobody looked: it never said hello.
+    #[test]
+    fn a_stopped_one_that_goes_on_before_its_hello_says_it() {
+        let (ours, its) = scm::pair().unwrap();
+        // It is a process here, but stops and goes on as a stub does.
+        let script = "kill -STOP $$; sleep 0.6; echo hello";
+        let mut stub = Command::new("sh").args(["-c", script]).stdout(Stdio::from(its)).spawn().unwrap();
+        let pid = stub.id() as i32;
+        let going_on = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            process::kill(pid, signal::SIGCONT).unwrap();
+        });
+        assert!(says_hello(pid, pid, ours.as_fd()), "it stands still");
+        going_on.join().unwrap();
+        assert!(stub.wait().unwrap().success());
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn run_alone(tid: i32) -> io::Result<Option<Tracee>> {
 }
 
 /// Lets a stub go that stands still because of `stop`.
-fn let_go(stub: Tracee, stop: Stop) -> io::Result<()> {
+pub(crate) fn let_go(stub: Tracee, stop: Stop) -> io::Result<()> {
     match stop {
         Stop::Gone => Ok(()),
         Stop::Signal(signal) => stub.detach(signal),

@@ -265,8 +265,6 @@ pub struct RemoteCalls<'a> {
     mask: u64,
     first_gate: u64,
     gate: u64,
-    /// A `SIGSTOP`, the one signal that can stop the thread here, came and was put off.
-    stop_is_due: bool,
 }
 
 /// What a call returns that the kernel would start again after a signal (`include/linux/errno.h`).
@@ -282,7 +280,7 @@ impl<'a> RemoteCalls<'a> {
         let mask = tracee.signal_mask()?;
         // A handler of the program must not run on our registers.
         tracee.set_signal_mask(u64::MAX)?;
-        Ok(RemoteCalls { tracee, registers, mask, first_gate: gate, gate, stop_is_due: false })
+        Ok(RemoteCalls { tracee, registers, mask, first_gate: gate, gate })
     }
 
     /// Uses another `syscall` instruction from now on.
@@ -307,7 +305,7 @@ impl<'a> RemoteCalls<'a> {
     pub fn call(&mut self, nr: i64, args: [u64; 6]) -> io::Result<u64> {
         loop {
             match self.try_call(nr, args) {
-                // A stop was pending; it has been seen to before the next try.
+                // A stop was pending; it is seen to before the next try.
                 Err(error) if error.raw_os_error().is_some_and(|errno| RESTART.contains(&errno)) => {}
                 result => return result,
             }
@@ -332,14 +330,17 @@ impl<'a> RemoteCalls<'a> {
     }
 
     fn reach_call_stop(&mut self) -> io::Result<()> {
+        let mut signal = 0;
         loop {
-            self.tracee.resume(libc::PTRACE_SYSCALL, 0)?;
+            self.tracee.resume(libc::PTRACE_SYSCALL, signal)?;
+            signal = 0;
             match self.tracee.wait()? {
                 Stop::Call => return Ok(()),
                 // Its process is being stopped; it will join the others once let go.
                 Stop::Rest => {}
+                // The only one that cannot be blocked and lets it live: the process stops by it, all but this thread.
+                Stop::Signal(libc::SIGSTOP) => signal = libc::SIGSTOP,
                 Stop::Gone => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
-                Stop::Signal(libc::SIGSTOP) => self.stop_is_due = true,
                 Stop::Child | Stop::Exec | Stop::Signal(_) => {
                     return Err(io::Error::from_raw_os_error(libc::EFAULT));
                 }
@@ -349,21 +350,7 @@ impl<'a> RemoteCalls<'a> {
 
     fn restore(&mut self) -> io::Result<()> {
         self.tracee.set_registers(&self.registers)?;
-        if std::mem::take(&mut self.stop_is_due) && !self.is_continued() {
-            // SAFETY: no pointers.
-            unsafe { libc::syscall(libc::SYS_tkill, self.tracee.tid, libc::SIGSTOP) };
-        }
         self.tracee.set_signal_mask(self.mask)
-    }
-
-    /// Whether a `SIGCONT` has come since the stop that was put off. It is pending then, since all that can be is blocked.
-    fn is_continued(&self) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.tracee.tid)).unwrap_or_default();
-        let pending = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
-        };
-        (pending("SigPnd:") | pending("ShdPnd:")) & (1 << (libc::SIGCONT - 1)) != 0
     }
 
     /// Puts registers and signal mask back.

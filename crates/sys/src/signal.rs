@@ -24,10 +24,6 @@ pub const SIGTSTP: i32 = libc::SIGTSTP;
 /// Go on.
 pub const SIGCONT: i32 = libc::SIGCONT;
 
-/// What a terminal or its hang-up sends to whole groups.
-pub const OF_TERMINALS: [i32; 6] =
-    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
-
 /// What stops a process unless it is handled.
 pub const STOPS: [i32; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 

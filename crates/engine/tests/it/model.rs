@@ -67,7 +67,7 @@ impl World {
             false => Engine::new(config),
         };
         let engine = engine.unwrap();
-        let scratch = engine.scratch();
+        let scratch = engine.scratch_for_runs();
         let mut world = Self { engine, scratch, owners: Vec::new() };
         world.add();
         world
@@ -351,7 +351,7 @@ fn a_group_pays_for_its_clusters_and_its_limit_holds() {
 fn a_sequential_scan_of_a_segment_takes_few_reads_in_either_direction() {
     let disk = Flaky::new(64 << 20, Faults::default());
     let engine = Engine::with_storage(EngineConfig::default(), disk).unwrap();
-    let mut scratch = engine.scratch();
+    let mut scratch = engine.scratch_for_runs();
     let mut block = engine.owner_block(GroupId::ROOT).unwrap();
     for at in PageIndex::all() {
         let slot = block.slot_for_store(&engine, at).unwrap();
@@ -396,7 +396,7 @@ fn a_run_is_read_at_once_and_little_else_with_it() {
     for noise in [true, false] {
         let engine =
             Engine::with_storage(EngineConfig::default(), Flaky::new(64 << 20, Faults::default())).unwrap();
-        let mut scratch = engine.scratch();
+        let mut scratch = engine.scratch_for_runs();
         let mut block = engine.owner_block(GroupId::ROOT).unwrap();
         let content = |at: u64| if noise { page(at * 8 + 2) } else { record(at) };
         for at in PageIndex::all() {

@@ -32,7 +32,10 @@ pub fn config() -> PagerConfig {
 }
 
 pub fn fixture_with(blocks: usize, config: PagerConfig) -> Fixture {
-    let engine = Engine::new(EngineConfig::default()).unwrap();
+    fixture_over(Engine::new(EngineConfig::default()).unwrap(), blocks, config)
+}
+
+pub fn fixture_over(engine: Arc<Engine>, blocks: usize, config: PagerConfig) -> Fixture {
     let pager = Pager::new(config, engine).unwrap();
     let (memory, bytes) = PagedMemory::new(blocks).unwrap();
     let staging = LocalStaging::new(3, Arc::clone(&memory)).unwrap();

@@ -1,15 +1,15 @@
 //! The pager on memory of this process: each bug that was found keeps a test that names it.
 
+mod ahead;
 mod fixture;
 
 use fixture::{LIMIT, PAGE, config, fixture, fixture_with};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use vswap_core::ByteCount;
 use vswap_pager::{FullPolicy, PagerConfig};
-use vswap_sys::pagemap::Pagemap;
 use vswap_sys::sched::{allowed_cpus, bind_to_cpu};
 
 /// Asking the kernel whether events are pending once lifted the write protection of the first page of the range: a clean
@@ -54,54 +54,6 @@ fn a_lone_page_keeps_its_bytes_without_a_backing() {
             }
         }
         assert_eq!(fixture.faults("first write"), written, "a lone page was protected");
-    }
-}
-
-/// Who reads on waits for one run while the next comes on another CPU: it is there before anybody has touched it, also where the next
-/// block begins.
-#[test]
-fn the_next_run_comes_while_one_is_waited_for() {
-    if allowed_cpus().len() < 2 {
-        return eprintln!("one CPU: nothing is read ahead beside a fault");
-    }
-    for down in [false, true] {
-        let mut fixture = fixture_with(48, PagerConfig::new(ByteCount::mib(48)));
-        fixture.manage(0..48 * 512);
-        let order = |at: usize| if down { 1023 - at } else { at };
-        for at in 0..1024 {
-            fixture.bytes.as_mut_slice()[order(at) * PAGE] = at as u8;
-        }
-        fixture.press(1024..48 * 512, 3);
-        // The limit leaves no room for long runs while the pages of others are in the way.
-        fixture.bytes.discard(24 * 512 * PAGE, 24 * 512 * PAGE);
-        let pagemap = Pagemap::open(std::process::id() as i32).unwrap();
-        let is_there = |at: usize| {
-            let mut there = false;
-            pagemap.present(fixture.range(order(at)..order(at) + 1), |_| there = true).unwrap();
-            there
-        };
-        let read = |at: usize| assert_eq!(fixture.bytes.as_slice()[order(at) * PAGE], at as u8, "page {at}");
-        // Runs of 1, 4, 8, 16 and 32 pages.
-        assert!((0..61).all(|at| !is_there(at)), "they are not out");
-        (0..40).for_each(read);
-        let since = Instant::now();
-        while !(61..93).all(is_there) {
-            assert!(since.elapsed() < Duration::from_secs(20), "nothing comes ahead, downwards: {down}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let before = fixture.faults("pool");
-        (40..93).for_each(read);
-        assert_eq!(fixture.faults("pool"), before, "what has come ahead is asked for again");
-        (93..512).for_each(read);
-        let since = Instant::now();
-        while !(512..544).all(is_there) {
-            assert!(
-                since.elapsed() < Duration::from_secs(20),
-                "nothing comes of the next block, downwards: {down}"
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        (512..1024).for_each(read);
     }
 }
 
