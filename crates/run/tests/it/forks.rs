@@ -96,7 +96,7 @@ fn a_child_is_stopped_while_its_stub_is_started() {
         let traced = process::thread_state(child, child).is_ok_and(|state| state == b't');
         let _ = process::kill(child, signal::SIGSTOP);
         std::thread::sleep(Duration::from_millis(2));
-        if turn % 3 == 0 {
+        if turn.is_multiple_of(3) {
             let _ = process::kill(child, signal::SIGCONT);
         }
         process::kill(engine, signal::SIGCONT).unwrap();
