@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use vswap_sys::ptrace::{Stop, Tracee, option};
 use vswap_sys::{call, process, procvm};
 
-use crate::adopt::AdoptError;
+use crate::adopt::{AdoptError, Newborn};
 use crate::grow::manageable_ranges;
+use crate::inject::Stub;
 use crate::supervisor::Call;
 use crate::tree::{Managed, Memory};
 
@@ -123,13 +124,15 @@ impl Call<'_> {
         };
         let mut child = Tracee::child(child_pid);
         let stopped = child.wait();
+        // Kept until it is decided what becomes of the child: without its other end a stub ends its program, without a word.
+        let mut stub = None;
         let taken = match stopped {
             Ok(Stop::Gone) | Err(_) => Ok(()),
             // Our options would have its stub traced too.
             Ok(_) => child
                 .set_options(0)
                 .map_err(|source| AdoptError::System { pid: child_pid, source })
-                .and_then(|()| self.take_child(managed, &hold, &mut child)),
+                .and_then(|()| self.take_child(managed, &hold, &mut child, &mut stub)),
         };
         // One that was killed meanwhile is nobody's loss.
         if let Err(error) = taken
@@ -150,6 +153,7 @@ impl Call<'_> {
         parent: &Managed,
         hold: &vswap_pager::Hold,
         child: &mut Tracee,
+        half_made: &mut Option<Stub>,
     ) -> Result<(), AdoptError> {
         let supervisor = self.supervisor;
         let pid = child.tid();
@@ -160,16 +164,19 @@ impl Call<'_> {
         memory.newborn.store(true, Relaxed);
         memory.pins.lock().extend(self.memory.pins.lock().iter());
         memory.wipes.store(self.memory.wipes.load(Relaxed), Relaxed);
-        let newborn = supervisor.start_stub(child, pid)?;
-        let own = [newborn.stub.own.clone(), newborn.stub.staging_range()];
+        let Newborn { stub, probe, adopt } = supervisor.start_stub(child, pid)?;
+        let own = [stub.own.clone(), stub.staging_range()];
+        *half_made = Some(stub);
         let ranges = self.inherited_ranges(pid, &own, parent, &memory).map_err(failed)?;
-        let space = supervisor.pager().fork(hold, newborn.adopt, &ranges).map_err(failed)?;
+        let space = supervisor.pager().fork(hold, adopt, &ranges).map_err(failed)?;
         for range in &ranges {
             // What the parent had not registered, if anything, is whole in the child.
             let _ = space.manage(range.clone());
         }
         hold.thaw();
-        supervisor.install(&process, &memory, (newborn.stub, newborn.probe, space));
+        if let Some(stub) = half_made.take() {
+            supervisor.install(&process, &memory, (stub, probe, space));
+        }
         memory.newborn.store(false, Relaxed);
         Ok(())
     }
