@@ -162,6 +162,8 @@ impl Call<'_> {
         supervisor.welcome(&process);
         let memory = process.memory();
         memory.newborn.store(true, Relaxed);
+        // The sampler may have found it already, and be about to put it under management itself.
+        let _work = memory.work.lock();
         memory.pins.lock().extend(self.memory.pins.lock().iter());
         memory.wipes.store(self.memory.wipes.load(Relaxed), Relaxed);
         let Newborn { stub, probe, adopt } = supervisor.start_stub(child, pid)?;

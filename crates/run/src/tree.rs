@@ -193,12 +193,17 @@ impl Tree {
         Ok(Found::New(process))
     }
 
-    /// Enters a process that was just made, with an address space of its own.
+    /// Enters a process that was just made, with an address space of its own. Whoever looks for new ones may have entered it already;
+    /// it is one process all the same.
     ///
     /// # Errors
     /// `ESRCH` if it is gone.
     pub(crate) fn enter(&self, pid: i32) -> io::Result<Arc<Process>> {
-        self.maps.lock().enter(pid, None)
+        let mut maps = self.maps.lock();
+        match maps.processes.get(&pid) {
+            Some(known) if !known.handle.has_ended() => Ok(Arc::clone(known)),
+            _ => maps.enter(pid, None),
+        }
     }
 
     /// A process by its number.
@@ -236,5 +241,30 @@ impl Maps {
         });
         self.processes.insert(pid, Arc::clone(&process));
         Ok(process)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A child that was found by its parent's list of children before its fork was seen to was entered twice. Its threads were then those
+    /// of the one that was not managed: that was put under management too, and the second stub, of which nobody wanted anything,
+    /// ended the program.
+    #[test]
+    fn a_child_that_was_found_before_its_fork_was_seen_to_is_entered_once() {
+        let tree = Tree::default();
+        let mut child = Command::new("sleep").arg("30").spawn().unwrap();
+        let pid = child.id() as i32;
+        let Found::New(found) = tree.process_of(pid).unwrap() else { panic!("it was not known") };
+        let entered = tree.enter(pid).unwrap();
+        assert!(Arc::ptr_eq(&found, &entered));
+        assert!(
+            matches!(tree.process_of(pid).unwrap(), Found::Known(known) if Arc::ptr_eq(&known, &entered))
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(tree.enter(pid).is_err(), "it has ended");
     }
 }
