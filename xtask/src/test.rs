@@ -79,6 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     checker(&CheckerOptions::bounded())?;
     checker(&CheckerOptions::bounded_roomy())?;
+    checker(&CheckerOptions::bounded_ahead())?;
     if !options.suite {
         return suite::run(&suite::Options::bounded());
     }
@@ -116,6 +117,11 @@ impl CheckerOptions {
     /// In memory that holds all of one process: grants, and pages that are shared since a fork.
     fn bounded_roomy() -> Self {
         Self { seconds: 8, memory: 140, modes: "fork,mixed".into(), ..Self::bounded() }
+    }
+
+    /// In memory that has room for long runs while most is out: below some 64 MiB nothing is read ahead beside a fault.
+    fn bounded_ahead() -> Self {
+        Self { seconds: 10, memory: 96, size: 320, ..Self::bounded() }
     }
 
     /// Bytes that the tree may have at most, seen from outside: the limit, 5 % and 8 MB.
