@@ -358,7 +358,8 @@ fn a_program_that_everybody_is_told_to_end_with_ends_in_its_own_time() {
             let Some(&pid) = all.get(at) else { break };
             all.extend(process::children(pid).unwrap());
         }
-        assert_eq!(all.len(), if parent.is_empty() { 3 } else { 4 });
+        // The front, the engine and the program; a keeper where it is asked for, or needed here.
+        assert!(all.len() >= if parent.is_empty() { 3 } else { 4 }, "{all:?}");
         for pid in all {
             process::kill(pid, 15).unwrap();
         }
