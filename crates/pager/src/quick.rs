@@ -7,9 +7,7 @@
 //! puts one that has come no further under the usual policy until the fault is answered. Without `CAP_SYS_NICE` there is no way
 //! out of `SCHED_IDLE`; then the spaces do without it for so long that little time is lost by such waits.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use vswap_sys::poll::Epoll;

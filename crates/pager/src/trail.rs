@@ -50,9 +50,7 @@ impl Trail {
         self.last = pages.start as u16..pages.end as u16;
         self.ahead = reach.most as u16;
     }
-}
 
-impl Trail {
     /// Of the pages that were wanted with a fault only `came` have come: what is missing is asked for next, whatever was brought
     /// behind it meanwhile.
     pub fn only_came(&mut self, came: Range<usize>) {

@@ -263,7 +263,11 @@ fn says_hello(pid: i32, tid: i32, socket: BorrowedFd) -> bool {
             // Whatever stops it next, its process's going on for one, ends this.
             Some(mut stub) => match stub.poll() {
                 Ok(None) => Some(stub),
-                Ok(Some(stop)) => rouse::let_go(stub, stop).err().and(None),
+                Ok(Some(stop)) => {
+                    // Failed, it has ended.
+                    let _ = rouse::let_go(stub, stop);
+                    None
+                }
                 Err(_) => None,
             },
         };
