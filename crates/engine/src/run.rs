@@ -6,6 +6,7 @@ use crate::error::LoadError;
 use crate::movement::{decodes, entry_addr, from_segment_tag};
 use crate::scratch::Scratch;
 use crate::stats::{Counters, LoadedFrom};
+use std::ops::Range;
 use vswap_core::{Backing, Page, SlotId};
 use vswap_segment::{BLOCK, EntryAddr};
 
@@ -83,13 +84,8 @@ impl Engine {
     /// What to read so that the slot asked for comes, and as many of the others as one read of `most` bytes can bring: from the first
     /// before it that lies close enough before it on the device, or itself, to the last behind that. `None` if it is in no segment.
     fn span(&self, slots: &[Option<SlotId>], asked: usize, most: usize) -> Option<Span> {
-        let place = |at: usize| {
-            let slot = slots[at]?;
-            let Backing::Segment(addr) = self.word(slot).backing() else { return None };
-            Some((at, slot, entry_addr(addr)?))
-        };
+        let place = |at: usize| self.on_device(slots, at).map(|(slot, addr)| (at, slot, addr));
         let wanted = place(asked)?;
-        let end_of = |addr: EntryAddr| addr.first_block() + addr.blocks();
         let fits = |first: EntryAddr, last: EntryAddr| {
             let ordered = first.segment() == last.segment() && first.offset() <= last.offset();
             ordered && (end_of(last) - first.first_block()) * BLOCK <= most
@@ -100,6 +96,34 @@ impl Engine {
         let end = others.filter(|other| fits(addr, *other)).map(end_of).max()?;
         Some(Span { start, slot, addr, bytes: (end - addr.first_block()) * BLOCK })
     }
+
+    /// Where the entry of the slot at `at` is, if in a segment.
+    fn on_device(&self, slots: &[Option<SlotId>], at: usize) -> Option<(SlotId, EntryAddr)> {
+        let slot = slots[at]?;
+        let Backing::Segment(addr) = self.word(slot).backing() else { return None };
+        Some((slot, entry_addr(addr)?))
+    }
+
+    /// Those of `slots` around `asked` that [`Engine::load_run`] would bring as things stand. Who waits for another would have to wait
+    /// for one read of the device in vain.
+    ///
+    /// # Panics
+    /// If there is no position `asked`.
+    pub fn come_together(&self, slots: &[Option<SlotId>], asked: usize, scratch: &Scratch) -> Range<usize> {
+        let span = self.span(slots, asked, scratch.io.len());
+        let comes = |at: &usize| match (self.on_device(slots, *at), &span) {
+            (Some((_, addr)), Some(span)) => span.holds(addr),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        let below = (0..asked).rev().take_while(comes).count();
+        let above = (asked + 1..slots.len()).take_while(comes).count();
+        asked - below..asked + 1 + above
+    }
+}
+
+fn end_of(addr: EntryAddr) -> usize {
+    addr.first_block() + addr.blocks()
 }
 
 /// One read of the device that brings several entries.
@@ -110,6 +134,13 @@ struct Span {
     addr: EntryAddr,
     /// From the beginning of that entry's first block.
     bytes: usize,
+}
+
+impl Span {
+    fn holds(&self, addr: EntryAddr) -> bool {
+        let end = self.addr.first_block() + self.bytes / BLOCK;
+        addr.segment() == self.addr.segment() && addr.offset() >= self.addr.offset() && end_of(addr) <= end
+    }
 }
 
 fn position(slots: &[Option<SlotId>], slot: SlotId, expected: usize) -> Option<usize> {

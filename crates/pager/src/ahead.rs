@@ -14,7 +14,7 @@ use crate::trail::Reach;
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
 use std::time::Instant;
-use vswap_core::{PAGES_PER_CLUSTER, PageIndex};
+use vswap_core::PageIndex;
 
 /// Where to go on.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +63,7 @@ impl Shared {
     pub(crate) fn ask_ahead(&self, space: &Space, base: u64, run: &Range<usize>, down: bool, write: bool) {
         let page = |at: usize| base + at as u64 * PAGE_BYTES;
         let address = if down { page(run.start).checked_sub(PAGE_BYTES) } else { Some(page(run.end)) };
-        let whole = run.len() == READAHEAD_MAX || run.start == 0 || run.end == PAGES_PER_CLUSTER;
-        if let Some(address) = address.filter(|_| whole && self.cpus.len() > 1)
+        if let Some(address) = address.filter(|_| self.cpus.len() > 1)
             // Somebody else is asking, or it is just being taken up: not worth a wait.
             && let Some(mut next) = self.ahead.next.try_lock()
         {

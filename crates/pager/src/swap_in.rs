@@ -8,11 +8,11 @@ use crate::install::{install_run, installed};
 use crate::pager::Shared;
 use crate::space::Space;
 use crate::stats::FaultKind;
-use crate::trail::{Reach, run_around};
+use crate::trail::Reach;
 use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
-use vswap_core::{Bitmap512, PageIndex, SlotId};
+use vswap_core::{Bitmap512, PAGES_PER_CLUSTER, PageIndex, SlotId};
 use vswap_engine::{Loaded, LoadedFrom};
 use vswap_sys::uffd::Install;
 
@@ -95,12 +95,24 @@ impl Shared {
         fault: Fault,
     ) -> Outcome {
         let wanted = reach.run(&out_of(&state), page, self.modest(reach.most));
-        let Some(run) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
+        let Some(charged) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
+        let whole = charged.len() == READAHEAD_MAX || charged.start == 0 || charged.end == PAGES_PER_CLUSTER;
+        let mut slots = [None; READAHEAD_MAX];
+        for (slot, at) in slots.iter_mut().zip(charged.clone()) {
+            *slot = state.owner.as_ref().zip(PageIndex::new(at)).and_then(|(owner, page)| owner.slot(page));
+        }
+        // A page that is not going to come is not made busy: a fault at it would wait for this read and then for its own.
+        let asked = page.get() - charged.start;
+        let part = self.engine.come_together(&slots[..charged.len()], asked, &hands.scratch);
+        slots.copy_within(part.clone(), 0);
+        slots[part.len()..].fill(None);
+        let run = charged.start + part.start..charged.start + part.end;
+        let too_many = charged.len() - run.len();
         state.trail.went(run.clone(), reach);
         let mut batch = Batch {
             run,
             asked: page,
-            slots: [None; READAHEAD_MAX],
+            slots,
             loaded: [const { None }; READAHEAD_MAX],
             installed: Bitmap512::EMPTY,
             dirty: Bitmap512::EMPTY,
@@ -110,11 +122,9 @@ impl Shared {
         let pages = Bitmap512::from_range(batch.start(), batch.run.len());
         state.busy |= pages;
         state.loading |= pages;
-        for (slot, page) in batch.slots.iter_mut().zip(pages.iter()) {
-            *slot = state.owner.as_ref().and_then(|owner| owner.slot(page));
-        }
         drop(state);
-        if reach.most == READAHEAD_MAX && !fault.ahead {
+        space.uncharge(too_many);
+        if reach.most == READAHEAD_MAX && whole && !fault.ahead {
             self.ask_ahead(space, block.base, &batch.run, reach.down, fault.write);
         }
         self.load(&mut batch, hands, fault);
@@ -183,9 +193,6 @@ impl Shared {
         let came = batch.installed.and_not(&state.staged);
         state.resident |= came;
         state.young |= came;
-        if !fault.ahead && batch.installed.get(batch.asked) && batch.installed != all {
-            state.trail.only_came(run_around(&batch.installed, batch.asked));
-        }
         for page in (batch.dirty | gone).iter() {
             state.release_slot(&self.engine, page);
         }

@@ -50,12 +50,6 @@ impl Trail {
         self.last = pages.start as u16..pages.end as u16;
         self.ahead = reach.most as u16;
     }
-
-    /// Of the pages that were wanted with a fault only `came` have come: what is missing is asked for next, whatever was brought
-    /// behind it meanwhile.
-    pub fn only_came(&mut self, came: Range<usize>) {
-        self.last = came.start as u16..came.end as u16;
-    }
 }
 
 impl Reach {
@@ -126,22 +120,6 @@ mod tests {
         trail.went(500..512, Reach { most: 32, down: false });
         assert_eq!(trail.reach(page(511), &there, LIMITS).most, 1);
         assert_eq!(trail.reach(page(499), &there, LIMITS), Reach { most: 32, down: true });
-    }
-
-    /// Half of a run had not come with the read of the device, and who read on to there was taken for one that jumps about.
-    #[test]
-    fn a_fault_goes_on_where_its_run_has_ended_early() {
-        let mut trail = Trail::default();
-        let there = Bitmap512::EMPTY;
-        let up = Reach { most: 32, down: false };
-        trail.went(64..96, up);
-        // The reader ahead has been at the run behind.
-        trail.went(96..128, up);
-        trail.only_came(64..80);
-        assert_eq!(trail.reach(page(80), &there, LIMITS), up);
-        trail.went(200..232, Reach { most: 32, down: true });
-        trail.only_came(220..232);
-        assert_eq!(trail.reach(page(219), &there, LIMITS), Reach { most: 32, down: true });
     }
 
     #[test]

@@ -365,10 +365,11 @@ fn a_sequential_scan_of_a_segment_takes_few_reads_in_either_direction() {
     let (mut at, mut reads) = (0, 0);
     while at < 512 {
         let mut loaded: Vec<Loaded> = (at..512).map(|_| None).collect();
+        let together = engine.come_together(&slots[at..], 0, &scratch);
         engine.load_run(&slots[at..], 0, &mut pages[at..], &mut loaded, &mut scratch);
         reads += 1;
         let came = loaded.iter().take_while(from_device).count();
-        assert!(came > 0);
+        assert_eq!(0..came, together);
         at += came;
     }
     assert!(pages.iter().enumerate().all(|(at, bytes)| *bytes == page(at as u64 * 8 + 5)));
@@ -379,10 +380,11 @@ fn a_sequential_scan_of_a_segment_takes_few_reads_in_either_direction() {
         let start = end.saturating_sub(32);
         let mut loaded: Vec<Loaded> = (start..end).map(|_| None).collect();
         let (slots, pages) = (&slots[start..end], &mut pages[start..end]);
+        let together = engine.come_together(slots, slots.len() - 1, &scratch);
         engine.load_run(slots, slots.len() - 1, pages, &mut loaded, &mut scratch);
         reads += 1;
         let came = loaded.iter().rev().take_while(from_device).count();
-        assert!(came > 0);
+        assert_eq!(slots.len() - came..slots.len(), together);
         end -= came;
     }
     assert!(pages.iter().enumerate().all(|(at, bytes)| *bytes == page(at as u64 * 8 + 5)));
