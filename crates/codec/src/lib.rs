@@ -1,6 +1,7 @@
 //! Page codecs: raw, lz4, zstd, zstd with a dictionary of the workload's own pages.
 //!
 //! - [`Compressor`] and [`Decompressor`]: one thread's contexts, reused for every page; no allocation a page.
+//! - [`Chooser`]: lz4 while it comes out nearly as short as zstd, zstd otherwise.
 //! - [`CodecTag`]: how an encoded page is encoded. It travels with the bytes and their length, so that
 //!   nothing is ever inferred from a length: 4096 bytes of lz4 and 4096 raw bytes have different tags.
 //! - [`Dictionary`] and [`Dictionaries`]: trained once enough pages were seen; each entry names its own, so
@@ -15,11 +16,13 @@
 //! are attached, not cleared.
 #![forbid(unsafe_code)]
 
+mod chooser;
 mod compress;
 mod decompress;
 mod dictionary;
 mod tag;
 
+pub use chooser::Chooser;
 pub use compress::{Compressor, Encoded, Method};
 pub use decompress::Decompressor;
 pub use dictionary::{Dictionaries, Dictionary, TrainError};

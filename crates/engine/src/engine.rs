@@ -12,7 +12,7 @@ use crate::train::Trainer;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vswap_codec::{Compressor, Dictionaries, Method};
+use vswap_codec::{Chooser, Compressor, Dictionaries, Method};
 use vswap_core::{
     Backing, ByteCount, Generations, Group, GroupId, Groups, Moving, PageCount, PoolHandle, SlotId, SlotWord,
 };
@@ -121,13 +121,21 @@ impl Engine {
 
     /// Makes one thread's buffers and contexts; allocates, so at the thread's start.
     pub fn scratch(&self) -> Scratch {
-        Scratch::new(self.compressor(), MAX_ENTRY_BLOCKS)
+        Scratch::new(self.chooser(), MAX_ENTRY_BLOCKS)
     }
 
     /// [`Engine::scratch`] of a thread that reads runs of pages ([`Engine::load_run`]), with a larger buffer if there is a device.
     pub fn scratch_for_runs(&self) -> Scratch {
         let blocks = if self.lean { LEAN_RUN_BLOCKS } else { RUN_BLOCKS };
-        Scratch::new(self.compressor(), if self.disk.is_some() { blocks } else { MAX_ENTRY_BLOCKS })
+        Scratch::new(self.chooser(), if self.disk.is_some() { blocks } else { MAX_ENTRY_BLOCKS })
+    }
+
+    /// One thread's choice of compressors.
+    fn chooser(&self) -> Chooser {
+        match self.codec {
+            CodecChoice::Auto => Chooser::between(self.compressor()),
+            CodecChoice::Lz4 | CodecChoice::Zstd => Chooser::fixed(self.compressor()),
+        }
     }
 
     /// A compressor as new stores want it: with the newest dictionary.

@@ -82,7 +82,7 @@ impl Engine {
             return Ok(StoredAs::Fill);
         }
         if scratch.compressor.dictionary() != self.trainer.current() {
-            scratch.compressor = self.compressor();
+            scratch.compressor.replace(self.compressor());
         }
         let encoded = scratch.compressor.compress(page);
         let length = encoded.bytes.len();
@@ -226,8 +226,38 @@ mod tests {
     use super::{Attempt, entry_tag};
     use crate::config::{CodecChoice, EngineConfig};
     use crate::engine::Engine;
-    use vswap_codec::CodecTag;
+    use vswap_codec::{Algorithm, CodecTag};
     use vswap_core::{GroupId, PAGE_SIZE, PageIndex};
+
+    /// The algorithm of the last of many pages that lz4 makes as short as zstd does: half zeroes, half noise.
+    fn chosen(codec: CodecChoice) -> Algorithm {
+        let engine = Engine::new(EngineConfig { codec, ..EngineConfig::default() }).unwrap();
+        let mut scratch = engine.scratch();
+        let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+        let slot = block.slot_for_store(&engine, PageIndex::new(0).unwrap()).unwrap();
+        let mut page = [0; PAGE_SIZE];
+        let mut noise = 88_172_645_463_325_252_u64;
+        for word in page[..PAGE_SIZE / 2].as_chunks_mut::<8>().0 {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            *word = noise.to_le_bytes();
+        }
+        for _ in 0..500 {
+            engine.store(slot, &page, &mut scratch).unwrap();
+        }
+        let handle = engine.word(slot).backing().pool_entry().unwrap();
+        let tag = engine.pool.read(handle, slot, |tag, _| super::codec_tag(tag)).unwrap().unwrap();
+        block.dispose(&engine);
+        tag.algorithm()
+    }
+
+    #[test]
+    fn pages_that_zstd_makes_no_shorter_are_stored_by_lz4_unless_zstd_is_asked_for() {
+        assert_eq!(chosen(CodecChoice::Auto), Algorithm::Lz4);
+        assert_eq!(chosen(CodecChoice::Lz4), Algorithm::Lz4);
+        assert_eq!(chosen(CodecChoice::Zstd), Algorithm::Zstd);
+    }
 
     /// A reader saw the word name `h`; before it looks there, the page is stored anew elsewhere, and a compaction that has lost puts
     /// its copy of the former content at `h`, under the same slot's name.

@@ -1,6 +1,6 @@
 //! [`Scratch`]: one thread's buffers and contexts, made at its start so that moving a page allocates nothing.
 
-use vswap_codec::{Compressor, Decompressor};
+use vswap_codec::{Chooser, Decompressor};
 use vswap_segment::{AlignedBuf, BLOCK};
 
 /// Blocks that one read with neighbours takes at most: 32 pages that do not compress, with their headers, wherever they begin. 64 KiB
@@ -14,14 +14,14 @@ pub(crate) const LEAN_RUN_BLOCKS: usize = 16;
 /// [`Engine::scratch`](crate::Engine::scratch).
 #[derive(Debug)]
 pub struct Scratch {
-    pub(crate) compressor: Compressor,
+    pub(crate) compressor: Chooser,
     pub(crate) decompressor: Decompressor,
     /// Room for the blocks of one entry, or of a run of them.
     pub(crate) io: AlignedBuf,
 }
 
 impl Scratch {
-    pub(crate) fn new(compressor: Compressor, blocks: usize) -> Self {
+    pub(crate) fn new(compressor: Chooser, blocks: usize) -> Self {
         Self { compressor, decompressor: Decompressor::new(), io: AlignedBuf::zeroed(blocks * BLOCK) }
     }
 

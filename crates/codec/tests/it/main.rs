@@ -1,8 +1,8 @@
 //! Integration tests of the codecs: what goes in comes out, and what is damaged is refused.
 use proptest::prelude::*;
 use vswap_codec::{
-    Algorithm, CodecTag, Compressor, DecodeError, Decompressor, Dictionaries, Dictionary, DictionaryId,
-    Method,
+    Algorithm, Chooser, CodecTag, Compressor, DecodeError, Decompressor, Dictionaries, Dictionary,
+    DictionaryId, Method,
 };
 use vswap_core::{PAGE_SIZE, Page};
 
@@ -167,4 +167,54 @@ fn tags_survive_their_ten_bits_and_zero_is_none() {
         assert_eq!(CodecTag::from_bits(tag.to_bits()), Some(tag));
     }
     assert_eq!(CodecTag::from_bits(0), None);
+}
+
+/// Half zeroes, half noise: lz4 leaves as much as zstd does.
+fn plain_page(seed: u64) -> Page {
+    let mut page = noise_page(seed);
+    page[..PAGE_SIZE / 2].fill(0);
+    page
+}
+
+/// The algorithm that a chooser took last of so many pages, all of which come back.
+fn last_choice(chooser: &mut Chooser, pages: impl Iterator<Item = Page>) -> Algorithm {
+    let (mut decompressor, none) = (Decompressor::new(), Dictionaries::default());
+    let mut last = Algorithm::Raw;
+    for page in pages {
+        let encoded = chooser.compress(&page);
+        let mut out = [0xee; PAGE_SIZE];
+        decompressor.decompress(encoded.tag, encoded.bytes, &none, &mut out).unwrap();
+        assert!(out == page, "{:?}: another page came back", encoded.tag);
+        last = encoded.tag.algorithm();
+    }
+    last
+}
+
+#[test]
+fn a_chooser_takes_zstd_where_it_saves_much_and_lz4_where_it_saves_little() {
+    let mut chooser = Chooser::between(Compressor::new(Method::ZSTD_FAST, None));
+    for round in 0..3 {
+        let seeds = round * 1000..round * 1000 + 500;
+        assert_eq!(last_choice(&mut chooser, seeds.clone().map(heap_page)), Algorithm::Zstd, "{round}");
+        assert_eq!(last_choice(&mut chooser, seeds.map(plain_page)), Algorithm::Lz4, "{round}");
+    }
+}
+
+#[test]
+fn a_chooser_without_a_choice_keeps_to_it() {
+    let mut chooser = Chooser::fixed(Compressor::new(Method::ZSTD_FAST, None));
+    assert_eq!(last_choice(&mut chooser, (0..500).map(plain_page)), Algorithm::Zstd);
+}
+
+/// The chooser's first choice, before any trial, and with a dictionary that came later.
+#[test]
+fn a_chooser_begins_with_zstd_and_takes_over_a_new_dictionary() {
+    let dictionaries = trained();
+    let dictionary = dictionaries.get(DictionaryId::new(1).unwrap());
+    let mut chooser = Chooser::between(Compressor::new(Method::ZSTD_FAST, None));
+    let page = heap_page(70_001);
+    assert_eq!(chooser.compress(&page).tag, CodecTag::zstd(None));
+    chooser.replace(Compressor::new(Method::ZSTD_FAST, dictionary));
+    assert_eq!(chooser.dictionary(), DictionaryId::new(1));
+    assert_eq!(chooser.compress(&page).tag, CodecTag::zstd(DictionaryId::new(1)));
 }
