@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = arguments.next().map(PathBuf::from);
     let bytes = std::fs::read(&file)?;
     let pages: Vec<Page> = bytes.as_chunks::<PAGE_SIZE>().0.iter().take(MOST).copied().collect();
-    for codec in [CodecChoice::Lz4, CodecChoice::Auto] {
+    for codec in [CodecChoice::Lz4, CodecChoice::Zstd, CodecChoice::Auto] {
         let disk = dir.clone().map(|dir| DiskConfig { dir, capacity: ByteCount::mib(1024) });
         let engine = Engine::new(EngineConfig { codec, disk, ..EngineConfig::default() })?;
         println!("{codec:?}, {} pages of {file}", pages.len());

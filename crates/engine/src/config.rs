@@ -7,7 +7,7 @@ use vswap_core::ByteCount;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum CodecChoice {
-    /// zstd, or lz4 for pages that it makes nearly as short.
+    /// zstd; with a disk below, lz4 while zstd saves less than a tenth of a page on those stored last.
     #[default]
     Auto,
     /// lz4: fastest.

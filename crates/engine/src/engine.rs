@@ -130,11 +130,11 @@ impl Engine {
         Scratch::new(self.chooser(), if self.disk.is_some() { blocks } else { MAX_ENTRY_BLOCKS })
     }
 
-    /// One thread's choice of compressors.
+    /// One thread's choice of compressors. Where there is no device, room is all that counts.
     fn chooser(&self) -> Chooser {
         match self.codec {
-            CodecChoice::Auto => Chooser::between(self.compressor()),
-            CodecChoice::Lz4 | CodecChoice::Zstd => Chooser::fixed(self.compressor()),
+            CodecChoice::Auto if self.disk.is_some() => Chooser::between(self.compressor()),
+            _ => Chooser::fixed(self.compressor()),
         }
     }
 

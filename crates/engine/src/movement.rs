@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{LoadError, StoreError};
 use crate::scratch::Scratch;
 use crate::stats::{Counters, LoadedFrom, StoredAs};
-use vswap_codec::{CodecTag, Decompressor, Dictionaries};
+use vswap_codec::{Algorithm, CodecTag, Decompressor, Dictionaries};
 use vswap_core::{
     Backing, FillPattern, Moving, PAGE_SIZE, Page, PoolHandle, SegmentAddr, SlotCell, SlotId, SlotWord,
 };
@@ -85,11 +85,14 @@ impl Engine {
             scratch.compressor.replace(self.compressor());
         }
         let encoded = scratch.compressor.compress(page);
-        let length = encoded.bytes.len();
+        let (encoded_tag, length) = (encoded.tag, encoded.bytes.len());
         let inserted = self.pool.insert(slot, entry_tag(encoded.tag), encoded.bytes);
         let handle = inserted.map_err(|_| StoreError::PoolFull { slot, length, held: self.pool.held() })?;
         self.replace(slot, cell, Backing::Pool(handle));
-        self.trainer.offer(slot);
+        // Nothing else would be stored by a dictionary.
+        if encoded_tag.algorithm() == Algorithm::Zstd {
+            self.trainer.offer(slot);
+        }
         let raw = length == PAGE_SIZE;
         Counters::add(if raw { &self.counters.stored_raw } else { &self.counters.stored_compressed }, 1);
         Counters::add(&self.counters.stored_bytes, length as u64);
@@ -224,14 +227,15 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::{Attempt, entry_tag};
-    use crate::config::{CodecChoice, EngineConfig};
+    use crate::config::{CodecChoice, DiskConfig, EngineConfig};
     use crate::engine::Engine;
     use vswap_codec::{Algorithm, CodecTag};
-    use vswap_core::{GroupId, PAGE_SIZE, PageIndex};
+    use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PageIndex};
 
     /// The algorithm of the last of many pages that lz4 makes as short as zstd does: half zeroes, half noise.
-    fn chosen(codec: CodecChoice) -> Algorithm {
-        let engine = Engine::new(EngineConfig { codec, ..EngineConfig::default() }).unwrap();
+    fn chosen(codec: CodecChoice, disk: bool) -> Algorithm {
+        let disk = disk.then(|| DiskConfig { dir: std::env::temp_dir(), capacity: ByteCount::mib(16) });
+        let engine = Engine::new(EngineConfig { codec, disk, ..EngineConfig::default() }).unwrap();
         let mut scratch = engine.scratch();
         let mut block = engine.owner_block(GroupId::ROOT).unwrap();
         let slot = block.slot_for_store(&engine, PageIndex::new(0).unwrap()).unwrap();
@@ -253,10 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_zstd_makes_no_shorter_are_stored_by_lz4_unless_zstd_is_asked_for() {
-        assert_eq!(chosen(CodecChoice::Auto), Algorithm::Lz4);
-        assert_eq!(chosen(CodecChoice::Lz4), Algorithm::Lz4);
-        assert_eq!(chosen(CodecChoice::Zstd), Algorithm::Zstd);
+    fn over_a_disk_pages_that_zstd_makes_no_shorter_are_stored_by_lz4_unless_zstd_is_asked_for() {
+        assert_eq!(chosen(CodecChoice::Auto, true), Algorithm::Lz4);
+        assert_eq!(chosen(CodecChoice::Lz4, true), Algorithm::Lz4);
+        assert_eq!(chosen(CodecChoice::Zstd, true), Algorithm::Zstd);
+        // Nothing goes below: room is all that counts.
+        assert_eq!(chosen(CodecChoice::Auto, false), Algorithm::Zstd);
     }
 
     /// A reader saw the word name `h`; before it looks there, the page is stored anew elsewhere, and a compaction that has lost puts

@@ -204,12 +204,15 @@ fn cases(count: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(count) }
 }
 
+fn codec() -> impl Strategy<Value = CodecChoice> {
+    prop::sample::select(vec![CodecChoice::Lz4, CodecChoice::Zstd, CodecChoice::Auto])
+}
+
 proptest! {
     #![proptest_config(cases(60))]
 
     #[test]
-    fn owners_in_memory_are_maps(ops in prop::collection::vec(op(), 0..300), lz4: bool) {
-        let codec = if lz4 { CodecChoice::Lz4 } else { CodecChoice::Zstd };
+    fn owners_in_memory_are_maps(ops in prop::collection::vec(op(), 0..300), codec in codec()) {
         let mut world = World::new(codec, false);
         for op in ops {
             world.apply(op, false)?;
@@ -219,8 +222,8 @@ proptest! {
     }
 
     #[test]
-    fn owners_over_a_disk_are_maps(ops in prop::collection::vec(op(), 0..300)) {
-        let mut world = World::new(CodecChoice::Lz4, true);
+    fn owners_over_a_disk_are_maps(ops in prop::collection::vec(op(), 0..300), codec in codec()) {
+        let mut world = World::new(codec, true);
         for op in ops {
             world.apply(op, true)?;
         }
@@ -443,7 +446,7 @@ fn record(number: u64) -> [u8; PAGE_SIZE] {
 
 #[test]
 fn a_dictionary_is_learnt_once_there_is_enough_and_old_pages_stay_readable() {
-    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let engine = Engine::new(EngineConfig { codec: CodecChoice::Zstd, ..EngineConfig::default() }).unwrap();
     let mut scratch = engine.scratch();
     let mut blocks: Vec<_> = (0..48).map(|_| engine.owner_block(GroupId::ROOT).unwrap()).collect();
     let mut lengths = [0, 0];

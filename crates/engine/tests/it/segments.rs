@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PageCount, PageIndex, SlotId};
 use vswap_engine::{
-    BackingKind, DiskConfig, Engine, EngineConfig, EngineError, LoadError, LoadedFrom, OwnerBlock, Scratch,
+    BackingKind, CodecChoice, DiskConfig, Engine, EngineConfig, EngineError, LoadError, LoadedFrom,
+    OwnerBlock, Scratch,
 };
 use vswap_segment::{Storage, SyncQueue, WriteQueue};
 
@@ -25,7 +26,8 @@ struct Rig {
 
 impl Rig {
     fn over(storage: Arc<dyn Storage>, blocks: usize) -> Self {
-        Self::of(Engine::with_storage(EngineConfig::default(), storage).unwrap(), blocks)
+        let config = EngineConfig { codec: CodecChoice::Zstd, ..EngineConfig::default() };
+        Self::of(Engine::with_storage(config, storage).unwrap(), blocks)
     }
 
     fn of(engine: Arc<Engine>, blocks: usize) -> Self {
