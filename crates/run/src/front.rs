@@ -65,6 +65,7 @@ pub(crate) fn mirror(
         config,
         ears,
         child,
+        kept: None,
         program: None,
         early: Vec::new(),
         refused: None,
@@ -116,6 +117,8 @@ struct Front<'a> {
     ears: Ears,
     /// The program, while it is our child.
     child: Option<i32>,
+    /// The program, if it is a keeper's child.
+    kept: Option<i32>,
     /// The program, once the engine has taken it on.
     program: Option<i32>,
     /// Signals that came before a keeper's program was known.
@@ -237,6 +240,12 @@ impl Front<'_> {
         }
     }
 
+    /// Whether the program is known to run, or to wait for something.
+    fn program_goes_on(&self) -> bool {
+        let state = |pid: i32| process::thread_state(pid, pid).ok();
+        self.child.or(self.kept).and_then(state).is_some_and(|state| b"RSDI".contains(&state))
+    }
+
     fn hear(&mut self, message: Message) {
         match message {
             Message::Program(pid) => {
@@ -266,9 +275,13 @@ impl Front<'_> {
                 self.outcome.get_or_insert(ExitOutcome::Signal(signal));
             }
             Message::Changed(Change::Stopped(_)) => {
-                // The shell waits for us, not for the program. SIGCONT to the group wakes both.
-                let _ = process::kill(process::own_pid(), signal::SIGSTOP);
+                // The shell waits for us, not for the program. SIGCONT to the group wakes both; one that was sent before we hear this,
+                // from a keeper that did not get its CPU, will not wake us.
+                if !self.program_goes_on() {
+                    let _ = process::kill(process::own_pid(), signal::SIGSTOP);
+                }
             }
+            Message::Keeps(pid) => self.kept = Some(pid),
             Message::Changed(Change::Continued) => {}
             Message::Installed(_) | Message::NotInstalled(_) => {}
         }

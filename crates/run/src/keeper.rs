@@ -112,6 +112,7 @@ fn keep(program: i32, engine: &OwnedFd, census: &Census, front: BorrowedFd) -> !
     if poll.add(changes.as_fd(), 0).is_err() || poll.add_hangup(engine.as_fd(), 1).is_err() {
         process::leave(1);
     }
+    let _ = Message::Keeps(program).send(front);
     loop {
         let ended = changes_of(program, |change| {
             // The engine first: when the front has ended it must know that the program had.

@@ -25,6 +25,8 @@ pub(crate) enum Message {
     Changed(Change),
     /// Engine to front: the program's number.
     Program(i32),
+    /// Keeper to front: the same, but it may not be taken on yet.
+    Keeps(i32),
     /// Engine to front: print this line.
     Say(String),
     /// Engine to front: print this table and write this JSON, as asked for.
@@ -53,6 +55,7 @@ impl Message {
             Message::Failed => (10, 0, [""; 2]),
             Message::KillAll => (11, 0, [""; 2]),
             Message::Over => (12, 0, [""; 2]),
+            Message::Keeps(pid) => (13, *pid, [""; 2]),
         };
         let [a, b, c, d] = value.to_le_bytes();
         ([kind, a, b, c, d], texts)
@@ -87,6 +90,7 @@ impl Message {
             10 => Message::Failed,
             11 => Message::KillAll,
             12 => Message::Over,
+            13 => Message::Keeps(value),
             _ => return None,
         })
     }
@@ -140,6 +144,7 @@ mod tests {
             Message::Failed,
             Message::KillAll,
             Message::Over,
+            Message::Keeps(8),
         ];
         for message in all {
             assert_eq!(Message::decode(&message.encode()), Some(message));

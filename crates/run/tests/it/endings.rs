@@ -329,6 +329,46 @@ fn a_stop_in_the_first_moments_is_never_seen() {
     }
 }
 
+/// A keeper's news of a stop came when the program had gone on and the front with it: the front stopped, and nobody woke it again.
+#[test]
+fn a_stop_that_is_over_stops_the_front_for_ever() {
+    let mut run = within_by(24, PARENTS[1], &["sleep", "2"]).stderr(Stdio::null()).spawn().unwrap();
+    let front = run.id() as i32;
+    let state = |pid: i32| process::thread_state(pid, pid).unwrap_or(b'?');
+    let name = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let until = |done: &mut dyn FnMut() -> bool| {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "front {}", state(front) as char);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let mut program = 0;
+    until(&mut || {
+        let mut all = vec![front];
+        for at in 0.. {
+            let Some(&pid) = all.get(at) else { break };
+            all.extend(process::children(pid).unwrap_or_default());
+        }
+        program = all.into_iter().find(|pid| name(*pid) == "sleep\n").unwrap_or(0);
+        program != 0
+    });
+    process::kill(front, signal::SIGSTOP).unwrap();
+    until(&mut || state(front) == b'T');
+    process::kill(program, signal::SIGSTOP).unwrap();
+    until(&mut || state(program) == b'T');
+    // The keeper says so.
+    std::thread::sleep(Duration::from_millis(200));
+    process::kill(program, signal::SIGCONT).unwrap();
+    process::kill(front, signal::SIGCONT).unwrap();
+    let mut code = None;
+    until(&mut || {
+        code = run.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.unwrap().code(), Some(0));
+}
+
 /// The engine was still in the group that a `SIGTERM` was for, and the run ended with 125.
 #[test]
 fn an_end_in_the_first_moments_is_the_programs() {
