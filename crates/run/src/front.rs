@@ -240,10 +240,10 @@ impl Front<'_> {
         }
     }
 
-    /// Whether the program is known to run, or to wait for something.
+    /// Whether the program is known to run, to wait for something, or to be gone.
     fn program_goes_on(&self) -> bool {
-        let state = |pid: i32| process::thread_state(pid, pid).ok();
-        self.child.or(self.kept).and_then(state).is_some_and(|state| b"RSDI".contains(&state))
+        let state = |pid: i32| process::thread_state(pid, pid);
+        self.child.or(self.kept).is_some_and(|pid| state(pid).map_or(true, |state| b"RSDI".contains(&state)))
     }
 
     fn hear(&mut self, message: Message) {

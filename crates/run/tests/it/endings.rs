@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use vswap_sys::{process, signal};
@@ -332,6 +332,19 @@ fn a_stop_in_the_first_moments_is_never_seen() {
 /// A keeper's news of a stop came when the program had gone on and the front with it: the front stopped, and nobody woke it again.
 #[test]
 fn a_stop_that_is_over_stops_the_front_for_ever() {
+    let status = end_while_the_front_is_stopped(signal::SIGCONT);
+    assert_eq!(status.code(), Some(0));
+}
+
+/// The same where the program had been killed.
+#[test]
+fn a_stop_of_a_program_that_is_gone_stops_the_front_for_ever() {
+    let status = end_while_the_front_is_stopped(signal::SIGKILL);
+    assert_eq!(status.signal(), Some(signal::SIGKILL));
+}
+
+/// Stops the front and then the program, which gets `signal` before the front goes on; how the front ends.
+fn end_while_the_front_is_stopped(signal: i32) -> ExitStatus {
     let mut run = within_by(24, PARENTS[1], &["sleep", "2"]).stderr(Stdio::null()).spawn().unwrap();
     let front = run.id() as i32;
     let state = |pid: i32| process::thread_state(pid, pid).unwrap_or(b'?');
@@ -359,14 +372,17 @@ fn a_stop_that_is_over_stops_the_front_for_ever() {
     until(&mut || state(program) == b'T');
     // The keeper says so.
     std::thread::sleep(Duration::from_millis(200));
-    process::kill(program, signal::SIGCONT).unwrap();
+    process::kill(program, signal).unwrap();
+    until(&mut || state(program) != b'T');
+    // A keeper collects it.
+    std::thread::sleep(Duration::from_millis(200));
     process::kill(front, signal::SIGCONT).unwrap();
-    let mut code = None;
+    let mut ended = None;
     until(&mut || {
-        code = run.try_wait().unwrap();
-        code.is_some()
+        ended = run.try_wait().unwrap();
+        ended.is_some()
     });
-    assert_eq!(code.unwrap().code(), Some(0));
+    ended.unwrap()
 }
 
 /// The engine was still in the group that a `SIGTERM` was for, and the run ended with 125.
