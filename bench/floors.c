@@ -1,7 +1,8 @@
 /* vswap-floors: what the kernel's own calls cost, with nothing of ours around them. `cargo xtask peers` puts it beside what vswap
  * measures in the same run: no pager that answers page faults by userfaultfd, or calls by seccomp notification, can be faster.
  *
- *   floors                    first touch of a page, a fault and a notified call, each answered by a thread on the same CPU
+ *   floors                    first touch of a page, a fault and a notified call, each answered by a thread on the same CPU;
+ *                             and the Zipf phase of `touch.c` with a pager that has every page at hand (floor_zipf.c)
  *   floors chain N PROGRAM    forks N times, each process waiting for the next, and executes PROGRAM in the last
  * Prints one line of JSON for each figure: {"name":"a fault answered by userfaultfd","value":7.7,"unit":"us"}
  * Exit code 0 (with `chain` the program's), 2 if something cannot be had.
@@ -27,7 +28,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE 4096ul
+#include "floors.h"
+
 #ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1ul
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
@@ -37,25 +39,23 @@ enum { PAGES = 50000, CALLS = 20000, STRIDE = 7919 };
 static int faults, calls;
 static char source[PAGE] __attribute__((aligned(4096)));
 
-static double now(void) {
+double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
-static void die(const char *what) {
+void die(const char *what) {
   perror(what);
   exit(2);
 }
 
-static void say(const char *name, double us) {
+void say(const char *name, double us) {
   printf("{\"name\":\"%s\",\"value\":%.3f,\"unit\":\"us\"}\n", name, us);
 }
 
 static void *answer_faults(void *unused) {
-  /* Under SCHED_IDLE the thread that it wakes takes the CPU at once. */
-  struct sched_param none = {0};
-  if (sched_setscheduler(0, SCHED_IDLE, &none)) die("SCHED_IDLE");
+  go_last();
   for (;;) {
     struct uffd_msg m;
     if (read(faults, &m, sizeof m) != sizeof m) {
@@ -69,11 +69,31 @@ static void *answer_faults(void *unused) {
   return unused;
 }
 
-static char *area(void) {
-  char *at = mmap(0, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+char *area(unsigned long pages) {
+  char *at = mmap(0, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) die("mmap");
-  madvise(at, PAGES * PAGE, MADV_NOHUGEPAGE);
+  madvise(at, pages * PAGE, MADV_NOHUGEPAGE);
   return at;
+}
+
+int manage(char *at, unsigned long pages, unsigned long long features) {
+  int faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+  struct uffdio_api api = {.api = UFFD_API, .features = features};
+  struct uffdio_register managed = {.range = {(uintptr_t)at, pages * PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+  if (faults < 0 || ioctl(faults, UFFDIO_API, &api) || ioctl(faults, UFFDIO_REGISTER, &managed)) die("userfaultfd");
+  return faults;
+}
+
+void go_last(void) {
+  struct sched_param none = {0};
+  if (sched_setscheduler(0, SCHED_IDLE, &none)) die("SCHED_IDLE");
+}
+
+void stay_on(int cpu) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET((size_t)cpu, &one);
+  if (sched_setaffinity(0, sizeof one, &one)) die("sched_setaffinity");
 }
 
 /* Reads every page once, far from the one before. */
@@ -84,19 +104,15 @@ static double read_all(const volatile char *at) {
 }
 
 static void fault(void) {
-  faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-  if (faults < 0) die("userfaultfd");
-  struct uffdio_api api = {.api = UFFD_API};
-  char *at = area();
-  struct uffdio_register managed = {.range = {(uintptr_t)at, PAGES * PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-  if (ioctl(faults, UFFDIO_API, &api) || ioctl(faults, UFFDIO_REGISTER, &managed)) die("userfaultfd");
+  char *at = area(PAGES);
+  faults = manage(at, PAGES, 0);
   pthread_t handler;
   if (pthread_create(&handler, 0, answer_faults, 0)) die("pthread_create");
   say("a fault answered by userfaultfd, one page copied", read_all(at));
 }
 
 static void first_touch(void) {
-  char *at = area();
+  char *at = area(PAGES);
   double begin = now();
   for (uint64_t i = 0; i < PAGES; i++) at[i * STRIDE % PAGES * PAGE] = 1;
   say("a first touch, answered by the kernel", (now() - begin) / PAGES);
@@ -160,10 +176,8 @@ int main(int argc, char **argv) {
     fprintf(stderr, "use: floors [chain N PROGRAM]\n");
     return 2;
   }
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(sched_getcpu(), &one);
-  if (sched_setaffinity(0, sizeof one, &one)) die("sched_setaffinity");
+  zipf_floor();
+  stay_on(sched_getcpu());
   first_touch();
   fault();
   notify();

@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,15 +18,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "zipf.h"
+
 #define PAGE 4096ul
 enum { CHECK_CLOCK_EVERY = 16, MAX_THREADS = 64 };
 
 static char *area;
 static const char *heap;
 static uint64_t pages, heap_pages;
-static uint32_t *shuffled; /* rank -> page, for the Zipf order */
-static double phase_seconds = 2.0, zipf_zeta_n, zipf_eta;
-static const double zipf_theta = 0.99;
+static struct zipf zipf;
+static double phase_seconds = 2.0;
 
 static double now(void) {
   struct timespec t;
@@ -45,12 +45,7 @@ struct worker {
   double begin, finish;
 };
 
-static uint64_t draw(struct worker *w) {
-  w->random ^= w->random << 13;
-  w->random ^= w->random >> 7;
-  w->random ^= w->random << 17;
-  return w->random;
-}
+static uint64_t draw(struct worker *w) { return xorshift(&w->random); }
 
 static uint64_t next_uniform(struct worker *w) { return draw(w) % pages; }
 
@@ -59,32 +54,7 @@ static uint64_t next_in_sequence(struct worker *w) {
   return w->cursor++;
 }
 
-/* Gray et al., "Quickly generating billion-record synthetic databases" (1994), as YCSB uses it. */
-static uint64_t next_zipf(struct worker *w) {
-  double u = (double)(draw(w) >> 11) / 9007199254740992.0, uz = u * zipf_zeta_n;
-  if (uz < 1.0) return shuffled[0];
-  if (uz < 1.0 + pow(0.5, zipf_theta)) return shuffled[1];
-  uint64_t rank = (uint64_t)((double)pages * pow(zipf_eta * u - zipf_eta + 1.0, 1.0 / (1.0 - zipf_theta)));
-  return shuffled[rank < pages ? rank : pages - 1];
-}
-
-static void prepare_zipf(void) {
-  double zeta = 0, zeta2 = 1.0 + pow(0.5, zipf_theta);
-  uint64_t x = 88172645463325252ull;
-  for (uint64_t i = 1; i <= pages; i++) zeta += 1.0 / pow((double)i, zipf_theta);
-  zipf_zeta_n = zeta;
-  zipf_eta = (1.0 - pow(2.0 / (double)pages, 1.0 - zipf_theta)) / (1.0 - zeta2 / zeta);
-  shuffled = malloc(pages * sizeof *shuffled);
-  if (!shuffled) { perror("malloc"); exit(2); }
-  for (uint64_t i = 0; i < pages; i++) shuffled[i] = (uint32_t)i;
-  for (uint64_t i = pages - 1; i > 0; i--) {
-    x ^= x << 13; x ^= x >> 7; x ^= x << 17;
-    uint64_t j = x % (i + 1);
-    uint32_t t = shuffled[i];
-    shuffled[i] = shuffled[j];
-    shuffled[j] = t;
-  }
-}
+static uint64_t next_zipf(struct worker *w) { return zipf_page(&zipf, draw(w)); }
 
 static void run_for(struct worker *w, double seconds, int at_least_one_pass) {
   w->ops = 0;
@@ -192,7 +162,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   map_heap(file);
-  prepare_zipf();
+  zipf = zipf_order(pages);
   for (unsigned threads = 1; threads <= max_threads; threads++) {
     area = mmap(0, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area == MAP_FAILED) { perror("mmap"); return 2; }

@@ -53,9 +53,9 @@ fn c_program(name: &str, sources: &[PathBuf]) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// `bench/floors.c`.
+/// `bench/floors.c` and what belongs to it.
 pub fn floors() -> Result<PathBuf> {
-    c_program("floors", &[root().join("bench/floors.c")])
+    c_program("floors", &["floors.c", "floor_zipf.c"].map(|f| root().join("bench").join(f)))
 }
 
 /// `bench/touch.c`.

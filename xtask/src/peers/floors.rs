@@ -12,7 +12,7 @@ use crate::host::{interrupt, programs};
 /// Runs `bench/floors.c` a few times.
 pub fn measure(repeats: usize) -> Result<(String, Value)> {
     let program = programs::floors()?;
-    let mut floors: BTreeMap<String, Series> = BTreeMap::new();
+    let mut floors: BTreeMap<(String, String), Series> = BTreeMap::new();
     for _ in 0..repeats.max(5) {
         interrupt::check()?;
         let ran =
@@ -21,17 +21,20 @@ pub fn measure(repeats: usize) -> Result<(String, Value)> {
         for line in String::from_utf8_lossy(&ran.stdout).lines() {
             let figure: Value =
                 serde_json::from_str(line).with_context(|| format!("floors said {line:?}"))?;
-            let (Some(name), Some(value)) = (figure["name"].as_str(), figure["value"].as_f64()) else {
+            let (Some(name), Some(unit), Some(value)) =
+                (figure["name"].as_str(), figure["unit"].as_str(), figure["value"].as_f64())
+            else {
                 bail!("floors said {line:?}");
             };
-            floors.entry(name.into()).or_default().push(value);
+            floors.entry((name.into(), unit.into())).or_default().push(value);
         }
     }
-    let mut out = String::from("\n## What the kernel's own calls cost\n\n| us | |\n| --- | ---: |\n");
+    let mut out = String::from("\n## What the kernel's own calls cost\n\n| | | |\n| --- | ---: | --- |\n");
     let mut data = json!({});
-    for (name, series) in &floors {
+    for ((name, unit), series) in &floors {
         let (least, most) = series.spread();
-        out += &format!("| {name} | {} ({}-{}) |\n", short(series.median()), short(least), short(most));
+        out +=
+            &format!("| {name} | {} ({}-{}) | {unit} |\n", short(series.median()), short(least), short(most));
         data[name] = json!(series.median());
     }
     Ok((out, data))
