@@ -2,13 +2,14 @@
  *
  * Fills a private anonymous area with pages of a real heap (a file), writes each page's number into its first word, and then
  * touches the pages in several orders. Every operation verifies the page's number. Each phase runs for a given time after a
- * warm-up of a third of it, and prints one line of JSON:
+ * warm-up of a third of it (`pause` waits for SIGUSR1 instead), and prints one line of JSON:
  *   {"name":"random_read","threads":1,"value":7.1,"unit":"us/op","ops":400000,"bad":0}
  * Exit code 0, 1 when a page was wrong, 2 for bad arguments.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,7 +99,17 @@ static void *touch_worker(void *argument) {
   return 0;
 }
 
+static uint64_t pause_until_told(void) {
+  sigset_t told;
+  int which;
+  sigemptyset(&told);
+  sigaddset(&told, SIGUSR1);
+  sigwait(&told, &which);
+  return 0;
+}
+
 static uint64_t phase(const char *name, unsigned threads) {
+  if (!strcmp(name, "pause")) return pause_until_told();
   static const struct { const char *name; uint64_t (*next)(struct worker *); unsigned write_percent; } kinds[] = {
       {"fill", 0, 0}, {"random_read", next_uniform, 0}, {"random_write30", next_uniform, 30},
       {"scan", next_in_sequence, 0}, {"zipf", next_zipf, 0}};
@@ -161,6 +172,10 @@ int main(int argc, char **argv) {
     fprintf(stderr, "use: touch --heap FILE [--bytes N] [--seconds S] [--threads N] [--phases a,b]\n");
     return 2;
   }
+  sigset_t told;
+  sigemptyset(&told);
+  sigaddset(&told, SIGUSR1);
+  sigprocmask(SIG_BLOCK, &told, 0);
   map_heap(file);
   zipf = zipf_order(pages);
   for (unsigned threads = 1; threads <= max_threads; threads++) {

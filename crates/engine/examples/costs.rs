@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, Page, PageIndex, SlotId};
-use vswap_engine::{CodecChoice, DiskConfig, Engine, EngineConfig, Loaded, OwnerBlock, Scratch};
+use vswap_engine::{CodecChoice, Engine, EngineConfig, Loaded, OwnerBlock, Scratch, TierConfig};
 
 /// Pages used: 128 MiB at most.
 const MOST: usize = 32_768;
@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bytes = std::fs::read(&file)?;
     let pages: Vec<Page> = bytes.as_chunks::<PAGE_SIZE>().0.iter().take(MOST).copied().collect();
     for codec in [CodecChoice::Lz4, CodecChoice::Zstd, CodecChoice::Auto] {
-        let disk = dir.clone().map(|dir| DiskConfig { dir, capacity: ByteCount::mib(1024) });
-        let engine = Engine::new(EngineConfig { codec, disk, ..EngineConfig::default() })?;
+        let tiers = dir.clone().map(|dir| TierConfig::new(dir, ByteCount::mib(1024))).into_iter().collect();
+        let engine = Engine::new(EngineConfig { codec, tiers, ..EngineConfig::default() })?;
         println!("{codec:?}, {} pages of {file}", pages.len());
         measure(&engine, &pages)?;
     }

@@ -10,37 +10,65 @@ use crate::engine::Engine;
 use crate::error::WritebackError;
 use crate::stats::Counters;
 use vswap_core::{Backing, SegmentAddr, SlotId};
-use vswap_segment::{AlignedBuf, Appended, EntryAddr, Purpose, SEGMENT_BYTES, SegmentBuilder, SegmentId};
+use vswap_segment::{
+    AlignedBuf, Appended, Candidate, EntryAddr, Purpose, SEGMENT_BYTES, SegmentBuilder, SegmentId,
+};
 
 /// Segments fuller than this are not worth the copying.
 const MOST_ALIVE: f64 = 0.85;
 /// The most segments that are read for one that is written.
 const MOST_READ: usize = 16;
 
+/// What [`Engine::gather`] has done.
+pub(crate) struct Gathered {
+    /// Entries copied.
+    pub(crate) copied: usize,
+    /// Segments that are gone.
+    pub(crate) died: usize,
+}
+
 impl Engine {
-    /// Writes one segment from the live entries of several. Tells whether room was won. Nothing else may be
-    /// under way.
+    /// Writes one segment from the live entries of several sparse ones. Tells whether room was won. Nothing else may
+    /// be under way.
     pub(crate) fn clean(&self, disk: &Disk, writing: &mut Writing) -> Result<bool, WritebackError> {
-        let before = disk.store().stats().segments;
-        let Ok(mut builder) = disk.store().begin(Purpose::Cleaning, writing.buffer()) else {
-            return Ok(false);
+        let pick = || disk.store().pick_to_clean(MOST_ALIVE);
+        let gathered = self.gather(disk, writing, Purpose::Cleaning, pick)?;
+        Ok(gathered.is_some_and(|gathered| gathered.died > usize::from(gathered.copied > 0)))
+    }
+
+    /// Writes one segment from the live entries of those that `next` has picked and marked. `None` if there is no room for it. Nothing
+    /// else may be under way.
+    pub(crate) fn gather(
+        &self,
+        disk: &Disk,
+        writing: &mut Writing,
+        purpose: Purpose,
+        mut next: impl FnMut() -> Option<Candidate>,
+    ) -> Result<Option<Gathered>, WritebackError> {
+        let mut builder = match disk.store().begin(purpose, writing.buffer()) {
+            Ok(builder) => builder,
+            Err((_, buf)) => {
+                writing.give_buffer(buf);
+                return Ok(None);
+            }
         };
         let mut read = AlignedBuf::zeroed(SEGMENT_BYTES);
         let mut victims: Vec<SegmentId> = Vec::new();
         let mut moved: Vec<EntryAddr> = Vec::new();
         while victims.len() < MOST_READ {
-            let Some(candidate) = disk.store().pick_to_clean(MOST_ALIVE) else { break };
+            let Some(candidate) = next() else { break };
             victims.push(candidate.segment);
             if !self.collect_live(disk, candidate.segment, &mut read, &mut builder, &mut moved) {
                 break;
             }
         }
         let result = self.write_cleaned(writing, builder, &moved);
+        let died = victims.iter().filter(|segment| disk.store().usage(**segment).is_none()).count();
         for segment in victims {
             disk.store().stop_cleaning(segment);
         }
         result?;
-        Ok(disk.store().stats().segments < before)
+        Ok(Some(Gathered { copied: moved.len(), died }))
     }
 
     /// Copies what lives in a segment. False when the builder is full. What cannot be read stays where it is:
@@ -76,7 +104,7 @@ impl Engine {
 
     /// Writes the collected entries and flips their slots; `moved` has their former addresses in the same
     /// order.
-    fn write_cleaned(
+    pub(crate) fn write_cleaned(
         &self,
         writing: &mut Writing,
         builder: SegmentBuilder,

@@ -7,7 +7,7 @@ use vswap_core::ByteCount;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum CodecChoice {
-    /// zstd; with a disk below, lz4 while zstd saves less than a tenth of a page on those stored last.
+    /// zstd; with a tier below, lz4 while zstd saves less than a tenth of a page on those stored last.
     #[default]
     Auto,
     /// lz4: fastest.
@@ -16,13 +16,23 @@ pub enum CodecChoice {
     Zstd,
 }
 
-/// Where segments go.
+/// A place for segments.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DiskConfig {
+pub struct TierConfig {
     /// The directory in which the (unlinked) segment file is made.
     pub dir: PathBuf,
     /// The most bytes that the file may take.
     pub capacity: ByteCount,
+    /// The tier of the highest priority that has room is written first; those of one priority take turns.
+    pub priority: i16,
+}
+
+impl TierConfig {
+    /// A tier of priority 0.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>, capacity: ByteCount) -> Self {
+        Self { dir: dir.into(), capacity, priority: 0 }
+    }
 }
 
 /// What an engine is made from.
@@ -30,8 +40,8 @@ pub struct DiskConfig {
 pub struct EngineConfig {
     /// How pages are compressed.
     pub codec: CodecChoice,
-    /// Where segments go; `None` keeps all in memory.
-    pub disk: Option<DiskConfig>,
+    /// Where segments go at first; without any, all stays in memory. See [`Engine::add_tier`](crate::Engine::add_tier).
+    pub tiers: Vec<TierConfig>,
     /// The most memory that the pool may hold; `None` is no limit (the caller watches
     /// [`Engine::pool_bytes`](crate::Engine::pool_bytes) and calls writeback).
     pub pool_limit: Option<ByteCount>,

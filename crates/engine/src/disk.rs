@@ -1,8 +1,6 @@
-//! [`Disk`]: the segment store of an engine with what its one writer at a time keeps.
+//! [`Disk`]: the segment store of an engine, over whatever tiers there are, with what its one writer at a time keeps.
 
-use crate::config::DiskConfig;
 use crate::engine::Engine;
-use crate::error::EngineError;
 use crate::movement::entry_addr;
 use crate::stats::EngineStats;
 use parking_lot::{Mutex, MutexGuard};
@@ -10,12 +8,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use vswap_core::{ByteCount, ClusterId, MoveId, PageCount, PageIndex, SegmentAddr};
-use vswap_segment::{
-    AlignedBuf, EntryAddr, FileStorage, RunKey, SegmentId, SegmentStore, SegmentWriter, Storage,
-};
+use vswap_segment::{AlignedBuf, EntryAddr, RunKey, SegmentId, SegmentStore, SegmentWriter};
 
 /// Segments written at a time: the next is packed while one is under way.
 const DEPTH: usize = 2;
+
+/// Tiers that are written at a time; more than that many in turn only wait for each other.
+const MOST_STRIPES: usize = 4;
 
 /// The room of dead segments goes back to the file system at one call in so many of those that could do it.
 const TIDY_EVERY: u64 = 256;
@@ -38,27 +37,25 @@ pub(crate) struct Writing {
     spare: Vec<AlignedBuf>,
 }
 
-/// An engine's disk.
+/// All that is below the pool.
 #[derive(Debug)]
 pub(crate) struct Disk {
     store: Arc<SegmentStore>,
-    /// Segments written at a time.
+    /// Segments written at a time to each of the tiers that take turns.
     pub(crate) depth: usize,
+    /// One tier is emptied at a time.
+    pub(crate) removing: Mutex<()>,
     writing: Mutex<Writing>,
     buffers: AtomicUsize,
+    lent: AtomicUsize,
     /// Calls of [`Disk::tidy`].
     calls: AtomicU64,
 }
 
 impl Disk {
-    pub(crate) fn create(config: &DiskConfig, lean: bool) -> Result<Self, EngineError> {
-        let file = FileStorage::create(&config.dir, config.capacity.get())?;
-        Ok(Self::over(Arc::new(file), lean))
-    }
-
-    pub(crate) fn over(storage: Arc<dyn Storage>, lean: bool) -> Self {
+    pub(crate) fn new(lean: bool) -> Self {
         let depth = if lean { 1 } else { DEPTH };
-        let store = SegmentStore::new(storage, RunKey::random());
+        let store = SegmentStore::without_tiers(RunKey::random());
         let writing = Writing {
             writer: store.writer(depth),
             hand: Hand { cluster: ClusterId::new(0), page: PageIndex::default() },
@@ -69,8 +66,10 @@ impl Disk {
         Self {
             store,
             depth,
+            removing: Mutex::new(()),
             writing: Mutex::new(writing),
             buffers: AtomicUsize::new(0),
+            lent: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
         }
     }
@@ -83,7 +82,17 @@ impl Disk {
         calls % TIDY_EVERY == TIDY_EVERY - 1 && self.store.trim(true) > 0
     }
 
-    pub(crate) fn store(&self) -> &SegmentStore {
+    pub(crate) fn has_tiers(&self) -> bool {
+        self.store.has_tiers()
+    }
+
+    /// Segments that may be under way at once.
+    pub(crate) fn most_under_way(&self) -> usize {
+        // Lean means one buffer.
+        self.depth * if self.depth > 1 { self.store.stripes().clamp(1, MOST_STRIPES) } else { 1 }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<SegmentStore> {
         &self.store
     }
 
@@ -94,7 +103,14 @@ impl Disk {
 
     pub(crate) fn metadata_bytes(&self) -> usize {
         // Relaxed: for the books only.
-        self.store.metadata_bytes() + self.buffers.load(Ordering::Relaxed)
+        let buffers = self.buffers.load(Ordering::Relaxed) + self.lent.load(Ordering::Relaxed);
+        self.store.metadata_bytes() + buffers
+    }
+
+    /// Counts buffers of somebody else's, for as long as they are there.
+    pub(crate) fn lend(&self, bytes: usize) -> Lent<'_> {
+        self.lent.fetch_add(bytes, Ordering::Relaxed);
+        Lent { disk: self, bytes }
     }
 
     /// Lets go of all buffers but one, which the next writeback will want.
@@ -116,6 +132,19 @@ impl Disk {
         stats.written_segments = disk.segments_written;
         stats.reads_by_age = disk.reads_by_age;
         stats.disk_bytes = ByteCount::new(disk.segments * vswap_segment::SEGMENT_BYTES as u64);
+    }
+}
+
+/// See [`Disk::lend`].
+#[derive(Debug)]
+pub(crate) struct Lent<'a> {
+    disk: &'a Disk,
+    bytes: usize,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.disk.lent.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -145,8 +174,8 @@ pub(crate) fn locator(addr: EntryAddr) -> SegmentAddr {
 impl Engine {
     /// An entry that the caller alone took out of its slot is dead.
     pub(crate) fn release_segment_entry(&self, addr: SegmentAddr) {
-        let (Some(disk), Some(addr)) = (&self.disk, entry_addr(addr)) else { return };
-        let released = disk.store.release(addr);
+        let Some(addr) = entry_addr(addr) else { return };
+        let released = self.disk.store.release(addr);
         debug_assert!(released.is_ok(), "{addr}: released twice");
     }
 }

@@ -33,7 +33,7 @@ pub struct Engine {
     pub(crate) generations: Generations,
     /// As configured.
     lean: bool,
-    pub(crate) disk: Option<Disk>,
+    pub(crate) disk: Disk,
     pub(crate) dictionaries: Dictionaries,
     pub(crate) trainer: Trainer,
     pub(crate) counters: Counters,
@@ -51,29 +51,33 @@ impl Engine {
     /// Makes an engine.
     ///
     /// # Errors
-    /// When the segment file cannot be made.
+    /// When a tier cannot be made.
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
-        let disk = config.disk.as_ref().map(|disk| Disk::create(disk, config.lean)).transpose()?;
-        Ok(Self::with_disk(&config, disk))
+        let engine = Self::without_tiers(&config);
+        for tier in &config.tiers {
+            engine.add_tier(tier)?;
+        }
+        Ok(engine)
     }
 
-    /// Makes an engine whose segments go to `storage`, whatever the configuration says of a disk.
+    /// Makes an engine with one tier more than the configuration says, of priority 0.
     ///
     /// # Errors
-    /// None so far.
+    /// When a tier cannot be made.
     pub fn with_storage(config: EngineConfig, storage: Arc<dyn Storage>) -> Result<Arc<Self>, EngineError> {
-        let disk = Disk::over(storage, config.lean);
-        Ok(Self::with_disk(&config, Some(disk)))
+        let engine = Self::new(config)?;
+        engine.add_storage(storage, 0)?;
+        Ok(engine)
     }
 
-    fn with_disk(config: &EngineConfig, disk: Option<Disk>) -> Arc<Self> {
+    fn without_tiers(config: &EngineConfig) -> Arc<Self> {
         Arc::new(Self {
             space: Space::new(),
             large_counts: LargeCounts::default(),
             lists: AtomicU64::new(0),
             pool: Pool::new(PoolConfig { limit: config.pool_limit, ..PoolConfig::default() }),
             generations: Generations::default(),
-            disk,
+            disk: Disk::new(config.lean),
             dictionaries: Dictionaries::default(),
             lean: config.lean,
             trainer: Trainer::new(config.codec != CodecChoice::Lz4 && !config.lean),
@@ -127,13 +131,13 @@ impl Engine {
     /// [`Engine::scratch`] of a thread that reads runs of pages ([`Engine::load_run`]), with a larger buffer if there is a device.
     pub fn scratch_for_runs(&self) -> Scratch {
         let blocks = if self.lean { LEAN_RUN_BLOCKS } else { RUN_BLOCKS };
-        Scratch::new(self.chooser(), if self.disk.is_some() { blocks } else { MAX_ENTRY_BLOCKS })
+        Scratch::new(self.chooser(), if self.disk.has_tiers() { blocks } else { MAX_ENTRY_BLOCKS })
     }
 
     /// One thread's choice of compressors. Where there is no device, room is all that counts.
     fn chooser(&self) -> Chooser {
         match self.codec {
-            CodecChoice::Auto if self.disk.is_some() => Chooser::between(self.compressor()),
+            CodecChoice::Auto if self.disk.has_tiers() => Chooser::between(self.compressor()),
             _ => Chooser::fixed(self.compressor()),
         }
     }
@@ -203,8 +207,7 @@ impl Engine {
         let lists = self.lists.load(Ordering::Relaxed) * LIST_BYTES as u64;
         // A line of the table of large counts is about three words with its share of empty ones.
         let counts = self.large_counts.len() * 3 * size_of::<u64>();
-        let disk = self.disk.as_ref().map_or(0, Disk::metadata_bytes);
-        let others = counts + self.dictionaries.memory() + disk;
+        let others = counts + self.dictionaries.memory() + self.disk.metadata_bytes();
         ByteCount::new(self.space.memory() + lists + others as u64)
     }
 
@@ -217,9 +220,7 @@ impl Engine {
         stats.pool_payload = pool.payload;
         stats.clusters = self.space.clusters();
         stats.metadata_bytes = self.metadata_bytes();
-        if let Some(disk) = &self.disk {
-            disk.add_stats(&mut stats);
-        }
+        self.disk.add_stats(&mut stats);
         stats
     }
 }

@@ -1,7 +1,7 @@
 //! What can go wrong, by family of operations.
 
 use vswap_core::{ByteCount, ChargeError, GroupId, PageCount, SlotId};
-use vswap_segment::ReadError;
+use vswap_segment::{ReadError, TierError, TierId};
 use vswap_sys::direct::PlaceError;
 
 /// An engine could not be made, or could not give another cluster.
@@ -29,6 +29,9 @@ pub enum EngineError {
         #[from]
         source: PlaceError,
     },
+    /// There can be no other tier.
+    #[error(transparent)]
+    Tier(#[from] TierError),
     /// The group may not have another 2 MiB of slots.
     #[error("group {group} has {usage} of slots, its limit is {limit}", group = group.get())]
     GroupFull {
@@ -129,14 +132,68 @@ pub enum StoreError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WritebackError {
-    /// The engine was made without a disk.
-    #[error("writeback without a disk: this engine has none (--disk none)")]
-    NoDisk,
+    /// The engine has no tier.
+    #[error("writeback without a tier: all pages stay in memory (--disk none)")]
+    NoTier,
     /// The write failed.
     #[error("writing a segment: {source}; the pages stay in memory")]
     Io {
         /// What the device said.
         #[from]
+        source: std::io::Error,
+    },
+}
+
+/// A tier could not be removed. It is as it was before, but for what has been moved by then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveTierError {
+    /// It cannot be begun.
+    #[error(transparent)]
+    Tier(#[from] TierError),
+    /// Another tier is being emptied.
+    #[error("another tier is being emptied: one at a time")]
+    Busy,
+    /// Whoever watched wanted it to end.
+    #[error("cancelled: {left} are still on {tier}, which goes on as before")]
+    Cancelled {
+        /// Which.
+        tier: TierId,
+        /// What is still on it.
+        left: ByteCount,
+    },
+    /// The other tiers have filled up meanwhile.
+    #[error(
+        "no room is left elsewhere: {left} are still on {tier}, which goes on as before; add a tier first"
+    )]
+    NoRoom {
+        /// Which.
+        tier: TierId,
+        /// What is still on it.
+        left: ByteCount,
+    },
+    /// Some of its pages cannot be read.
+    #[error(
+        "{pages} pages in {segments} segments of {tier} cannot be read: {source}; all others have been moved"
+    )]
+    Unreadable {
+        /// Which.
+        tier: TierId,
+        /// Segments that are left.
+        segments: u64,
+        /// Pages that live in them.
+        pages: u64,
+        /// What the first attempt said.
+        source: ReadError,
+    },
+    /// Nothing more could be written elsewhere.
+    #[error("writing what was on {tier} elsewhere: {source}; {left} are still on it")]
+    Io {
+        /// Which.
+        tier: TierId,
+        /// What is still on it.
+        left: ByteCount,
+        /// What the other device said.
         source: std::io::Error,
     },
 }

@@ -3,6 +3,7 @@
 //! - [`Engine`] keeps the virtual swap space and moves pages between backings: [`Engine::store`],
 //!   [`Engine::load`], [`Engine::writeback`]; at leisure [`Engine::maintain`]. It has no thread of its own; a
 //!   load allocates nothing.
+//! - [`Engine::add_tier`] and [`Engine::remove_tier`] change where segments go while all that runs.
 //! - [`OwnerBlock`] is what an owner remembers for 2 MiB of itself; owners share clusters by count after a
 //!   fork.
 //! - [`Scratch`] holds one thread's buffers and codec contexts.
@@ -18,7 +19,7 @@
 //!   entries by the slot in their header.
 //!
 //! # Lock order
-//! writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; then,
+//! removal of a tier -> writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; then,
 //! alone: pool class -> chunk; segment table. A load takes a chunk's lock (shared) or a look at the segment
 //! table, nothing else.
 #![forbid(unsafe_code)]
@@ -37,14 +38,18 @@ mod scratch;
 mod share;
 mod space;
 mod stats;
+mod swapoff;
+mod tiers;
 mod train;
 mod writeback;
 
-pub use config::{CodecChoice, DiskConfig, EngineConfig};
+pub use config::{CodecChoice, EngineConfig, TierConfig};
 pub use engine::Engine;
-pub use error::{EngineError, LoadError, StoreError, WritebackError};
+pub use error::{EngineError, LoadError, RemoveTierError, StoreError, WritebackError};
 pub use owner::OwnerBlock;
 pub use run::Loaded;
 pub use scratch::Scratch;
 pub use stats::{BackingKind, EngineStats, LoadedFrom, StoredAs, WritebackReport};
-pub use vswap_segment::{AGES, SEGMENT_BYTES};
+pub use swapoff::{Emptied, Emptying, Unreadable};
+pub use tiers::Tier;
+pub use vswap_segment::{AGES, SEGMENT_BYTES, TierError, TierId, TierState};

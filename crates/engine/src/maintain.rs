@@ -1,6 +1,5 @@
 //! What is done at leisure: nothing here is waited for by a fault or an eviction.
 
-use crate::disk::Disk;
 use crate::engine::Engine;
 use std::sync::atomic::Ordering;
 use vswap_core::ByteCount;
@@ -19,7 +18,7 @@ impl Engine {
     /// two. `pressed`: there is no leisure, others wait for the CPU; what is long then waits for a while. Tells whether it
     /// did something.
     pub fn maintain(&self, pressed: bool) -> bool {
-        let tidied = self.disk.as_ref().is_some_and(Disk::tidy);
+        let tidied = self.disk.tidy();
         self.train(pressed) || self.pack_if_loose() || tidied
     }
 

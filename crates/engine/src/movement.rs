@@ -188,9 +188,9 @@ impl Engine {
         page: &mut Page,
         scratch: &mut Scratch,
     ) -> Attempt {
-        let (Some(disk), Some(addr)) = (&self.disk, entry_addr(addr)) else { return Attempt::Undecodable };
+        let Some(addr) = entry_addr(addr) else { return Attempt::Undecodable };
         let Scratch { io, decompressor, .. } = scratch;
-        match disk.store().read_entry(addr, slot, io) {
+        match self.disk.store().read_entry(addr, slot, io) {
             Ok(entry) => {
                 let tag = from_segment_tag(entry.tag);
                 attempt(decodes(decompressor, tag, entry.bytes, &self.dictionaries, page))
@@ -227,15 +227,16 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::{Attempt, entry_tag};
-    use crate::config::{CodecChoice, DiskConfig, EngineConfig};
+    use crate::config::{CodecChoice, EngineConfig, TierConfig};
     use crate::engine::Engine;
     use vswap_codec::{Algorithm, CodecTag};
     use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PageIndex};
 
     /// The algorithm of the last of many pages that lz4 makes as short as zstd does: half zeroes, half noise.
     fn chosen(codec: CodecChoice, disk: bool) -> Algorithm {
-        let disk = disk.then(|| DiskConfig { dir: std::env::temp_dir(), capacity: ByteCount::mib(16) });
-        let engine = Engine::new(EngineConfig { codec, disk, ..EngineConfig::default() }).unwrap();
+        let tier = disk.then(|| TierConfig::new(std::env::temp_dir(), ByteCount::mib(16)));
+        let tiers = tier.into_iter().collect();
+        let engine = Engine::new(EngineConfig { codec, tiers, ..EngineConfig::default() }).unwrap();
         let mut scratch = engine.scratch();
         let mut block = engine.owner_block(GroupId::ROOT).unwrap();
         let slot = block.slot_for_store(&engine, PageIndex::new(0).unwrap()).unwrap();

@@ -57,11 +57,9 @@ impl Engine {
         loaded: &mut [Loaded],
         scratch: &mut Scratch,
     ) {
-        let (Some(disk), Some(span)) = (&self.disk, self.span(slots, asked, scratch.io.len())) else {
-            return;
-        };
+        let Some(span) = self.span(slots, asked, scratch.io.len()) else { return };
         let Scratch { io, decompressor, .. } = scratch;
-        let Ok(run) = disk.store().read_run(span.addr, span.slot, span.bytes, io) else { return };
+        let Ok(run) = self.disk.store().read_run(span.addr, span.slot, span.bytes, io) else { return };
         let mut expected = span.start;
         for entry in std::iter::once(run.first()).chain(run.neighbours()) {
             // Neighbours come in the order of their slots, so the next one is mostly where it is expected.

@@ -42,14 +42,17 @@ impl Engine {
     /// as there are entries to fill them. Waits for the device. Concurrent calls take turns.
     ///
     /// # Errors
-    /// When there is no disk or a write failed for another reason than lack of room (which the report tells);
+    /// When there is no tier or a write failed for another reason than lack of room (which the report tells);
     /// the pages concerned stay in the pool.
     pub fn writeback(
         &self,
         want: ByteCount,
         _scratch: &mut Scratch,
     ) -> Result<WritebackReport, WritebackError> {
-        let disk = self.disk.as_ref().ok_or(WritebackError::NoDisk)?;
+        let disk = &self.disk;
+        if !disk.has_tiers() {
+            return Err(WritebackError::NoTier);
+        }
         let mut writing = disk.writing();
         let mut report = WritebackReport::default();
         let result = self.write_segments(disk, &mut writing, want.get() as usize, &mut report);
@@ -73,7 +76,7 @@ impl Engine {
             while planned < want
                 && failed.is_none()
                 && !report.disk_full
-                && writing.writer.outstanding() < disk.depth
+                && writing.writer.outstanding() < disk.most_under_way()
             {
                 let Some(builder) = self.begin(disk, writing, report)? else { break };
                 match self.fill(builder, writing, want - planned)? {

@@ -7,7 +7,7 @@ use crate::stats::FaultKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use vswap_core::ByteCount;
-use vswap_engine::Scratch;
+use vswap_engine::{Scratch, WritebackError};
 
 /// Milliseconds after which the pager's own memory is counted again.
 const OWN_EVERY: u64 = 20;
@@ -120,6 +120,13 @@ impl Shared {
                 self.room_came();
                 report.pages.get() > 0
             }
+            Err(error @ WritebackError::Io { .. }) => {
+                // Once for each: its tier takes no more.
+                if let Some(tell) = &self.config.on_failed_write {
+                    tell(&error);
+                }
+                false
+            }
             Err(_) => false,
         }
     }
@@ -153,7 +160,7 @@ impl Shared {
 mod tests {
     use crate::pager::{Pager, PagerConfig};
     use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex};
-    use vswap_engine::{DiskConfig, Engine, EngineConfig};
+    use vswap_engine::{Engine, EngineConfig, TierConfig};
 
     const LIMIT: ByteCount = ByteCount::mib(64);
 
@@ -161,8 +168,8 @@ mod tests {
     /// when its share fell by a twentieth, nine tenths of it were written to the device.
     #[test]
     fn a_pool_that_shrinks_keeps_nearly_all_that_its_share_can_hold() {
-        let disk = DiskConfig { dir: std::env::temp_dir(), capacity: ByteCount::mib(256) };
-        let engine = Engine::new(EngineConfig { disk: Some(disk), ..EngineConfig::default() }).unwrap();
+        let tiers = vec![TierConfig::new(std::env::temp_dir(), ByteCount::mib(256))];
+        let engine = Engine::new(EngineConfig { tiers, ..EngineConfig::default() }).unwrap();
         let pager = Pager::new(PagerConfig::new(LIMIT), engine.clone()).unwrap();
         let mut scratch = engine.scratch();
         let mut blocks: Vec<_> = (0..48).map(|_| engine.owner_block(GroupId::ROOT).unwrap()).collect();

@@ -36,6 +36,6 @@ mod trail;
 mod window;
 
 pub use link::{Evicted, Eviction, Mover, StubLink};
-pub use pager::{Full, FullPolicy, HugePages, OnFull, Pager, PagerConfig};
+pub use pager::{Full, FullPolicy, HugePages, OnFailedWrite, OnFull, Pager, PagerConfig};
 pub use space::{Adopt, Hold, Space, StagingArea};
 pub use stats::{FaultStats, PagerStats};

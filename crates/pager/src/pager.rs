@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, GroupId};
-use vswap_engine::{Engine, EngineError, OwnerBlock};
+use vswap_engine::{Engine, EngineError, OwnerBlock, WritebackError};
 use vswap_sys::mapping;
 use vswap_sys::poll::{Epoll, Event};
 use vswap_sys::sched::{allowed_cpus, bind_to_cpu, nice, set_nice};
@@ -74,6 +74,9 @@ pub enum HugePages {
 /// Called once when nothing more can be moved out.
 pub type OnFull = Box<dyn Fn(Full) + Send + Sync>;
 
+/// Called with what the device said when compressed pages could not be written to a tier, which then takes no more.
+pub type OnFailedWrite = Box<dyn Fn(&WritebackError) + Send + Sync>;
+
 /// What a pager is made from.
 pub struct PagerConfig {
     /// The limit.
@@ -82,6 +85,8 @@ pub struct PagerConfig {
     pub full: FullPolicy,
     /// Called once when nothing more can be moved out.
     pub on_full: Option<OnFull>,
+    /// Called when compressed pages could not be written.
+    pub on_failed_write: Option<OnFailedWrite>,
     /// Where to ask for huge pages in mappings that are left to the kernel.
     pub huge_pages: HugePages,
     /// Count the memory of this process (a supervisor of its own), not just pool and tables.
@@ -95,6 +100,7 @@ impl PagerConfig {
             limit,
             full: FullPolicy::Grow,
             on_full: None,
+            on_failed_write: None,
             huge_pages: HugePages::Never,
             count_own_memory: false,
         }

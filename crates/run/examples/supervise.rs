@@ -21,6 +21,7 @@ fn main() {
             .iter()
             .find_map(|option| option.to_str()?.strip_prefix("disk-path="))
             .map(Into::into),
+        tiers: Vec::new(),
         codec: Codec::Auto,
         huge_pages: if has("huge") { HugePages::On } else { HugePages::Auto },
         full: if has("kill") { Full::Kill } else { Full::Grow },

@@ -14,6 +14,8 @@ pub struct RunConfig {
     pub disk: DiskRoom,
     /// Directory of the segment file; `None` for `$TMPDIR`, else `/var/tmp`.
     pub disk_path: Option<PathBuf>,
+    /// More places for compressed pages.
+    pub tiers: Vec<TierPlace>,
     /// How pages are compressed.
     pub codec: Codec,
     /// Whether huge pages are asked for in what is left to the kernel.
@@ -42,6 +44,17 @@ pub enum DiskRoom {
     AtMost(ByteCount),
     /// Nothing is written to disk.
     Nothing,
+}
+
+/// A place for compressed pages beside the usual one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierPlace {
+    /// The directory in which its unlinked file is made.
+    pub dir: PathBuf,
+    /// The most that it may take; what the file system can spare if nothing is said.
+    pub size: Option<ByteCount>,
+    /// The highest that has room is written first; the usual place has 0.
+    pub priority: i16,
 }
 
 /// How pages are compressed.

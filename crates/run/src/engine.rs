@@ -18,6 +18,7 @@ use vswap_sys::{inherited, scm, signal};
 
 use crate::census::Census;
 use crate::config::{self, Codec, Full, RunConfig};
+use crate::control::{Controls, Door};
 use crate::keeper::Keeper;
 use crate::message::Message;
 use crate::report::Report;
@@ -69,6 +70,8 @@ struct Main {
     keeper: Option<OwnedFd>,
     program: OwnedFd,
     report: Report,
+    /// Who asks from outside.
+    door: Arc<Door>,
     wait_all: bool,
     wants_report: bool,
     /// The program has ended and the front knows.
@@ -98,7 +101,7 @@ fn prepare(
     keep_from_signals();
     // All that follows is done while the program gets ready on another CPU.
     let filters = process::own_filters().map_err(text("/proc"))? + 1;
-    let disk = crate::disk::choose(config)?;
+    let tiers = crate::disk::choose(config)?;
     let kept = [Some(front), keeper.as_ref(), Some(&program)];
     let kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_fd()).collect();
     process::keep_only(&kept).map_err(text("/dev/null"))?;
@@ -115,7 +118,7 @@ fn prepare(
         })?;
     }
     let lean = config.memory.get() < LEAN_BELOW;
-    let engine = Engine::new(EngineConfig { codec: codec(config.codec), disk, pool_limit: None, lean })
+    let engine = Engine::new(EngineConfig { codec: codec(config.codec), tiers, pool_limit: None, lean })
         .map_err(|error| error.to_string())?;
     let poll = Epoll::new().map_err(text("epoll"))?;
     let report = Report::new(config, started);
@@ -151,13 +154,14 @@ fn prepare(
         keeper,
         program,
         report,
+        door: Arc::default(),
         wait_all: config.wait_all,
         wants_report: config.stats || config.stats_json.is_some(),
         over: false,
         ending: false,
         stubless: HashMap::new(),
     };
-    main.begin().map_err(text("starting a thread"))?;
+    main.begin(config, started).map_err(text("starting a thread"))?;
     Ok(main)
 }
 
@@ -202,6 +206,10 @@ fn start_pager(config: &RunConfig, engine: Arc<Engine>, front: &OwnedFd) -> Resu
         if kill {
             let _ = Message::KillAll.send(teller.as_fd());
         }
+    }));
+    let teller = front.try_clone().map_err(text)?;
+    pager.on_failed_write = Some(Box::new(move |error| {
+        let _ = Message::Say(crate::report::failed_write(error)).send(teller.as_fd());
     }));
     Pager::new(pager, engine).map_err(text)
 }
@@ -263,7 +271,7 @@ fn report_panics(front: &OwnedFd) {
 
 impl Main {
     /// Starts what goes on beside the program.
-    fn begin(&self) -> std::io::Result<()> {
+    fn begin(&self, config: &RunConfig, started: Instant) -> std::io::Result<()> {
         let supervisor = &self.supervisor;
         supervisor.start_reader()?;
         if let Some(keeper) = &self.keeper {
@@ -272,7 +280,9 @@ impl Main {
         supervisor.poll.add(supervisor.front.as_fd(), FRONT)?;
         supervisor.poll.add(self.program.as_fd(), PROGRAM)?;
         supervisor.poll.add_hangup(supervisor.listener.as_fd(), LISTENER)?;
-        Sampler::start(Arc::clone(supervisor), self.report.peak())
+        let controls = Controls::new(config, Arc::clone(supervisor), started, self.report.peak());
+        let door = Arc::clone(&self.door);
+        Sampler::start(Arc::clone(supervisor), self.report.peak(), move || door.open(controls))
     }
 
     fn watch(&mut self) -> ! {
@@ -382,6 +392,7 @@ impl Main {
         if self.wait_all {
             self.send_report();
         }
+        self.door.close();
         let _ = Message::Over.send(self.supervisor.front.as_fd());
         process::leave(0)
     }

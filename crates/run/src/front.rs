@@ -150,7 +150,10 @@ impl Front<'_> {
             (State::Works | State::Over, Some(errno), _) => return self.not_executed(errno),
             (State::Works | State::Over, None, Some(outcome)) => return outcome,
             (State::Failed, ..) => {}
-            _ => say("the engine ended unexpectedly, so the program was ended too"),
+            _ => {
+                say("the engine ended unexpectedly, so the program was ended too");
+                vswap_control::place::forget(process::own_pid());
+            }
         }
         self.census.kill_all();
         if let Some(child) = self.child {

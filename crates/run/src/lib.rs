@@ -16,6 +16,7 @@ mod adopt;
 mod births;
 mod census;
 mod config;
+mod control;
 mod disk;
 mod engine;
 mod front;
@@ -33,7 +34,8 @@ mod threads;
 mod tree;
 
 pub use config::{
-    Codec, DiskRoom, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_VSWAP, ExitOutcome, Full, HugePages, RunConfig,
+    Codec, DiskRoom, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_VSWAP, ExitOutcome, Full, HugePages,
+    RunConfig, TierPlace,
 };
 pub use inject::{Gifts, InjectError, Stub, inject};
 

@@ -20,7 +20,7 @@ pub(crate) struct Report {
 
 /// Says that nothing more can be moved out.
 pub(crate) fn full(full: &vswap_pager::Full, kill: bool) -> String {
-    let disk = if full.disk_full { "the disk's share is full" } else { "nothing more can be evicted" };
+    let disk = if full.disk_full { "no disk takes more" } else { "nothing more can be evicted" };
     format!(
         "{disk}: {} in use ({} resident, {} compressed) of {}; {}",
         bytes(full.used),
@@ -28,6 +28,13 @@ pub(crate) fn full(full: &vswap_pager::Full, kill: bool) -> String {
         bytes(full.pool),
         bytes(full.limit),
         if kill { "ending the program (--full kill)" } else { "growing past the limit (--full grow)" },
+    )
+}
+
+/// Says that a tier takes no more.
+pub(crate) fn failed_write(error: &vswap_engine::WritebackError) -> String {
+    format!(
+        "{error}; the tier is only read from now on: vswap tiers shows it, vswap tier reopen has it used again"
     )
 }
 

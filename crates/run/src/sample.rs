@@ -40,13 +40,25 @@ impl Sampler {
     ///
     /// # Errors
     /// What making a thread says.
-    pub(crate) fn start(supervisor: Arc<Supervisor>, peak: Arc<AtomicU64>) -> io::Result<()> {
+    ///
+    /// `soon` is called once, at the second look.
+    pub(crate) fn start(
+        supervisor: Arc<Supervisor>,
+        peak: Arc<AtomicU64>,
+        soon: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
         let mut sampler = Sampler { supervisor, peak, round: 0, watches_stubs: Cell::new(false) };
         let builder = std::thread::Builder::new().name("sampler".into()).stack_size(256 << 10);
         builder.spawn(move || {
+            let mut soon = Some(soon);
             loop {
                 let began = Instant::now();
                 sampler.sample();
+                if sampler.round > 1
+                    && let Some(soon) = soon.take()
+                {
+                    soon();
+                }
                 // At most a twentieth of a CPU, however many processes there are.
                 std::thread::sleep((began.elapsed() * 20).clamp(EVERY, AT_LEAST_EVERY));
             }

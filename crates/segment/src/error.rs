@@ -179,3 +179,45 @@ pub struct ReleaseError {
     /// The address.
     pub addr: EntryAddr,
 }
+
+/// Something that was asked of a tier cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TierError {
+    /// No tier has this number.
+    #[error("there is no {tier}")]
+    NoTier {
+        /// The number.
+        tier: TierId,
+    },
+    /// There are as many tiers as can be.
+    #[error("there are {most} tiers, which is the most: remove one first")]
+    TooMany {
+        /// How many.
+        most: usize,
+    },
+    /// It is being emptied already.
+    #[error("{tier} is being emptied already")]
+    Draining {
+        /// Which.
+        tier: TierId,
+    },
+    /// What is on it does not fit elsewhere.
+    #[error(
+        "{tier} holds {holds} bytes, and there is room for {room} on the others: add a tier, or free memory, first"
+    )]
+    NoRoom {
+        /// Which.
+        tier: TierId,
+        /// Bytes that would have to go, in whole segments.
+        holds: u64,
+        /// Bytes of whole segments that are free elsewhere.
+        room: u64,
+    },
+    /// Something is on it still.
+    #[error("{tier} is in use")]
+    InUse {
+        /// Which.
+        tier: TierId,
+    },
+}

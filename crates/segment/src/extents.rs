@@ -11,9 +11,23 @@ use std::fmt;
 /// Free extents whose blocks are kept for the next write: 32 MiB.
 const KEEP_WARM: usize = 16;
 
-/// The number of a tier.
+/// The number of a tier; used again when the tier has been removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct TierId(pub(crate) u8);
+
+impl TierId {
+    /// The number as text and tools show it.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The tier of a number; whether there is one is another question.
+    #[must_use]
+    pub const fn new(number: u8) -> Self {
+        Self(number)
+    }
+}
 
 impl fmt::Display for TierId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,12 +55,13 @@ pub(crate) struct Extents {
     warm: VecDeque<Extent>,
     cold: Vec<Extent>,
     in_use: u32,
+    punching: u32,
 }
 
 impl Extents {
     pub(crate) fn new(capacity_bytes: u64) -> Self {
         let capacity = u32::try_from(capacity_bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
-        Self { capacity, high_water: 0, warm: VecDeque::new(), cold: Vec::new(), in_use: 0 }
+        Self { capacity, high_water: 0, warm: VecDeque::new(), cold: Vec::new(), in_use: 0, punching: 0 }
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -86,10 +101,18 @@ impl Extents {
     pub(crate) fn take_to_punch(&mut self, keep_warm: bool) -> Option<Extent> {
         let keep = if keep_warm { KEEP_WARM } else { 0 };
         // The oldest first: the newest is the next to be used.
-        if self.warm.len() > keep { self.warm.pop_front() } else { None }
+        let taken = if self.warm.len() > keep { self.warm.pop_front() } else { None };
+        self.punching += u32::from(taken.is_some());
+        taken
+    }
+
+    /// Nothing is on it and nobody works on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_use == 0 && self.punching == 0
     }
 
     pub(crate) fn punched(&mut self, extent: Extent) {
+        self.punching -= 1;
         self.cold.push(extent);
     }
 

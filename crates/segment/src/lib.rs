@@ -8,11 +8,13 @@
 //! - [`format`](mod@format): the bytes (see `docs/segment-format.md`); [`SegmentView`] reads a whole one back.
 //! - [`SegmentTable`]: pure accounting. Segment -> (tier, extent), live entries, what to clean next.
 //! - [`Storage`]: the one narrow interface to a tier; [`FileStorage`] is an unlinked file with direct I/O.
+//! - [`SegmentMover`]: takes segments, as they are, to other tiers.
 //! - [`SegmentStore`]: table + storage. Reads take no allocation and no lock longer than a look-up;
 //!   [`SegmentWriter`] keeps a few writes in flight and waits outside of every lock.
 //!
 //! # Invariants
 //! - A segment is `Writing` until its write has succeeded; only then can its addresses be read.
+//! - A move to another tier copies a segment, checked, and changes its row if that is still as it was: no address changes.
 //! - Its extent is not reused before its last live entry was released.
 //! - An address that is out of date gives an error or the slot's own bytes, never another's: each
 //!   entry's checksum covers its slot and is seeded by key, sequence number and offset.
@@ -25,20 +27,25 @@ mod builder;
 mod error;
 mod extents;
 pub mod format;
+mod mover;
+mod queues;
 mod storage;
 mod store;
 mod table;
+mod tiers;
 mod view;
 mod writer;
 
 pub use addr::{EntryAddr, SegmentId};
 pub use builder::{Appended, SegmentBuilder};
-pub use error::{FormatError, Full, ReadError, ReleaseError};
+pub use error::{FormatError, Full, ReadError, ReleaseError, TierError};
 pub use extents::{Extent, TierId};
 pub use format::{CodecTag, RunKey};
+pub use mover::{Moved, SegmentMover, Started};
 pub use storage::{FileStorage, Storage, SyncQueue, WriteQueue};
 pub use store::{AGES, SegmentStore, StoreStats};
 pub use table::{Candidate, Place, Purpose, Reservation, SegmentTable};
+pub use tiers::{MAX_TIERS, TierState, TierStatus};
 pub use view::{Entry, Run, RunIter, SegmentView};
 pub use vswap_sys::direct::{AlignedBuf, WriteDone};
 pub use writer::{SegmentWriter, Written};

@@ -6,7 +6,7 @@ use crate::{AlignedBuf, SEGMENT_BYTES, WriteDone};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vswap_sys::direct::{DirectFile, DirectWriter, PlaceError};
 
@@ -26,6 +26,11 @@ pub trait Storage: Send + Sync + Debug {
     /// # Errors
     /// As the device; `StorageFull` when there is no room.
     fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()>;
+
+    /// Where it is, for people; `None` for what has no name.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 
     /// Gives the room of a range back; what it reads as afterwards does not matter.
     ///
@@ -126,6 +131,7 @@ impl WriteQueue for SyncQueue {
 #[derive(Debug)]
 pub struct FileStorage {
     file: Arc<DirectFile>,
+    dir: PathBuf,
     capacity: u64,
 }
 
@@ -144,7 +150,7 @@ impl FileStorage {
             act: "make a file of the wanted length in",
             source,
         })?;
-        Ok(Self { file: Arc::new(file), capacity })
+        Ok(Self { file: Arc::new(file), dir: dir.to_owned(), capacity })
     }
 
     /// The file: whether it is direct, how much it takes.
@@ -169,6 +175,10 @@ impl Storage for FileStorage {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.file.punch(offset, len)
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.dir)
     }
 
     fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue> {

@@ -1,18 +1,24 @@
 //! [`SegmentStore`]: the table and its tiers' storage together. Reads, releases, cleaning.
 //!
-//! Lock order: the table's lock is the only one here, held for a look-up or a count and never over I/O.
+//! Lock order: the tiers' storage, then the table. Both are held for a look-up or a count and never over I/O; a read takes one after the
+//! other.
 
 use crate::builder::SegmentBuilder;
 use crate::extents::TierId;
 use crate::format::RunKey;
+use crate::mover::SegmentMover;
 use crate::storage::Storage;
-use crate::table::{Candidate, Place, Purpose, Reservation, SegmentTable};
+use crate::table::{Candidate, Place, Purpose, Reservation, Room, SegmentTable};
+use crate::tiers::{MAX_TIERS, TierState, TierStatus};
 use crate::view::{Entry, Expected, Run, SegmentView};
 use crate::writer::SegmentWriter;
 use crate::{
     AlignedBuf, BLOCK, EntryAddr, FormatError, Full, ReadError, ReleaseError, SEGMENT_BYTES, SegmentId,
+    TierError,
 };
 use parking_lot::RwLock;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_core::SlotId;
@@ -32,7 +38,9 @@ pub struct StoreStats {
     pub live_entries: u64,
     /// Segments written.
     pub segments_written: u64,
-    /// Bytes written.
+    /// Segments that went from one tier to another.
+    pub segments_moved: u64,
+    /// Bytes written, for segments that moved too.
     pub bytes_written: u64,
     /// Segments whose write failed.
     pub write_errors: u64,
@@ -53,6 +61,7 @@ pub const AGES: usize = 20;
 #[derive(Debug, Default)]
 struct Counters {
     segments_written: AtomicU64,
+    segments_moved: AtomicU64,
     bytes_written: AtomicU64,
     write_errors: AtomicU64,
     reads: AtomicU64,
@@ -70,7 +79,8 @@ fn bump(counter: &AtomicU64, by: u64) {
 #[derive(Debug)]
 pub struct SegmentStore {
     table: Arc<RwLock<SegmentTable>>,
-    tiers: Vec<Arc<dyn Storage>>,
+    /// By the number of the tier.
+    storage: RwLock<Vec<Option<Arc<dyn Storage>>>>,
     key: RunKey,
     clock: AtomicU64,
     counters: Counters,
@@ -80,20 +90,197 @@ impl SegmentStore {
     /// A store over one tier.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, key: RunKey) -> Arc<Self> {
-        Self::with_tiers(vec![storage], key)
+        let store = Self::without_tiers(key);
+        store.add_tier(storage, 0).expect("there is room for the first tier");
+        store
     }
 
-    /// A store over several tiers, best first.
+    /// A store that has no tier yet.
     #[must_use]
-    pub fn with_tiers(tiers: Vec<Arc<dyn Storage>>, key: RunKey) -> Arc<Self> {
-        let capacities: Vec<u64> = tiers.iter().map(|tier| tier.capacity()).collect();
+    pub fn without_tiers(key: RunKey) -> Arc<Self> {
         Arc::new(Self {
-            table: Arc::new(RwLock::new(SegmentTable::new(&capacities))),
-            tiers,
+            table: Arc::default(),
+            storage: RwLock::default(),
             key,
             clock: AtomicU64::new(0),
             counters: Counters::default(),
         })
+    }
+
+    /// Adds a tier. The one of the highest priority that has room gets the next segment; those of one priority take turns.
+    ///
+    /// # Errors
+    /// When there are [`MAX_TIERS`](crate::MAX_TIERS).
+    pub fn add_tier(&self, storage: Arc<dyn Storage>, priority: i16) -> Result<TierId, TierError> {
+        let mut all = self.storage.write();
+        let tier = self.table.write().add_tier(storage.capacity(), priority);
+        let tier = tier.ok_or(TierError::TooMany { most: MAX_TIERS })?;
+        let at = usize::from(tier.0);
+        if all.len() <= at {
+            all.resize_with(at + 1, || None);
+        }
+        all[at] = Some(storage);
+        Ok(tier)
+    }
+
+    /// Removes a tier on which nothing is.
+    ///
+    /// # Errors
+    /// When there is no such tier or something is on it, or its room is just being given back.
+    pub fn remove_tier(&self, tier: TierId) -> Result<(), TierError> {
+        let mut all = self.storage.write();
+        let mut table = self.table.write();
+        table.tiers().state(tier).ok_or(TierError::NoTier { tier })?;
+        if !table.tiers_mut().remove(tier) {
+            return Err(TierError::InUse { tier });
+        }
+        all[usize::from(tier.0)] = None;
+        Ok(())
+    }
+
+    /// From now on the tier takes no segments, since it is to be emptied: those of which less than `sparse` (0 to 1) lives by packing them.
+    /// Gives what it did before, and whether the others have room for that; if not, all have to be packed.
+    ///
+    /// # Errors
+    /// When there is no such tier or it is being emptied already; or what lives on it does not fit the others: then it goes on as
+    /// before.
+    pub fn drain_tier(&self, tier: TierId, sparse: f64) -> Result<(TierState, bool), TierError> {
+        let before = self.set_state(tier, TierState::Draining)?;
+        if before == TierState::Draining {
+            return Err(TierError::Draining { tier });
+        }
+        let (whole, rest) = self.load_of(tier, sparse);
+        let (_, holds) = self.load_of(tier, f64::INFINITY);
+        self.table.write().tiers_mut().pass_nobody_over();
+        let room = self.table.read().tiers().free();
+        // Packing leaves a little of every segment unused.
+        let packed = |live: u64| (live + live / 16).div_ceil(SEGMENT_BYTES as u64);
+        if packed(holds) > room {
+            self.set_state(tier, before)?;
+            return Err(TierError::NoRoom { tier, holds, room: room * SEGMENT_BYTES as u64 });
+        }
+        Ok((before, whole + packed(rest) <= room))
+    }
+
+    fn load_of(&self, tier: TierId, sparse: f64) -> (u64, u64) {
+        let (mut from, mut load) = (0, (0, 0));
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                return load;
+            }
+            let (whole, bytes) = table.load_of(tier, from, from + SCAN_ROWS, sparse);
+            load = (load.0 + whole, load.1 + bytes);
+            from += SCAN_ROWS;
+        }
+    }
+
+    /// A tier that failed takes segments again; an open one goes on.
+    ///
+    /// # Errors
+    /// When there is no such tier, or it is being emptied.
+    pub fn reopen_tier(&self, tier: TierId) -> Result<(), TierError> {
+        let mut table = self.table.write();
+        match table.tiers().state(tier) {
+            None => Err(TierError::NoTier { tier }),
+            Some(TierState::Draining) => Err(TierError::Draining { tier }),
+            Some(TierState::Open | TierState::Failing) => {
+                table.tiers_mut().set_state(tier, TierState::Open);
+                Ok(())
+            }
+        }
+    }
+
+    /// The tier takes segments again, or is left as failing.
+    ///
+    /// # Errors
+    /// When there is no such tier.
+    pub fn set_state(&self, tier: TierId, state: TierState) -> Result<TierState, TierError> {
+        self.table.write().tiers_mut().set_state(tier, state).ok_or(TierError::NoTier { tier })
+    }
+
+    /// Every tier, by number. Looks at every segment.
+    #[must_use]
+    pub fn tiers(&self) -> Vec<TierStatus> {
+        let mut tiers = self.table.read().tiers().statuses();
+        let mut from = 0;
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                return tiers;
+            }
+            table.add_live(from, from + SCAN_ROWS, &mut tiers);
+            from += SCAN_ROWS;
+        }
+    }
+
+    /// Whether there is any tier.
+    #[must_use]
+    pub fn has_tiers(&self) -> bool {
+        self.table.read().tiers().any()
+    }
+
+    /// How many tiers the next segments go to in turn.
+    #[must_use]
+    pub fn stripes(&self) -> usize {
+        self.table.read().tiers().stripes()
+    }
+
+    /// Segments that have an extent on a tier, written or being written.
+    #[must_use]
+    pub fn segments_on(&self, tier: TierId) -> u64 {
+        self.table.read().tiers().in_use_on(tier)
+    }
+
+    /// The first live segment on a tier whose number is `from` or more.
+    #[must_use]
+    pub fn next_on(&self, tier: TierId, mut from: usize) -> Option<Candidate> {
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                return None;
+            }
+            if let Some(found) = table.next_on(tier, from, from + SCAN_ROWS) {
+                return Some(found);
+            }
+            from += SCAN_ROWS;
+        }
+    }
+
+    /// Where a tier is, for people.
+    #[must_use]
+    pub fn path(&self, tier: TierId) -> Option<PathBuf> {
+        self.storage(tier)?.path().map(Path::to_owned)
+    }
+
+    /// A segment on a tier of which at most so much (0 to 1) lives, marked as by [`pick_to_clean`](Self::pick_to_clean).
+    #[must_use]
+    pub fn pick_sparse_on(&self, tier: TierId, max_live: f64) -> Option<Candidate> {
+        let mut from = 0;
+        loop {
+            let found = self.next_on(tier, from)?;
+            from = found.segment.get() as usize + 1;
+            let sparse = !found.damaged && found.live_bytes as f64 <= max_live * SEGMENT_BYTES as f64;
+            if sparse && self.table.write().start_cleaning(found.segment) {
+                return Some(found);
+            }
+        }
+    }
+
+    /// Marks a segment as [`pick_to_clean`](Self::pick_to_clean) does, whatever lives in it. `None` if it is gone or is being cleaned.
+    #[must_use]
+    pub fn pick(&self, segment: SegmentId) -> Option<Candidate> {
+        let mut table = self.table.write();
+        let found = table.usage(segment)?;
+        table.start_cleaning(segment).then_some(found)
+    }
+
+    pub(crate) fn storage(&self, tier: TierId) -> Option<Arc<dyn Storage>> {
+        self.storage.read().get(usize::from(tier.0))?.clone()
+    }
+
+    pub(crate) fn room(&self) -> Option<Room> {
+        Room::take(&self.table)
     }
 
     /// Starts a segment, in `buf` (allocated anew unless it is [`SEGMENT_BYTES`] long).
@@ -110,8 +297,13 @@ impl SegmentStore {
     /// A writer with `depth` segments in flight to each tier (2 keeps a disk busy).
     #[must_use]
     pub fn writer(self: &Arc<Self>, depth: usize) -> SegmentWriter {
-        let queues = self.tiers.iter().map(|tier| Arc::clone(tier).write_queue(depth)).collect();
-        SegmentWriter::new(Arc::clone(self), queues)
+        SegmentWriter::new(Arc::clone(self), depth)
+    }
+
+    /// Takes segments to other tiers, with `depth` in flight.
+    #[must_use]
+    pub fn mover(self: &Arc<Self>, depth: usize) -> SegmentMover {
+        SegmentMover::new(Arc::clone(self), depth)
     }
 
     /// Reads one entry: one aligned read of the blocks that hold it. `buf` needs
@@ -178,6 +370,16 @@ impl SegmentStore {
         Ok(SegmentView::checked(self.expected(place), header, &buf[..got]))
     }
 
+    /// Reads a whole segment and checks everything in it, dead entries too. Gives where it was read.
+    pub(crate) fn read_whole(&self, segment: SegmentId, buf: &mut AlignedBuf) -> Result<Place, ReadError> {
+        let first = EntryAddr::new(segment, 0, 1).expect("every segment has a first byte");
+        let (place, ..) = self.read_checked(first, 0, SEGMENT_BYTES, buf, |expected, bytes| {
+            let header = SegmentView::check(*expected, bytes)?;
+            SegmentView::checked(*expected, header, bytes).entries().try_for_each(|entry| entry.map(drop))
+        })?;
+        Ok(place)
+    }
+
     /// An entry is no longer wanted. Returns whether its segment died of it.
     ///
     /// # Errors
@@ -225,21 +427,26 @@ impl SegmentStore {
     /// (all of them if `keep_some` is false). Returns the bytes. An error of the device is left for the
     /// next time: the extent stays usable.
     pub fn trim(&self, keep_some: bool) -> u64 {
+        let open = |tier: &TierId| self.table.read().tiers().state(*tier) != Some(TierState::Draining);
+        let tiers = (0..MAX_TIERS).map(|number| TierId(number as u8)).filter(open);
+        tiers.map(|tier| self.trim_tier(tier, keep_some)).sum()
+    }
+
+    /// [`trim`](Self::trim) of one tier, also of one that is being emptied, which is left alone by that.
+    pub fn trim_tier(&self, tier: TierId, keep_some: bool) -> u64 {
+        let Some(storage) = self.storage(tier) else { return 0 };
         let mut given = 0;
-        for (tier, storage) in self.tiers.iter().enumerate() {
-            let tier = TierId(tier as u8);
-            loop {
-                let taken = self.table.write().extents_mut(tier).and_then(|e| e.take_to_punch(keep_some));
-                let Some(extent) = taken else { break };
-                if storage.punch(extent.offset(), SEGMENT_BYTES as u64).is_ok() {
-                    given += SEGMENT_BYTES as u64;
-                }
-                if let Some(extents) = self.table.write().extents_mut(tier) {
-                    extents.punched(extent);
-                }
+        loop {
+            let taken =
+                self.table.write().tiers_mut().extents_mut(tier).and_then(|e| e.take_to_punch(keep_some));
+            let Some(extent) = taken else { return given };
+            if storage.punch(extent.offset(), SEGMENT_BYTES as u64).is_ok() {
+                given += SEGMENT_BYTES as u64;
+            }
+            if let Some(extents) = self.table.write().tiers_mut().extents_mut(tier) {
+                extents.punched(extent);
             }
         }
-        given
     }
 
     /// Live and written entries of a segment.
@@ -262,6 +469,7 @@ impl SegmentStore {
             capacity,
             live_entries,
             segments_written: of(&counters.segments_written),
+            segments_moved: of(&counters.segments_moved),
             bytes_written: of(&counters.bytes_written),
             write_errors: of(&counters.write_errors),
             reads: of(&counters.reads),
@@ -282,13 +490,45 @@ impl SegmentStore {
         self.clock.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count_write(&self, ok: bool, len: usize) {
-        if ok {
-            bump(&self.clock, 1);
-            bump(&self.counters.segments_written, 1);
-            bump(&self.counters.bytes_written, len as u64);
-        } else {
-            bump(&self.counters.write_errors, 1);
+    /// Counts a write, and takes a tier that failed out of use, one that is full for a while.
+    pub(crate) fn count_write(&self, tier: TierId, result: &io::Result<()>, len: usize) {
+        match result {
+            Ok(()) => {
+                bump(&self.clock, 1);
+                bump(&self.counters.segments_written, 1);
+                bump(&self.counters.bytes_written, len as u64);
+            }
+            Err(error) => {
+                bump(&self.counters.write_errors, 1);
+                self.write_failed(tier, error);
+            }
+        }
+    }
+
+    fn write_failed(&self, tier: TierId, error: &io::Error) {
+        let mut table = self.table.write();
+        let tiers = table.tiers_mut();
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => tiers.pass_over(tier),
+            // One that is being emptied stays so.
+            _ if tiers.state(tier) == Some(TierState::Open) => {
+                tiers.set_state(tier, TierState::Failing);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts a segment that went to another tier.
+    pub(crate) fn count_move(&self, to: TierId, result: &io::Result<()>, len: usize) {
+        match result {
+            Ok(()) => {
+                bump(&self.counters.segments_moved, 1);
+                bump(&self.counters.bytes_written, len as u64);
+            }
+            Err(error) => {
+                bump(&self.counters.write_errors, 1);
+                self.write_failed(to, error);
+            }
         }
     }
 
@@ -357,10 +597,9 @@ impl SegmentStore {
         let into = buf.get_mut(..len).ok_or(ReadError::Buffer { have, needed: len })?;
         let offset = place.extent.offset() + base as u64;
         let io = |source| ReadError::Io { segment: place.segment, tier: place.tier, offset, len, source };
-        let storage = self
-            .tiers
-            .get(usize::from(place.tier.0))
-            .ok_or_else(|| io(std::io::Error::new(std::io::ErrorKind::NotFound, "the tier is not there")))?;
+        let storage = self.storage(place.tier);
+        let storage =
+            storage.ok_or_else(|| io(io::Error::new(io::ErrorKind::NotFound, "the tier is not there")))?;
         let got = storage.read_at(offset, into).map_err(io)?.min(len);
         bump(&self.counters.reads, 1);
         bump(&self.counters.bytes_read, got as u64);

@@ -7,16 +7,12 @@
 //! Live *entries* are counted exactly. Live *bytes* are the mean of the segment times that: an address
 //! does not say its length, and a length per entry in RAM would cost what segments are there to save.
 
-use crate::extents::{Extent, Extents, TierId};
+use crate::extents::{Extent, TierId};
 use crate::format::{SUMMARY_ENTRY_BYTES, padded};
+use crate::tiers::{TierState, TierStatus, Tiers};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
 use parking_lot::RwLock;
 use std::sync::Arc;
-
-/// Extents that only cleaning may take, so that a full tier can still be compacted.
-const CLEANING_RESERVE: u32 = 2;
-/// Tiers smaller than this have no such reserve.
-const RESERVE_FROM: u32 = 8;
 
 /// What a new segment is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +21,8 @@ pub enum Purpose {
     Writeback,
     /// Live entries of sparse segments: may use the last extents.
     Cleaning,
+    /// A segment that goes to another tier as it is.
+    Migration,
 }
 
 /// Where a segment is.
@@ -38,6 +36,8 @@ pub struct Place {
     pub extent: Extent,
     /// Which writing of this number: part of every checksum in it.
     pub sequence: u64,
+    /// How often it has been moved since: it may come back to a place where it was.
+    pub moves: u32,
     /// Where its entries end, in bytes; 0 while it is being written.
     pub entries_end: u32,
     /// How many entries it was written with.
@@ -70,6 +70,7 @@ struct Row {
     entries: u32,
     live: u32,
     born: u64,
+    moves: u32,
     /// Something in it cannot be read: of no use to clean, since it would not die of it.
     damaged: bool,
 }
@@ -88,6 +89,8 @@ pub struct Candidate {
     pub entries: u32,
     /// Bytes that live, from the mean.
     pub live_bytes: u64,
+    /// Something in it cannot be read.
+    pub damaged: bool,
 }
 
 /// Rows of all segments and the free extents of all tiers.
@@ -95,17 +98,23 @@ pub struct Candidate {
 pub struct SegmentTable {
     rows: Vec<Row>,
     vacant: Vec<u32>,
-    tiers: Vec<Extents>,
+    tiers: Tiers,
     last_sequence: u64,
     live_entries: u64,
 }
 
 impl SegmentTable {
-    /// An empty table over tiers of these capacities in bytes, best first.
-    #[must_use]
-    pub fn new(capacities: &[u64]) -> Self {
-        let tiers = capacities.iter().take(usize::from(u8::MAX)).map(|bytes| Extents::new(*bytes)).collect();
-        Self { tiers, ..Self::default() }
+    /// Adds a tier of so many bytes. `None` if there are as many as can be.
+    pub(crate) fn add_tier(&mut self, capacity: u64, priority: i16) -> Option<TierId> {
+        self.tiers.add(capacity, priority)
+    }
+
+    pub(crate) fn tiers(&self) -> &Tiers {
+        &self.tiers
+    }
+
+    pub(crate) fn tiers_mut(&mut self) -> &mut Tiers {
+        &mut self.tiers
     }
 
     /// Takes a number and an extent for a segment to be written.
@@ -119,12 +128,7 @@ impl SegmentTable {
             None => u32::try_from(self.rows.len()).map_err(|_| full)?,
         };
         let segment = SegmentId::new(next).ok_or(full)?;
-        let taken = self.tiers.iter_mut().enumerate().find_map(|(tier, extents)| {
-            let reserve = purpose == Purpose::Writeback && extents.capacity() >= RESERVE_FROM;
-            let extent = extents.take(if reserve { CLEANING_RESERVE } else { 0 })?;
-            Some((TierId(tier as u8), extent))
-        });
-        let (tier, extent) = taken.ok_or(full)?;
+        let (tier, extent) = self.tiers.take(purpose).ok_or(full)?;
         self.last_sequence += 1;
         let sequence = self.last_sequence;
         let row = Row {
@@ -136,6 +140,7 @@ impl SegmentTable {
             entries: 0,
             live: 0,
             born: 0,
+            moves: 0,
             damaged: false,
         };
         if self.vacant.pop().is_some() {
@@ -143,7 +148,7 @@ impl SegmentTable {
         } else {
             self.rows.push(row);
         }
-        Ok(Place { segment, tier, extent, sequence, entries_end: 0, entries: 0, born: 0 })
+        Ok(Place { segment, tier, extent, sequence, moves: 0, entries_end: 0, entries: 0, born: 0 })
     }
 
     /// The write has succeeded: all `entries` live from now on. `now` is the caller's clock for ages.
@@ -173,8 +178,8 @@ impl SegmentTable {
     pub fn place(&self, segment: SegmentId) -> Option<Place> {
         let row = self.rows.get(segment.get() as usize)?;
         let State::Live { .. } = row.state else { return None };
-        let Row { tier, extent, sequence, entries_end, entries, born, .. } = *row;
-        Some(Place { segment, tier, extent, sequence, entries_end, entries, born })
+        let Row { tier, extent, sequence, moves, entries_end, entries, born, .. } = *row;
+        Some(Place { segment, tier, extent, sequence, moves, entries_end, entries, born })
     }
 
     /// An entry is no longer wanted. Returns whether its segment died of it.
@@ -198,13 +203,14 @@ impl SegmentTable {
 
     /// The best segment to clean among rows `from..to`: the one that gives most room back for what
     /// must be copied, weighted by age (the log-structured file system's `(1 - u) * age / (1 + u)`). Only
-    /// those at most `max_live` (0 to 1) alive count, and none that is being cleaned.
+    /// those on open tiers and at most `max_live` (0 to 1) alive count, and none that is being cleaned.
     #[must_use]
     pub fn emptiest(&self, from: usize, to: usize, now: u64, max_live: f64) -> Option<(f64, Candidate)> {
         let rows = self.rows.get(from..to.min(self.rows.len()))?;
         let mut best: Option<(f64, Candidate)> = None;
         for (row, number) in rows.iter().zip(from..) {
-            if row.state != (State::Live { cleaning: false }) || row.damaged {
+            let live = row.state == State::Live { cleaning: false } && !row.damaged;
+            if !live || self.tiers.state(row.tier) != Some(TierState::Open) {
                 continue;
             }
             let live_bytes = row.live_bytes();
@@ -217,7 +223,7 @@ impl SegmentTable {
             let score = (1.0 - alive) * age / (1.0 + alive);
             if best.is_none_or(|(other, _)| score > other) {
                 let Some(segment) = SegmentId::new(number as u32) else { continue };
-                best = Some((score, Candidate { segment, live: row.live, entries: row.entries, live_bytes }));
+                best = Some((score, row.candidate(segment)));
             }
         }
         best
@@ -252,24 +258,66 @@ impl SegmentTable {
         }
     }
 
+    /// A copy of a live segment is where `to` says: from now on it is read there, and its former extent is free. False if the
+    /// segment is no longer what was copied; the caller then gives the copy's extent back.
+    pub(crate) fn relocate(&mut self, copied: Place, to: (TierId, Extent)) -> bool {
+        if self.place(copied.segment) != Some(copied) {
+            return false;
+        }
+        let row = &mut self.rows[copied.segment.get() as usize];
+        (row.tier, row.extent) = to;
+        row.moves = row.moves.wrapping_add(1);
+        self.tiers.give_back(copied.tier, copied.extent);
+        true
+    }
+
+    /// The first live segment on a tier among rows `from..to`.
+    pub(crate) fn next_on(&self, tier: TierId, from: usize, to: usize) -> Option<Candidate> {
+        let rows = self.rows.get(from..to.min(self.rows.len()))?;
+        let here = |row: &Row| matches!(row.state, State::Live { .. }) && row.tier == tier;
+        let at = from + rows.iter().position(here)?;
+        self.usage(SegmentId::new(at as u32)?)
+    }
+
+    /// What moving the live segments of rows `from..to` of a tier takes: how many have at least `sparse` (0 to 1) alive, and the bytes that
+    /// live in the others.
+    pub(crate) fn load_of(&self, tier: TierId, from: usize, to: usize, sparse: f64) -> (u64, u64) {
+        let rows = self.rows.get(from..to.min(self.rows.len())).unwrap_or_default();
+        let here = |row: &&Row| matches!(row.state, State::Live { .. }) && row.tier == tier;
+        rows.iter().filter(here).fold((0, 0), |(whole, bytes), row| match row.live_bytes() {
+            live if live as f64 >= sparse * SEGMENT_BYTES as f64 => (whole + 1, bytes),
+            live => (whole, bytes + live),
+        })
+    }
+
+    /// Adds what lives in rows `from..to` to the tiers' figures.
+    pub(crate) fn add_live(&self, from: usize, to: usize, tiers: &mut [TierStatus]) {
+        let rows = self.rows.get(from..to.min(self.rows.len())).unwrap_or_default();
+        for row in rows.iter().filter(|row| matches!(row.state, State::Live { .. })) {
+            if let Some(tier) = tiers.iter_mut().find(|tier| tier.tier == row.tier) {
+                tier.live += row.live_bytes();
+            }
+        }
+    }
+
     /// Live and written entries of a segment.
     #[must_use]
     pub fn usage(&self, segment: SegmentId) -> Option<Candidate> {
         let row = self.rows.get(segment.get() as usize)?;
         let State::Live { .. } = row.state else { return None };
-        Some(Candidate { segment, live: row.live, entries: row.entries, live_bytes: row.live_bytes() })
+        Some(row.candidate(segment))
     }
 
     /// Segments that have an extent, written or being written.
     #[must_use]
     pub fn segments(&self) -> u64 {
-        self.tiers.iter().map(|tier| u64::from(tier.in_use())).sum()
+        self.tiers.in_use()
     }
 
     /// Segments that fit on all tiers.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.tiers.iter().map(|tier| u64::from(tier.capacity())).sum()
+        self.tiers.capacity()
     }
 
     /// Entries that live, in all segments.
@@ -289,11 +337,7 @@ impl SegmentTable {
     pub fn metadata_bytes(&self) -> usize {
         self.rows.capacity() * size_of::<Row>()
             + self.vacant.capacity() * size_of::<u32>()
-            + self.tiers.iter().map(Extents::metadata_bytes).sum::<usize>()
-    }
-
-    pub(crate) fn extents_mut(&mut self, tier: TierId) -> Option<&mut Extents> {
-        self.tiers.get_mut(usize::from(tier.0))
+            + self.tiers.metadata_bytes()
     }
 
     fn row_mut(&mut self, segment: SegmentId) -> Option<&mut Row> {
@@ -304,16 +348,52 @@ impl SegmentTable {
         let row = &mut self.rows[segment.get() as usize];
         row.state = State::Vacant;
         let (tier, extent) = (row.tier, row.extent);
-        if let Some(extents) = self.extents_mut(tier) {
-            extents.give_back(extent);
-        }
+        self.tiers.give_back(tier, extent);
         self.vacant.push(segment.get());
     }
 }
 
 impl Row {
+    fn candidate(&self, segment: SegmentId) -> Candidate {
+        let Self { live, entries, damaged, .. } = *self;
+        Candidate { segment, live, entries, live_bytes: self.live_bytes(), damaged }
+    }
+
     fn live_bytes(&self) -> u64 {
         u64::from(self.entries_end) * u64::from(self.live) / u64::from(self.entries.max(1))
+    }
+}
+
+/// An extent that is taken for a copy of a segment; dropped unused, it is given back.
+#[derive(Debug)]
+pub(crate) struct Room {
+    table: Arc<RwLock<SegmentTable>>,
+    at: (TierId, Extent),
+    used: bool,
+}
+
+impl Room {
+    pub(crate) fn take(table: &Arc<RwLock<SegmentTable>>) -> Option<Self> {
+        let at = table.write().tiers.take(Purpose::Migration)?;
+        Some(Self { table: Arc::clone(table), at, used: false })
+    }
+
+    pub(crate) fn at(&self) -> (TierId, Extent) {
+        self.at
+    }
+
+    /// The copy is complete. Tells whether it is now the segment; if not, that has changed or died meanwhile.
+    pub(crate) fn commit(mut self, copied: Place) -> bool {
+        self.used = self.table.write().relocate(copied, self.at);
+        self.used
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if !self.used {
+            self.table.write().tiers.give_back(self.at.0, self.at.1);
+        }
     }
 }
 

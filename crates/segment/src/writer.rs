@@ -6,8 +6,8 @@
 
 use crate::builder::{Sealed, SegmentBuilder};
 use crate::format::{EntryHeader, SummaryEntry};
-use crate::storage::WriteQueue;
-use crate::table::Reservation;
+use crate::queues::Queues;
+use crate::table::{Place, Reservation};
 use crate::{AlignedBuf, EntryAddr, SegmentId, SegmentStore, WriteDone};
 use std::collections::VecDeque;
 use std::io;
@@ -59,17 +59,16 @@ struct InFlight {
 /// [`wait`](Self::wait) when it is dropped is given up.
 pub struct SegmentWriter {
     store: Arc<SegmentStore>,
-    // One for each tier. Before the reservations: a queue waits for its writes when it is dropped, and
-    // only then may their extents be free.
-    queues: Vec<Box<dyn WriteQueue>>,
+    // Before the reservations: a queue waits for its writes when it is dropped, and only then may their extents be free.
+    queues: Queues,
     in_flight: Vec<InFlight>,
     done: VecDeque<Finished>,
     next_tag: u64,
 }
 
 impl SegmentWriter {
-    pub(crate) fn new(store: Arc<SegmentStore>, queues: Vec<Box<dyn WriteQueue>>) -> Self {
-        Self { store, queues, in_flight: Vec::new(), done: VecDeque::new(), next_tag: 0 }
+    pub(crate) fn new(store: Arc<SegmentStore>, depth: usize) -> Self {
+        Self { store, queues: Queues::new(depth), in_flight: Vec::new(), done: VecDeque::new(), next_tag: 0 }
     }
 
     /// Seals a builder and starts its write. Waits only if as many are in flight as allowed. The
@@ -83,20 +82,12 @@ impl SegmentWriter {
         }
         let Sealed { reservation, buf, len, entries_end, entries } = builder.seal();
         let place = reservation.place();
-        let queue = usize::from(place.tier.0);
-        while self.queues[queue].is_full() {
-            match self.queues[queue].wait()? {
-                Some(done) => self.finish(done),
-                None => break,
-            }
-        }
         let tag = self.next_tag;
         self.next_tag += 1;
         self.in_flight.push(InFlight { tag, reservation, len, entries_end, entries });
-        if let Err((error, buf)) = self.queues[queue].submit(place.extent.offset(), buf, len, tag) {
-            self.finish(WriteDone { tag, buf, result: Err(error) });
-        }
-        Ok(())
+        let Self { store, queues, in_flight, done, .. } = self;
+        let at = (place.tier, place.extent.offset());
+        queues.submit(store, at, buf, len, tag, |write| finish(in_flight, done, write))
     }
 
     /// Waits for one segment's write to end; `None` when none is outstanding.
@@ -106,9 +97,8 @@ impl SegmentWriter {
     pub fn wait(&mut self) -> io::Result<Option<Written>> {
         while self.done.is_empty() {
             let Some(oldest) = self.in_flight.first() else { break };
-            let queue = usize::from(oldest.reservation.place().tier.0);
-            match self.queues[queue].wait()? {
-                Some(done) => self.finish(done),
+            match self.queues.wait(oldest.reservation.place().tier)? {
+                Some(write) => finish(&mut self.in_flight, &mut self.done, write),
                 None => break,
             }
         }
@@ -121,22 +111,27 @@ impl SegmentWriter {
         self.in_flight.len() + self.done.len()
     }
 
-    fn finish(&mut self, done: WriteDone) {
-        if let Some(at) = self.in_flight.iter().position(|sent| sent.tag == done.tag) {
-            let sent = self.in_flight.remove(at);
-            self.done.push_back(Finished { sent, done });
-        }
+    /// Lets go of the storage of tiers that have been removed.
+    pub fn forget_removed(&mut self) {
+        self.queues.forget_removed(&self.store);
     }
 
     fn commit(&self, finished: Finished) -> Written {
         let Finished { sent, done } = finished;
-        let segment = sent.reservation.place().segment;
-        self.store.count_write(done.result.is_ok(), sent.len);
+        let Place { segment, tier, .. } = sent.reservation.place();
+        self.store.count_write(tier, &done.result, sent.len);
         match &done.result {
             Ok(()) => sent.reservation.commit(sent.entries_end, sent.entries.len() as u32, self.store.now()),
             Err(_) => drop(sent.reservation),
         }
         Written { segment, result: done.result, bytes: sent.len, buf: done.buf, entries: sent.entries }
+    }
+}
+
+fn finish(in_flight: &mut Vec<InFlight>, finished: &mut VecDeque<Finished>, done: WriteDone) {
+    if let Some(at) = in_flight.iter().position(|sent| sent.tag == done.tag) {
+        let sent = in_flight.remove(at);
+        finished.push_back(Finished { sent, done });
     }
 }
 

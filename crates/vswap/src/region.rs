@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vswap_core::ByteCount;
-use vswap_engine::{CodecChoice, DiskConfig, Engine, EngineConfig};
+use vswap_engine::{CodecChoice, Engine, EngineConfig, TierConfig};
 use vswap_pager::{Adopt, Mover, Pager, PagerConfig, PagerStats, Space, StagingArea};
 use vswap_sys::pagemap::Pagemap;
 use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
@@ -84,8 +84,9 @@ impl Builder {
         if self.limit < LEAST_LIMIT {
             return Err(RegionError::Limit(self.limit));
         }
-        let disk = self.disk.map(|(dir, capacity)| DiskConfig { dir, capacity: ByteCount::new(capacity) });
-        let engine = Engine::new(EngineConfig { codec: self.codec, disk, ..EngineConfig::default() })?;
+        let tier = self.disk.map(|(dir, capacity)| TierConfig::new(dir, ByteCount::new(capacity)));
+        let tiers = tier.into_iter().collect();
+        let engine = Engine::new(EngineConfig { codec: self.codec, tiers, ..EngineConfig::default() })?;
         let pager = Pager::new(PagerConfig::new(ByteCount::new(self.limit)), engine)
             .map_err(kernel("starting the pager's threads"))?;
         let (memory, bytes) = PagedMemory::new(self.length.div_ceil(BLOCK) as usize)

@@ -25,6 +25,7 @@ pub struct Flaky {
     bytes: Mutex<Vec<u8>>,
     faults: Faults,
     healthy: AtomicBool,
+    unreadable: AtomicBool,
     calls: AtomicU64,
     injected: AtomicU64,
 }
@@ -35,6 +36,7 @@ impl Flaky {
             bytes: Mutex::new(vec![0; capacity]),
             faults,
             healthy: AtomicBool::new(false),
+            unreadable: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             injected: AtomicU64::new(0),
         })
@@ -43,6 +45,16 @@ impl Flaky {
     /// No more faults; what was damaged stays so.
     pub fn heal(&self) {
         self.healthy.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on no read succeeds, or they do again.
+    pub fn break_reads(&self, broken: bool) {
+        self.unreadable.store(broken, Ordering::Relaxed);
+    }
+
+    /// Changes a byte.
+    pub fn damage(&self, at: usize) {
+        self.bytes.lock().unwrap()[at] ^= 1;
     }
 
     pub fn injected(&self) -> u64 {
@@ -71,7 +83,7 @@ impl Storage for Flaky {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        if self.strikes(self.faults.read_error, 1) {
+        if self.unreadable.load(Ordering::Relaxed) || self.strikes(self.faults.read_error, 1) {
             return Err(io::Error::from_raw_os_error(5));
         }
         let mut len = into.len();

@@ -2,5 +2,7 @@
 mod flaky;
 mod model;
 mod pages;
+mod rig;
 mod segments;
 mod stress;
+mod tiers;

@@ -1,28 +1,68 @@
-//! Several owners against maps: store, load, release, fork, dispose, writeback. Counts are exact: when all
+//! Several owners against maps: store, load, release, fork, dispose, writeback, tiers that come and go. Counts are exact: when all
 //! owners are gone nothing is left anywhere.
 use crate::flaky::{Faults, Flaky};
 use crate::pages::page;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex};
 use vswap_engine::{
-    BackingKind, CodecChoice, Engine, EngineConfig, Loaded, LoadedFrom, OwnerBlock, Scratch, StoredAs,
+    BackingKind, CodecChoice, Engine, EngineConfig, Loaded, LoadedFrom, OwnerBlock, RemoveTierError, Scratch,
+    StoredAs, TierState, Unreadable,
 };
 
 #[derive(Clone, Debug)]
 enum Op {
-    Store { owner: usize, at: usize, number: u64 },
-    Load { owner: usize, at: usize },
-    Release { owner: usize, at: usize },
-    Fork { owner: usize },
-    Move { from: usize, at: usize, owner: usize, to: usize },
-    Adopt { from: usize, owner: usize, at: usize, to: usize },
-    LoadRun { owner: usize, at: usize, asked: usize },
-    Dispose { owner: usize },
+    Store {
+        owner: usize,
+        at: usize,
+        number: u64,
+    },
+    Load {
+        owner: usize,
+        at: usize,
+    },
+    Release {
+        owner: usize,
+        at: usize,
+    },
+    Fork {
+        owner: usize,
+    },
+    Move {
+        from: usize,
+        at: usize,
+        owner: usize,
+        to: usize,
+    },
+    Adopt {
+        from: usize,
+        owner: usize,
+        at: usize,
+        to: usize,
+    },
+    LoadRun {
+        owner: usize,
+        at: usize,
+        asked: usize,
+    },
+    Dispose {
+        owner: usize,
+    },
     New,
-    Writeback { kib: u64 },
+    Writeback {
+        kib: u64,
+    },
     Maintain,
+    AddTier {
+        priority: i16,
+    },
+    /// Emptied until it is, or until so many segments have been looked at.
+    RemoveTier {
+        at: usize,
+        cancel_after: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -41,6 +81,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::New),
         2 => (1..64u64).prop_map(|kib| Op::Writeback { kib }),
         1 => Just(Op::Maintain),
+        1 => (-1..2i16).prop_map(|priority| Op::AddTier { priority }),
+        2 => (0..4usize, 0..6usize).prop_map(|(at, cancel_after)| Op::RemoveTier { at, cancel_after }),
     ]
 }
 
@@ -91,6 +133,13 @@ impl World {
                 let report = engine.writeback(ByteCount::new(kib << 10), scratch).unwrap();
                 prop_assert!(!report.disk_full);
             }
+            Op::AddTier { priority } if disk && engine.tiers().len() < 5 => {
+                engine.add_storage(Flaky::new(64 << 20, Faults::default()), priority).unwrap();
+            }
+            Op::RemoveTier { at, cancel_after } if engine.tiers().len() > 1 => {
+                remove_tier(engine, at, cancel_after)?;
+            }
+            Op::AddTier { .. } | Op::RemoveTier { .. } => {}
             _ if count == 0 => {}
             Op::Store { owner, at, number } => {
                 let owner = &mut owners[owner % count];
@@ -167,6 +216,31 @@ impl World {
         prop_assert_eq!(engine.group_usage(GroupId::ROOT), PageCount::ZERO);
         Ok(())
     }
+}
+
+/// The tier is gone afterwards, or all of them are as they were; nobody's page has gone with it.
+fn remove_tier(engine: &Engine, at: usize, cancel_after: usize) -> Result<(), TestCaseError> {
+    let before = engine.tiers();
+    let tier = before[at % before.len()].id;
+    let pages = engine.stats().segment_pages;
+    let mut looks = 0;
+    let removed = engine.remove_tier(tier, Unreadable::Keep, &mut |_| {
+        looks += 1;
+        if looks > cancel_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let after = engine.tiers();
+    match removed {
+        Ok(_) => prop_assert!(after.len() + 1 == before.len() && after.iter().all(|other| other.id != tier)),
+        Err(RemoveTierError::Cancelled { left, .. }) => {
+            let used = after.iter().find(|other| other.id == tier).map(|other| other.used);
+            prop_assert_eq!(used, Some(left));
+            prop_assert!(looks > cancel_after && after.len() == before.len());
+        }
+        Err(error) => prop_assert!(false, "{}", error),
+    }
+    prop_assert!(after.iter().all(|other| other.state == TierState::Open));
+    prop_assert_eq!(engine.stats().segment_pages, pages);
+    Ok(())
 }
 
 fn check(engine: &Engine, scratch: &mut Scratch, owner: &Owner, at: usize) -> Result<(), TestCaseError> {

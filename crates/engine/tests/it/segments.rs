@@ -1,71 +1,12 @@
 //! Disks that are full, damaged, slow or real.
 use crate::flaky::{Faults, Flaky};
-use crate::pages::page;
+use crate::rig::{Rig, middling};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
-use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PageCount, PageIndex, SlotId};
-use vswap_engine::{
-    BackingKind, CodecChoice, DiskConfig, Engine, EngineConfig, EngineError, LoadError, LoadedFrom,
-    OwnerBlock, Scratch,
-};
+use vswap_core::{ByteCount, PageCount, PageIndex};
+use vswap_engine::{BackingKind, Engine, EngineConfig, EngineError, LoadError, LoadedFrom, TierConfig};
 use vswap_segment::{Storage, SyncQueue, WriteQueue};
-
-/// A page that compresses to some 2 KiB.
-fn middling(number: usize) -> [u8; PAGE_SIZE] {
-    let mut bytes = page(number as u64 * 8 + 2);
-    bytes[2048..].fill(number as u8);
-    bytes
-}
-
-struct Rig {
-    engine: Arc<Engine>,
-    scratch: Scratch,
-    blocks: Vec<OwnerBlock>,
-}
-
-impl Rig {
-    fn over(storage: Arc<dyn Storage>, blocks: usize) -> Self {
-        let config = EngineConfig { codec: CodecChoice::Zstd, ..EngineConfig::default() };
-        Self::of(Engine::with_storage(config, storage).unwrap(), blocks)
-    }
-
-    fn of(engine: Arc<Engine>, blocks: usize) -> Self {
-        let scratch = engine.scratch();
-        let blocks = (0..blocks).map(|_| engine.owner_block(GroupId::ROOT).unwrap()).collect();
-        Self { engine, scratch, blocks }
-    }
-
-    fn place(number: usize) -> (usize, PageIndex) {
-        (number / 512, PageIndex::new(number % 512).unwrap())
-    }
-
-    fn store(&mut self, number: usize, content: usize) -> SlotId {
-        let (block, at) = Self::place(number);
-        let slot = self.blocks[block].slot_for_store(&self.engine, at).unwrap();
-        self.engine.store(slot, &middling(content), &mut self.scratch).unwrap();
-        slot
-    }
-
-    fn load(&mut self, number: usize) -> Result<(LoadedFrom, [u8; PAGE_SIZE]), LoadError> {
-        let (block, at) = Self::place(number);
-        let slot = self.blocks[block].slot(at).unwrap();
-        let mut bytes = [0xee; PAGE_SIZE];
-        self.engine.load(slot, &mut bytes, &mut self.scratch).map(|from| (from, bytes))
-    }
-
-    fn write_all_back(&mut self) -> bool {
-        let payload = self.engine.pool_payload();
-        self.engine.writeback(payload, &mut self.scratch).unwrap().disk_full
-    }
-
-    fn finish(self) {
-        self.blocks.into_iter().for_each(|block| block.dispose(&self.engine));
-        let stats = self.engine.stats();
-        assert_eq!((stats.pool_pages, stats.segment_pages), (PageCount::ZERO, PageCount::ZERO));
-        assert_eq!((stats.disk_bytes, stats.clusters), (ByteCount::ZERO, 0));
-    }
-}
 
 #[test]
 fn sparse_segments_are_cleaned_when_the_disk_is_full() {
@@ -230,8 +171,8 @@ fn nobody_waits_for_a_write_that_is_under_way() {
 
 #[test]
 fn pages_come_back_from_a_real_file() {
-    let disk = DiskConfig { dir: env!("CARGO_TARGET_TMPDIR").into(), capacity: ByteCount::mib(64) };
-    let engine = match Engine::new(EngineConfig { disk: Some(disk), ..EngineConfig::default() }) {
+    let tiers = vec![TierConfig::new(env!("CARGO_TARGET_TMPDIR"), ByteCount::mib(64))];
+    let engine = match Engine::new(EngineConfig { tiers, ..EngineConfig::default() }) {
         Ok(engine) => engine,
         // A build directory on a memory file system: the engine is right to refuse it.
         Err(EngineError::Disk { source }) if source.to_string().contains("is memory") => return,
@@ -253,7 +194,7 @@ fn pages_come_back_from_a_real_file() {
 
 #[test]
 fn a_directory_in_memory_is_refused_with_the_remedy() {
-    let disk = DiskConfig { dir: "/dev/shm".into(), capacity: ByteCount::mib(64) };
-    let error = Engine::new(EngineConfig { disk: Some(disk), ..EngineConfig::default() }).unwrap_err();
+    let tiers = vec![TierConfig::new("/dev/shm", ByteCount::mib(64))];
+    let error = Engine::new(EngineConfig { tiers, ..EngineConfig::default() }).unwrap_err();
     assert!(error.to_string().contains("--disk-path"), "{error}");
 }

@@ -5,11 +5,13 @@
 //! A failure prints the seed; the interleaving of threads is the kernel's, the acts of each are the seed's.
 
 use crate::flaky::{Faults, Flaky};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex};
 use vswap_engine::{
-    BackingKind, Engine, EngineConfig, LoadedFrom, OwnerBlock, Scratch, StoreError, WritebackError,
+    BackingKind, Engine, EngineConfig, LoadedFrom, OwnerBlock, RemoveTierError, Scratch, StoreError,
+    TierError, TierState, Unreadable, WritebackError,
 };
 
 const THREADS: u64 = 4;
@@ -68,6 +70,16 @@ enum Expect {
 struct Block {
     owner: OwnerBlock,
     expect: [Expect; PAGES_PER_CLUSTER],
+}
+
+/// What became of removals.
+#[derive(Clone, Copy, Debug, Default)]
+struct Changes {
+    removed: u64,
+    moved: u64,
+    cancelled: u64,
+    refused: u64,
+    failed: u64,
 }
 
 struct World {
@@ -180,9 +192,74 @@ impl World {
     fn writeback(&self, bytes: u64, scratch: &mut Scratch) {
         match self.engine.writeback(ByteCount::new(bytes), scratch) {
             Ok(_) => {}
-            Err(WritebackError::Io { .. }) if self.faulty => {}
+            // Somebody sees to the device at once.
+            Err(WritebackError::Io { .. }) if self.faulty => self.reopen(),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    fn reopen(&self) {
+        for tier in self.engine.tiers().iter().filter(|tier| tier.state == TierState::Failing) {
+            let _ = self.engine.reopen_tier(tier.id);
+        }
+    }
+
+    /// Adds and removes tiers until the others have finished, by what `disk` makes.
+    fn change_tiers(
+        &self,
+        random: &mut Random,
+        disk: impl Fn() -> Arc<Flaky>,
+        going_on: impl Fn() -> bool,
+    ) -> Changes {
+        let mut changes = Changes::default();
+        while going_on() {
+            let tiers = self.engine.tiers();
+            if tiers.len() < 2 || tiers.len() < 5 && random.below(2) == 0 {
+                self.engine.add_storage(disk(), random.below(3) as i16).expect("another tier");
+                continue;
+            }
+            let tier = tiers[random.below(tiers.len() as u64) as usize].id;
+            let mut left = random.below(12);
+            let unreadable = if random.below(4) == 0 { Unreadable::Lose } else { Unreadable::Keep };
+            let removed = self.engine.remove_tier(tier, unreadable, &mut |_| {
+                left = left.saturating_sub(1);
+                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            match removed {
+                Ok(done) => {
+                    changes.removed += 1;
+                    changes.moved += done.segments;
+                    assert!(self.faulty || done.lost == 0);
+                }
+                Err(RemoveTierError::Cancelled { .. }) => changes.cancelled += 1,
+                Err(RemoveTierError::Tier(TierError::NoRoom { .. }) | RemoveTierError::NoRoom { .. }) => {
+                    changes.refused += 1;
+                    if self.faulty {
+                        self.reopen();
+                    }
+                    std::thread::yield_now();
+                }
+                Err(RemoveTierError::Unreadable { .. } | RemoveTierError::Io { .. }) if self.faulty => {
+                    changes.failed += 1;
+                    self.reopen();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        changes
+    }
+
+    fn run_while_tiers_change(&self, seed: u64, acts: u64, disk: impl Fn() -> Arc<Flaky> + Send) -> Changes {
+        let running = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            let running = &running;
+            let changes = scope.spawn(move || {
+                self.change_tiers(&mut Random(seed), disk, || running.load(Ordering::Relaxed))
+            });
+            self.run(seed, acts);
+            running.store(false, Ordering::Relaxed);
+            changes.join().expect("no thread has failed")
+        })
     }
 
     fn run(&self, seed: u64, acts: u64) {
@@ -286,5 +363,40 @@ fn a_failed_write_leaves_the_pages_readable() {
     let world = World::new(engine, true);
     world.run(31, 4_000);
     assert_eq!(world.errors.load(Ordering::Relaxed), 0, "loads failed though only writes did");
+    world.finish();
+}
+
+#[test]
+fn tiers_come_and_go_under_four_threads_and_no_page_notices() {
+    let disk = || Flaky::new(16 << 20, Faults::default());
+    let world = World::new(engine_on(disk()), false);
+    for seed in 40..43 {
+        let changes = world.run_while_tiers_change(seed, 2_500, disk);
+        println!("seed {seed}: {changes:?}");
+        assert!(changes.removed > 0 && changes.moved > 0, "{changes:?}");
+    }
+    world.finish();
+}
+
+#[test]
+fn failing_tiers_come_and_go_and_give_errors_but_never_wrong_bytes() {
+    let faults = Faults {
+        read_error: 40,
+        short_read: 60,
+        flipped_read: 50,
+        write_error: 10,
+        full: 12,
+        torn: 15,
+        lost: 15,
+    };
+    let disk = || Flaky::new(16 << 20, faults);
+    let world = World::new(engine_on(disk()), true);
+    let mut ends = (0, 0);
+    for seed in 50..53 {
+        let changes = world.run_while_tiers_change(seed, 2_500, disk);
+        println!("seed {seed}: {changes:?}");
+        ends = (ends.0 + changes.removed, ends.1 + changes.failed + changes.cancelled);
+    }
+    assert!(ends.0 > 0 && ends.1 > 0, "{ends:?} removed, and ended before");
     world.finish();
 }

@@ -302,7 +302,7 @@ fn an_engine_that_fails_early_leaves_a_keeper_and_a_program_that_wait_for_ever()
         let output = within_by(64, &options, &["sleep", &mark]).output().unwrap();
         assert_eq!(output.status.code(), Some(125), "{}", text(&output));
         assert!(String::from_utf8_lossy(&output.stderr).contains("--disk-path"), "{}", text(&output));
-        assert_eq!(marked(&mark), []);
+        assert!(marked(&mark).is_empty());
     }
     std::fs::remove_file(&file).unwrap();
 }

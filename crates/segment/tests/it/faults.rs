@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 use vswap_segment::{
     AlignedBuf, BLOCK, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES, SegmentBuilder, SegmentStore,
+    TierState,
 };
 
 fn filled(store: &SegmentStore) -> SegmentBuilder {
@@ -32,6 +33,10 @@ fn a_failed_write_keeps_nothing_and_frees_the_extent() {
             assert!(store.release(addr).is_err());
         }
         assert_eq!((store.stats().segments, store.stats().live_entries), (0, 0));
+        // A full device is no broken one, which takes no more until somebody has seen to it.
+        let tier = store.tiers()[0];
+        assert_eq!(tier.state, if full { TierState::Open } else { TierState::Failing });
+        store.set_state(tier.tier, TierState::Open).unwrap();
     }
     assert_eq!(store.stats().write_errors, 3);
     fake.set(None);

@@ -7,3 +7,4 @@ mod model;
 mod races;
 mod round_trip;
 mod support;
+mod tiers;

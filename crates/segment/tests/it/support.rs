@@ -29,8 +29,11 @@ pub enum Fault {
     PunchError,
 }
 
-#[derive(Debug)]
+/// Called with what a read has brought.
+type DuringRead = Box<dyn Fn(&mut [u8]) + Send + Sync>;
+
 pub struct Fake {
+    during_read: Mutex<Option<Arc<DuringRead>>>,
     bytes: Mutex<Vec<u8>>,
     fault: Mutex<Option<Fault>>,
     pub punched: AtomicU64,
@@ -40,6 +43,7 @@ pub struct Fake {
 impl Fake {
     pub fn new(segments: usize) -> Arc<Self> {
         Arc::new(Self {
+            during_read: Mutex::new(None),
             bytes: Mutex::new(vec![0; segments * SEGMENT_BYTES]),
             fault: Mutex::new(None),
             punched: AtomicU64::new(0),
@@ -51,12 +55,23 @@ impl Fake {
         *self.fault.lock().unwrap() = fault.into();
     }
 
+    /// From now on every read ends with this.
+    pub fn during_read(&self, act: impl Fn(&mut [u8]) + Send + Sync + 'static) {
+        *self.during_read.lock().unwrap() = Some(Arc::new(Box::new(act)));
+    }
+
     pub fn edit(&self, change: impl FnOnce(&mut [u8])) {
         change(&mut self.bytes.lock().unwrap());
     }
 
     fn fault(&self) -> Option<Fault> {
         *self.fault.lock().unwrap()
+    }
+}
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fake").finish_non_exhaustive()
     }
 }
 
@@ -78,6 +93,11 @@ impl Storage for Fake {
         }
         let len = len.min(bytes.len() - at);
         into[..len].copy_from_slice(&bytes[at..at + len]);
+        drop(bytes);
+        let act = self.during_read.lock().unwrap().clone();
+        if let Some(act) = act {
+            act(into);
+        }
         Ok(len)
     }
 

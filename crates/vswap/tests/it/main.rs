@@ -7,4 +7,5 @@ mod region;
 mod run_like_plain;
 mod run_refused;
 mod setup;
+mod tiers;
 mod vswap;

@@ -38,11 +38,14 @@ pub struct Cli {
 const LONG_ABOUT: &str = "\
 A virtual swap space in user space. `vswap run` runs an unmodified program, and everything that it forks and \
 executes, within a limit of resident memory; what does not fit is kept compressed in memory and in a file. \
-`vswap doctor` says whether this machine allows that, and `vswap setup` makes the one change that needs root.";
+`vswap status`, `vswap tiers` and `vswap tier` look at running ones and change where their pages go. \
+`vswap doctor` says whether this machine allows all that, and `vswap setup` makes the one change that needs root.";
 
 const SEE_ALSO: &str = "\
 Examples:
   vswap run --memory 512M -- python3 analyse.py
+  vswap status
+  vswap tier add /mnt/ssd --size 20G --priority 10
   vswap doctor
   sudo vswap setup";
 
@@ -58,6 +61,15 @@ pub enum Command {
     /// Give a group access to userfaultfd (once, as root), or take it back
     #[command(long_about = SETUP_ABOUT, after_long_help = SETUP_MORE)]
     Setup(SetupArgs),
+    /// Show how a running vswap is: its limit, what it uses, where pages are
+    #[command(long_about = STATUS_ABOUT, after_long_help = CONTROL_MORE)]
+    Status(AskArgs),
+    /// Show where a running vswap keeps compressed pages
+    #[command(long_about = TIERS_ABOUT, after_long_help = CONTROL_MORE)]
+    Tiers(AskArgs),
+    /// Add a place for compressed pages to a running vswap, or empty and remove one
+    #[command(long_about = TIER_ABOUT, after_long_help = TIER_MORE)]
+    Tier(TierArgs),
     /// Write the manual pages to a directory
     #[command(hide = true)]
     Man {
@@ -121,6 +133,13 @@ pub struct RunArgs {
     /// The file is unlinked at once: nothing is left there, however the run ends. It must not be on a tmpfs.
     #[arg(long, value_name = "DIR")]
     pub disk_path: Option<PathBuf>,
+
+    /// Another place for compressed pages: DIR, or DIR,size=4G,priority=10 (may be repeated)
+    ///
+    /// As with swap areas the highest priority (-1000 to 32767) that has room is written first, and equal ones take turns; the place of --disk has 0.
+    /// Capacities add up. Without a size it is what the file system of DIR can spare. `vswap tier` adds and removes places while the program runs.
+    #[arg(long = "tier", value_name = "DIR[,size=SIZE][,priority=N]", value_parser = tier_spec)]
+    pub tiers: Vec<TierSpec>,
 
     /// How pages are compressed
     #[arg(long, value_enum, default_value_t = Codec::Auto)]
@@ -271,6 +290,150 @@ pub struct SetupArgs {
     pub root: Option<PathBuf>,
 }
 
+const STATUS_ABOUT: &str = "\
+Shows a running `vswap run`: the limit and what counts against it, what is compressed in memory, what was written and read, and its tiers. \
+Without RUN all of yours are shown (for root, everybody's).";
+
+const TIERS_ABOUT: &str = "\
+Shows the tiers of a running `vswap run`, much as `swapon --show` shows swap areas: each has a place, a size, and a priority; the highest priority that \
+has room is written first, and equal ones take turns. USED counts whole segments of 2 MiB, LIVE the compressed pages in them that \
+are still wanted.
+
+A tier is `open`; `draining` while it is emptied; or `failing` after a write to it failed: then it is only read, until \
+`vswap tier reopen`.";
+
+const CONTROL_MORE: &str = "\
+Exit status:
+  0    it was shown
+  1    nothing of yours runs, or not what was asked for
+  125  bad usage
+
+Files:
+  $XDG_RUNTIME_DIR/vswap/PID.sock   the socket of a run (else /run/user/UID/vswap, root's /run/vswap, or
+                                    /tmp/vswap-UID); it is there from a fifth of a second after the start";
+
+const TIER_ABOUT: &str = "\
+Changes where a running `vswap run` keeps compressed pages. Its programs run on and do not notice.
+
+`remove` is what swapoff is for swap areas: what is on the tier moves to the others, segment by segment, so it takes as long as that many bytes take, however \
+many pages and processes they belong to. It is refused at once if the others have no room. Ctrl-C, or the death of this command, ends it at any moment and leaves \
+everything right: what has moved stays moved, and the tier is used as before.";
+
+const TIER_MORE: &str = "\
+Exit status:
+  0    done
+  1    refused, and why
+  125  bad usage
+
+Examples:
+  vswap tier add /mnt/ssd --size 20G --priority 10
+  vswap tier remove /var/tmp
+  vswap tier remove 0 --run 4711";
+
+/// `vswap status`, `vswap tiers`.
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// Which: the number of a `vswap run`, or the name of its program
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vswap tier`.
+#[derive(Debug, Args)]
+pub struct TierArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: TierAction,
+}
+
+/// What is done to a tier.
+#[derive(Debug, Subcommand)]
+pub enum TierAction {
+    /// Add a tier: an unlinked file in DIR
+    Add {
+        /// Where: a directory that is on no tmpfs
+        dir: PathBuf,
+
+        /// The most that it may take [default: what the file system can spare]
+        #[arg(long, value_name = "SIZE", value_parser = tier_size)]
+        size: Option<u64>,
+
+        /// The highest that has room is written first; equal ones take turns
+        #[arg(long, short, value_name = "N", default_value_t = 0, value_parser = priority, allow_hyphen_values = true)]
+        priority: i16,
+
+        /// Which run, by number or program, if there are several
+        #[arg(long)]
+        run: Option<String>,
+    },
+    /// Empty a tier and remove it (swapoff)
+    Remove {
+        /// Its number or its directory
+        tier: String,
+
+        /// Which run, by number or program, if there are several
+        #[arg(long)]
+        run: Option<String>,
+
+        /// Remove it even if some of its pages cannot be read: those are lost, and whoever touches one gets SIGBUS
+        #[arg(long)]
+        lose_unreadable: bool,
+    },
+    /// Let a failing tier take pages again
+    Reopen {
+        /// Its number or its directory
+        tier: String,
+
+        /// Which run, by number or program, if there are several
+        #[arg(long)]
+        run: Option<String>,
+    },
+}
+
+/// `--tier`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TierSpec {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The most that it may take.
+    pub size: Option<u64>,
+    /// The highest is written first.
+    pub priority: i16,
+}
+
+fn tier_spec(text: &str) -> Result<TierSpec, String> {
+    let mut parts = text.split(',');
+    let dir = parts
+        .next()
+        .filter(|dir| !dir.is_empty())
+        .ok_or("a directory is missing; try --tier /mnt/ssd,size=20G")?;
+    let mut spec = TierSpec { dir: dir.into(), size: None, priority: 0 };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("size", size)) => spec.size = Some(tier_size(size)?),
+            Some(("priority" | "pri", number)) => spec.priority = priority(number)?,
+            _ => return Err(format!("{part:?} is neither size=SIZE nor priority=N")),
+        }
+    }
+    Ok(spec)
+}
+
+fn priority(text: &str) -> Result<i16, String> {
+    let number = text.parse::<i16>().ok().filter(|number| *number >= -1000);
+    number.ok_or_else(|| format!("{text:?} is no priority; choose between -1000 and 32767"))
+}
+
+fn tier_size(text: &str) -> Result<u64, String> {
+    match disk_size(text)? {
+        Disk::Bytes(bytes) => Ok(bytes),
+        Disk::None => Err("a tier of no size is none; try 20G".into()),
+    }
+}
+
 fn memory_size(text: &str) -> Result<u64, String> {
     let bytes = checked_size(text)?;
     if bytes < LEAST_MEMORY {
@@ -343,6 +506,30 @@ mod tests {
         assert_eq!(run_of(&["--disk", "none", "ls"]).disk, Some(Disk::None));
         assert_eq!(run_of(&["--disk", "4G", "ls"]).disk, Some(Disk::Bytes(4 << 30)));
         assert_eq!(run_of(&["ls"]).disk, None);
+    }
+
+    #[test]
+    fn a_tier_is_a_directory_with_or_without_size_and_priority() {
+        let tier = |size, priority| TierSpec { dir: "/mnt/a b".into(), size, priority };
+        assert_eq!(tier_spec("/mnt/a b"), Ok(tier(None, 0)));
+        assert_eq!(tier_spec("/mnt/a b,size=4G,priority=-2"), Ok(tier(Some(4 << 30), -2)));
+        assert_eq!(tier_spec("/mnt/a b,pri=9"), Ok(tier(None, 9)));
+        for (bad, says) in [
+            ("", "missing"),
+            (",size=4G", "missing"),
+            ("/a,size=none", "no size"),
+            ("/a,size=4X", "4X"),
+            ("/a,priority=40000", "32767"),
+            ("/a,fast", "fast"),
+        ] {
+            let error = tier_spec(bad).expect_err(bad);
+            assert!(error.contains(says), "{bad}: {error}");
+        }
+        let run = run_of(&["--tier", "/a", "--tier", "/b,size=2M", "ls"]);
+        assert_eq!(
+            run.tiers.iter().map(|tier| tier.dir.as_path()).collect::<Vec<_>>(),
+            ["/a", "/b"].map(std::path::Path::new)
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ compile_error!(
 );
 
 mod args;
+mod control;
 mod doctor;
 mod man;
 mod run;
@@ -42,5 +43,8 @@ fn main() -> ExitCode {
         Command::Man { directory } => man::man(&directory),
         Command::Setup(args) => setup::setup(args),
         Command::Run(args) => run::run(args),
+        Command::Status(args) => control::status(&args),
+        Command::Tier(args) => control::tier(&args.action),
+        Command::Tiers(args) => control::tiers(&args),
     }
 }

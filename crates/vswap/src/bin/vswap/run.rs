@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use vswap_core::ByteCount;
-use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig};
+use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, TierPlace};
 
 use crate::EXIT_OWN_ERROR;
 use crate::args::{self, RunArgs};
@@ -27,6 +27,10 @@ fn cannot_begin(args: &RunArgs) -> Option<String> {
     })
 }
 
+fn place(tier: args::TierSpec) -> TierPlace {
+    TierPlace { dir: tier.dir, size: tier.size.map(ByteCount::new), priority: tier.priority }
+}
+
 /// The configuration that the options ask for.
 fn config(args: RunArgs) -> RunConfig {
     RunConfig {
@@ -37,6 +41,7 @@ fn config(args: RunArgs) -> RunConfig {
             Some(args::Disk::Bytes(bytes)) => DiskRoom::AtMost(ByteCount::new(bytes)),
         },
         disk_path: args.disk_path,
+        tiers: args.tiers.into_iter().map(place).collect(),
         codec: match args.codec {
             args::Codec::Auto => Codec::Auto,
             args::Codec::Lz4 => Codec::Lz4,

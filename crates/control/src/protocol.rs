@@ -1,0 +1,157 @@
+//! What is asked and answered: one line of JSON each. A removal is answered by any number of [`Answer::Emptying`] before its end.
+//!
+//! Fields are only ever added, with a default, so that a command talks to runs of another version.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The longest line in bytes.
+pub const LONGEST: usize = 1 << 20;
+
+/// What is wanted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Request {
+    /// [`Answer::Status`].
+    Status,
+    /// Another tier: [`Answer::Added`].
+    AddTier {
+        /// The directory in which its unlinked file is made.
+        path: PathBuf,
+        /// The most bytes that it may hold; what the file system can spare if nothing is said.
+        #[serde(default)]
+        size: Option<u64>,
+        /// The highest that has room is written first.
+        #[serde(default)]
+        priority: i16,
+    },
+    /// A tier is emptied and removed: [`Answer::Removed`] in the end. Whoever hangs up cancels it.
+    RemoveTier {
+        /// Its number.
+        tier: u8,
+        /// Pages on it that cannot be read are lost, each for its readers, instead of keeping the tier.
+        #[serde(default)]
+        lose: bool,
+    },
+    /// A tier that failed takes pages again: [`Answer::Done`].
+    ReopenTier {
+        /// Its number.
+        tier: u8,
+    },
+}
+
+/// What comes of it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Answer {
+    /// How it is.
+    Status(Box<Status>),
+    /// The tier's number.
+    Added {
+        /// The number.
+        tier: u8,
+    },
+    /// How far a removal is.
+    Emptying {
+        /// Bytes that have left.
+        moved: u64,
+        /// Bytes that are still there.
+        left: u64,
+    },
+    /// A tier has been removed.
+    Removed {
+        /// Segments that went as they are.
+        segments: u64,
+        /// Bytes copied for that.
+        bytes: u64,
+        /// Pages that went with it.
+        lost: u64,
+    },
+    /// That is all.
+    Done,
+    /// It was not done.
+    Refused {
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+/// A running vswap at one moment. Sizes are bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The number of the process that the user started.
+    pub pid: i32,
+    /// The program.
+    pub program: String,
+    /// Of vswap.
+    pub version: String,
+    /// Milliseconds since it was started.
+    pub elapsed_ms: u64,
+    /// Limit of memory.
+    pub limit: u64,
+    /// What counts against it now.
+    pub used: u64,
+    /// The most that it was.
+    pub peak: u64,
+    /// Memory of the programs that is managed and resident.
+    pub resident: u64,
+    /// Memory of the compressed pages.
+    pub pool: u64,
+    /// Bytes of the pages that are compressed in memory, uncompressed.
+    pub pooled: u64,
+    /// Bytes of the pages that are on tiers, uncompressed.
+    pub swapped: u64,
+    /// Pages written to tiers.
+    pub swapped_out: u64,
+    /// Pages read back from tiers.
+    pub swapped_in: u64,
+    /// Bytes written to tiers.
+    pub written: u64,
+    /// Bytes read from them.
+    pub read: u64,
+    /// Pages that were lost.
+    pub lost: u64,
+    /// Where compressed pages go.
+    pub tiers: Vec<Tier>,
+}
+
+/// A tier.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tier {
+    /// Its number.
+    pub tier: u8,
+    /// Where it is.
+    pub path: Option<PathBuf>,
+    /// What kind it is: `file`.
+    pub kind: String,
+    /// Bytes that it may hold.
+    pub size: u64,
+    /// Bytes of the segments on it.
+    pub used: u64,
+    /// Bytes in them that somebody still wants.
+    pub live: u64,
+    /// The highest that has room is written first.
+    pub priority: i16,
+    /// `open`, `draining` or `failing`.
+    pub state: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_those_that_are_documented() {
+        let remove = Request::RemoveTier { tier: 3, lose: false };
+        assert_eq!(serde_json::to_string(&remove).unwrap(), r#"{"do":"remove-tier","tier":3,"lose":false}"#);
+        let add: Request = serde_json::from_str(r#"{"do":"add-tier","path":"/mnt"}"#).unwrap();
+        assert_eq!(add, Request::AddTier { path: "/mnt".into(), size: None, priority: 0 });
+        let later = r#"{"answer":"status","pid":7,"something_new":[1],"tiers":[{"tier":1,"x":2}]}"#;
+        let Ok(Answer::Status(status)) = serde_json::from_str(later) else { panic!("{later}") };
+        assert_eq!((status.pid, status.tiers[0].tier), (7, 1));
+    }
+}

@@ -1,0 +1,183 @@
+//! [`Server`]: the side of the running one.
+
+use crate::place;
+use crate::protocol::{Answer, LONGEST, Request, Status};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::ControlFlow;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Callers attended to at once; others wait.
+const AT_ONCE: usize = 8;
+/// A caller that says nothing for so long is hung up on.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What a thread for a caller may use of stack.
+const STACK: usize = 256 << 10;
+
+/// What can be looked at and changed. A refusal is a sentence for the user.
+pub trait Controlled: Send + Sync + 'static {
+    /// How it is.
+    fn status(&self) -> Status;
+
+    /// Another tier; its number.
+    ///
+    /// # Errors
+    /// Why not.
+    fn add_tier(&self, path: &Path, size: Option<u64>, priority: i16) -> Result<u8, String>;
+
+    /// Empties a tier and removes it. `watch` gets bytes moved and bytes left, and may end it. Gives segments, bytes, and pages lost.
+    ///
+    /// # Errors
+    /// Why it is still there.
+    fn remove_tier(
+        &self,
+        tier: u8,
+        lose: bool,
+        watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<(u64, u64, u64), String>;
+
+    /// A tier that failed is to be used again.
+    ///
+    /// # Errors
+    /// Why not.
+    fn reopen_tier(&self, tier: u8) -> Result<(), String>;
+}
+
+/// A socket that is listened to. Its threads end with the process.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens for callers about the run whose first process is `pid`, in the first of the user's directories where that can be.
+    ///
+    /// # Errors
+    /// What making the directory, the socket or the thread says.
+    pub fn start(pid: i32, controlled: &Arc<dyn Controlled>) -> io::Result<Self> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for directory in place::directories() {
+            match Self::listen(place::socket(&directory, pid), Arc::clone(controlled)) {
+                Ok(server) => return Ok(server),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Listens at `path`, in a directory that only this user can enter.
+    ///
+    /// # Errors
+    /// As [`Server::start`]; `AddrInUse` if somebody answers there, a run whose first process has gone and left its number.
+    pub fn listen(path: PathBuf, controlled: Arc<dyn Controlled>) -> io::Result<Self> {
+        if UnixStream::connect(&path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        // It gets its name when it listens: who finds a socket where nobody does may remove it. There may be one, of a process that had this number
+        // before and was killed with all its own.
+        let early = path.with_extension("new");
+        let _ = std::fs::remove_file(&early);
+        let listener = UnixListener::bind(&early)?;
+        std::fs::rename(&early, &path)?;
+        let thread = std::thread::Builder::new().name("control".into()).stack_size(STACK);
+        thread.spawn(move || accept(&listener, &controlled))?;
+        Ok(Self { path })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn accept(listener: &UnixListener, controlled: &Arc<dyn Controlled>) {
+    let busy = Arc::new(AtomicUsize::new(0));
+    loop {
+        let Ok((caller, _)) = listener.accept() else {
+            // No descriptors, most likely.
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        while busy.load(Ordering::Relaxed) >= AT_ONCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        busy.fetch_add(1, Ordering::Relaxed);
+        let (controlled, done) = (Arc::clone(controlled), Arc::clone(&busy));
+        let thread = std::thread::Builder::new().name("control".into()).stack_size(STACK);
+        let started = thread.spawn(move || {
+            let _ = attend(caller, controlled.as_ref());
+            done.fetch_sub(1, Ordering::Relaxed);
+        });
+        if started.is_err() {
+            busy.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Answers one caller until it hangs up.
+fn attend(caller: UnixStream, controlled: &dyn Controlled) -> io::Result<()> {
+    caller.set_read_timeout(Some(PATIENCE))?;
+    caller.set_write_timeout(Some(PATIENCE))?;
+    let mut out = caller.try_clone()?;
+    let from = socket_peercred(&caller)?.uid;
+    if !from.is_root() && from != geteuid() {
+        return answer(&mut out, &refused("this is another user's vswap"));
+    }
+    let mut lines = BufReader::new(caller);
+    loop {
+        let mut line = Vec::new();
+        let read = lines.by_ref().take(LONGEST as u64).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(());
+        }
+        match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => attend_to(request, controlled, &mut out)?,
+            Err(error) => {
+                // What follows is not worth reading.
+                return answer(&mut out, &refused(format!("not understood: {error}")));
+            }
+        }
+    }
+}
+
+fn attend_to(request: Request, controlled: &dyn Controlled, out: &mut UnixStream) -> io::Result<()> {
+    let last = match request {
+        Request::Status => Answer::Status(Box::new(controlled.status())),
+        Request::AddTier { path, size, priority } => {
+            controlled.add_tier(&path, size, priority).map_or_else(refused, |tier| Answer::Added { tier })
+        }
+        Request::RemoveTier { tier, lose } => {
+            let mut watch = |moved, left| match answer(out, &Answer::Emptying { moved, left }) {
+                Ok(()) => ControlFlow::Continue(()),
+                // Nobody wants to know any more.
+                Err(_) => ControlFlow::Break(()),
+            };
+            let removed = controlled.remove_tier(tier, lose, &mut watch);
+            removed.map_or_else(refused, |(segments, bytes, lost)| Answer::Removed { segments, bytes, lost })
+        }
+        Request::ReopenTier { tier } => controlled.reopen_tier(tier).map_or_else(refused, |()| Answer::Done),
+    };
+    answer(out, &last)
+}
+
+fn refused(why: impl Into<String>) -> Answer {
+    Answer::Refused { why: why.into() }
+}
+
+fn answer(out: &mut UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    out.write_all(&line)
+}

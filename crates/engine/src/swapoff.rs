@@ -1,0 +1,358 @@
+//! Removing a tier: what is on it goes to the others while everything runs.
+//!
+//! Segments go as they are ([`SegmentMover`]): a copy is written elsewhere and one row of the table changes, whoever and how many own the
+//! pages. So the cost is that of the bytes. Those of which hardly anything lives are packed together instead, as in cleaning; and so are the
+//! readable entries of those that cannot be copied whole. Pages go on being read, released and written back to the other tiers meanwhile.
+//! Until a segment has arrived it is read where it was, so the removal may end at any moment, by an error or because it is
+//! cancelled: the tier then goes on with what is left.
+
+use crate::clean::Gathered;
+use crate::engine::Engine;
+use crate::error::{RemoveTierError, WritebackError};
+use crate::movement::entry_addr;
+use std::ops::ControlFlow;
+use vswap_core::{Backing, ByteCount, ClusterId, PageIndex, SlotCell, SlotId};
+use vswap_segment::{
+    AlignedBuf, Appended, BLOCK, Candidate, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES, SegmentId,
+    SegmentMover, Started, TierId,
+};
+
+/// Segments of which less than this lives are packed together.
+const SPARSE: f64 = 0.5;
+/// How often a removal waits for room that is just being given back to the file system, a millisecond each time.
+const PATIENCE: usize = 1000;
+
+/// How far the removal of a tier has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Emptying {
+    /// Bytes of segments that have left.
+    pub moved: ByteCount,
+    /// Bytes of segments that are still on it.
+    pub left: ByteCount,
+}
+
+/// What a removal has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Emptied {
+    /// Segments that went as they are.
+    pub segments: u64,
+    /// Bytes copied for that.
+    pub bytes: ByteCount,
+    /// Pages lost with it: only if that was wanted.
+    pub lost: u64,
+}
+
+/// What becomes of pages that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreadable {
+    /// They stay where they are, and with them the tier: its device may get better.
+    Keep,
+    /// They are lost, each for its readers only: SIGBUS, never other bytes.
+    Lose,
+}
+
+/// One removal.
+struct Removal<'a> {
+    engine: &'a Engine,
+    tier: TierId,
+    watch: &'a mut dyn FnMut(Emptying) -> ControlFlow<()>,
+    done: Emptied,
+    /// What could not be read at the first attempt.
+    unreadable: Option<ReadError>,
+    /// What another tier said that did not take a copy.
+    failed: Option<std::io::Error>,
+}
+
+impl Engine {
+    /// Empties a tier and removes it (swapoff). `watch` is called before each segment (2 MiB) and may end it.
+    ///
+    /// # Errors
+    /// [`RemoveTierError`]: refused at once if the others have no room for what lives there. What has been moved by then stays moved, the tier goes
+    /// on with the rest.
+    pub fn remove_tier(
+        &self,
+        tier: TierId,
+        unreadable: Unreadable,
+        watch: &mut dyn FnMut(Emptying) -> ControlFlow<()>,
+    ) -> Result<Emptied, RemoveTierError> {
+        let Some(_alone) = self.disk.removing.try_lock() else { return Err(RemoveTierError::Busy) };
+        let (before, roomy) = self.disk.store().drain_tier(tier, SPARSE)?;
+        // Who had begun a segment on it has written it once this is to be had.
+        drop(self.disk.writing());
+        let mut removal =
+            Removal { engine: self, tier, watch, done: Emptied::default(), unreadable: None, failed: None };
+        let result = removal
+            .empty(unreadable, if roomy { SPARSE } else { f64::INFINITY })
+            .and_then(|()| removal.finish());
+        match result {
+            Ok(()) => Ok(removal.done),
+            Err(error) => {
+                self.disk.store().set_state(tier, before)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Every page that is in this segment is lost. Looks at every slot there is.
+    fn lose_segment(&self, segment: SegmentId) -> u64 {
+        let mut lost = 0;
+        for cluster in (0..self.space.end()).map(ClusterId::new) {
+            for slot in PageIndex::all().map(|page| cluster.slot(page)) {
+                lost += self.space.slot(slot).map_or(0, |cell| u64::from(self.lose(slot, cell, segment)));
+            }
+        }
+        lost
+    }
+
+    fn lose(&self, slot: SlotId, cell: SlotCell<'_>, segment: SegmentId) -> bool {
+        let inside = |backing| match backing {
+            Backing::Segment(addr) => entry_addr(addr).is_some_and(|addr| addr.segment() == segment),
+            _ => false,
+        };
+        let now = self.generations.now();
+        let changed =
+            cell.update(|word| inside(word.backing()).then(|| word.with_backing(Backing::Poisoned, now)));
+        if let Ok(old) = changed {
+            self.free_backing(slot, old);
+            crate::stats::Counters::add(&self.counters.lost, 1);
+        }
+        changed.is_ok()
+    }
+}
+
+impl Removal<'_> {
+    fn empty(&mut self, unreadable: Unreadable, sparse: f64) -> Result<(), RemoveTierError> {
+        let depth = self.engine.disk.depth;
+        let _lent = self.engine.disk.lend((depth + 1) * SEGMENT_BYTES);
+        self.pack_sparse(sparse)?;
+        let mut mover = self.engine.disk.store().mover(depth);
+        // A destination that failed takes no more, so another pass finds another.
+        while self.pass(&mut mover)? {}
+        if self.left() > ByteCount::ZERO {
+            self.salvage()?;
+        }
+        for segment in self.segments() {
+            self.rescue(segment)?;
+        }
+        match (self.unreadable.take(), self.failed.take()) {
+            _ if self.left() == ByteCount::ZERO => Ok(()),
+            (_, Some(source)) => Err(self.io(source)),
+            (Some(source), None) if unreadable == Unreadable::Keep => Err(self.give_up(source)),
+            (Some(_), None) => {
+                self.lose_the_rest();
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn left(&self) -> ByteCount {
+        ByteCount::new(self.engine.disk.store().segments_on(self.tier) * SEGMENT_BYTES as u64)
+    }
+
+    fn go_on(&mut self) -> Result<(), RemoveTierError> {
+        let now = Emptying { moved: self.done.bytes, left: self.left() };
+        match (self.watch)(now) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(self.cancelled()),
+        }
+    }
+
+    fn cancelled(&self) -> RemoveTierError {
+        RemoveTierError::Cancelled { tier: self.tier, left: self.left() }
+    }
+
+    fn io(&self, source: std::io::Error) -> RemoveTierError {
+        RemoveTierError::Io { tier: self.tier, left: self.left(), source }
+    }
+
+    fn segments(&self) -> Vec<SegmentId> {
+        let store = self.engine.disk.store();
+        let next = |from: usize| store.next_on(self.tier, from).map(|found| found.segment);
+        std::iter::successors(next(0), |last| next(last.get() as usize + 1)).collect()
+    }
+
+    /// Packs what lives in the segments of which less than `sparse` lives, as long as that gets on: what cannot be read, or finds no
+    /// room, may still be moved whole.
+    fn pack_sparse(&mut self, sparse: f64) -> Result<(), RemoveTierError> {
+        let (disk, tier) = (&self.engine.disk, self.tier);
+        while let Some(first) = disk.store().pick_sparse_on(tier, sparse) {
+            disk.store().stop_cleaning(first.segment);
+            self.go_on()?;
+            let gathered = self.gather(|| disk.store().pick_sparse_on(tier, sparse));
+            if gathered.is_none_or(|gathered| gathered.copied == 0) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`Engine::gather`]. If it could not be written either, the next may find another tier.
+    fn gather(&mut self, next: impl FnMut() -> Option<Candidate>) -> Option<Gathered> {
+        let disk = &self.engine.disk;
+        let mut writing = disk.writing();
+        let gathered = self.engine.gather(disk, &mut writing, Purpose::Migration, next);
+        disk.put_buffers_away(&mut writing);
+        drop(writing);
+        disk.store().trim_tier(self.tier, false);
+        gathered.unwrap_or_else(|error| {
+            self.note(error);
+            Some(Gathered { copied: 0, died: 0 })
+        })
+    }
+
+    fn note(&mut self, error: WritebackError) {
+        if let WritebackError::Io { source } = error {
+            self.failed = Some(source);
+        }
+    }
+
+    /// Starts to move every segment once. Tells whether another pass may do more: a tier has failed and takes no more, so others are asked.
+    fn pass(&mut self, mover: &mut SegmentMover) -> Result<bool, RemoveTierError> {
+        let mut failed = None;
+        let mut no_room = false;
+        let mut stopped = Ok(());
+        for segment in self.segments() {
+            stopped = self.go_on();
+            if stopped.is_err() || no_room {
+                break;
+            }
+            if !mover.has_room() {
+                self.settle(mover, &mut failed)?;
+            }
+            match mover.start(segment).map_err(|error| self.io(error))? {
+                Started::UnderWay | Started::Gone => {}
+                Started::NoRoom => no_room = true,
+                Started::Unreadable(error) => drop(self.unreadable.get_or_insert(error)),
+            }
+        }
+        while self.settle(mover, &mut failed)? {}
+        // What was under way then has arrived by now.
+        stopped.map_err(|_| self.cancelled())?;
+        let (tier, left) = (self.tier, self.left());
+        if left == ByteCount::ZERO {
+            return Ok(false);
+        }
+        match failed {
+            // Full before its time: it is passed over from now on, and there may be others.
+            Some(_) if !no_room => Ok(true),
+            Some(source) => Err(self.io(source)),
+            None if no_room => Err(match self.failed.take() {
+                Some(source) => self.io(source),
+                None => RemoveTierError::NoRoom { tier, left },
+            }),
+            None => {
+                self.failed = None;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Waits for one move. False if none is under way.
+    fn settle(
+        &mut self,
+        mover: &mut SegmentMover,
+        failed: &mut Option<std::io::Error>,
+    ) -> Result<bool, RemoveTierError> {
+        let Some(moved) = mover.wait().map_err(|error| self.io(error))? else { return Ok(false) };
+        match moved.result {
+            Ok(true) => {
+                // The destination may be on the same file system.
+                self.engine.disk.store().trim_tier(self.tier, false);
+                self.done.segments += 1;
+                self.done.bytes = self.done.bytes.saturating_add(ByteCount::new(moved.bytes as u64));
+            }
+            // It died, which is as good.
+            Ok(false) => {}
+            Err(error) => *failed = Some(error),
+        }
+        Ok(true)
+    }
+
+    /// Copies what can be read of a segment whose own list of entries cannot be: whoever has a page in it knows where. Looks at every slot
+    /// there is.
+    fn rescue(&mut self, segment: SegmentId) -> Result<(), RemoveTierError> {
+        let (engine, disk) = (self.engine, &self.engine.disk);
+        let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
+        let mut slots = (0..engine.space.end())
+            .map(ClusterId::new)
+            .flat_map(|c| PageIndex::all().map(move |p| c.slot(p)))
+            .peekable();
+        loop {
+            self.go_on()?;
+            let mut writing = disk.writing();
+            let Ok(mut builder) = disk.store().begin(Purpose::Migration, writing.buffer()) else {
+                return Err(RemoveTierError::NoRoom { tier: self.tier, left: self.left() });
+            };
+            let mut moved = Vec::new();
+            while let Some(&slot) = slots.peek() {
+                if let Backing::Segment(addr) = engine.word(slot).backing()
+                    && let Some(addr) = entry_addr(addr).filter(|addr| addr.segment() == segment)
+                    && let Ok(entry) = disk.store().read_entry(addr, slot, &mut buf)
+                {
+                    match builder.append(slot, entry.tag, entry.bytes) {
+                        Appended::At(_) => moved.push(addr),
+                        Appended::NoRoom | Appended::TooLong => break,
+                    }
+                }
+                slots.next();
+            }
+            let full = slots.peek().is_some();
+            let written = engine.write_cleaned(&mut writing, builder, &moved);
+            disk.put_buffers_away(&mut writing);
+            drop(writing);
+            if let Err(error) = written {
+                self.note(error);
+            }
+            if !full || moved.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Copies entry by entry what can be read of segments that could not be read whole.
+    fn salvage(&mut self) -> Result<(), RemoveTierError> {
+        let store = self.engine.disk.store();
+        let mut rest = self.segments().into_iter().peekable();
+        while rest.peek().is_some() {
+            self.go_on()?;
+            // What did not fit the one segment is for the next: whoever is still there is asked again.
+            let mut taken = 0;
+            let copied = self.gather(|| {
+                taken += 1;
+                (taken == 1).then(|| rest.by_ref().find_map(|segment| store.pick(segment)))?
+            });
+            if copied.is_none() {
+                return Err(RemoveTierError::NoRoom { tier: self.tier, left: self.left() });
+            }
+        }
+        Ok(())
+    }
+
+    fn give_up(&self, source: ReadError) -> RemoveTierError {
+        let store = self.engine.disk.store();
+        let left = self.segments();
+        let pages = left.iter().filter_map(|segment| store.pick(*segment));
+        let pages = pages.map(|found| (store.stop_cleaning(found.segment), u64::from(found.live)).1).sum();
+        RemoveTierError::Unreadable { tier: self.tier, segments: left.len() as u64, pages, source }
+    }
+
+    fn lose_the_rest(&mut self) {
+        for segment in self.segments() {
+            self.done.lost += self.engine.lose_segment(segment);
+        }
+    }
+
+    /// Nothing is on it any more, but its room may just be given back.
+    fn finish(&mut self) -> Result<(), RemoveTierError> {
+        let disk = &self.engine.disk;
+        for _ in 0..PATIENCE {
+            if disk.store().remove_tier(self.tier).is_ok() {
+                disk.writing().writer.forget_removed();
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Err(RemoveTierError::NoRoom { tier: self.tier, left: self.left() })
+    }
+}

@@ -1,0 +1,281 @@
+//! Tiers added and removed: where pages go, what they cost, what an error or a change of mind leaves.
+use crate::flaky::{Faults, Flaky};
+use crate::rig::{Rig, middling};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use vswap_core::{ByteCount, PageCount};
+use vswap_engine::{
+    BackingKind, Emptied, Engine, EngineConfig, LoadError, LoadedFrom, RemoveTierError, SEGMENT_BYTES,
+    TierConfig, TierError, TierId, TierState, Unreadable, WritebackError,
+};
+
+const FIRST: TierId = TierId::new(0);
+const SECOND: TierId = TierId::new(1);
+
+fn sound(segments: usize) -> Arc<Flaky> {
+    Flaky::new(segments * SEGMENT_BYTES, Faults::default())
+}
+
+fn remove(engine: &Engine, tier: TierId) -> Result<Emptied, RemoveTierError> {
+    engine.remove_tier(tier, Unreadable::Keep, &mut |_| ControlFlow::Continue(()))
+}
+
+fn used(engine: &Engine) -> Vec<u64> {
+    engine.tiers().iter().map(|tier| tier.used.get() / SEGMENT_BYTES as u64).collect()
+}
+
+/// 4096 pages of some 2 KiB, all on the first tier: five segments.
+fn written(disk: Arc<Flaky>) -> Rig {
+    let mut rig = Rig::over(disk, 8);
+    for number in 0..4096 {
+        rig.store(number, number);
+    }
+    assert!(!rig.write_all_back());
+    rig
+}
+
+fn check(rig: &mut Rig) {
+    for number in 0..4096 {
+        assert!(rig.load(number).unwrap() == (LoadedFrom::Segment, middling(number)), "page {number}");
+    }
+}
+
+#[test]
+fn a_removed_tier_leaves_every_page_and_is_gone() {
+    let disk = sound(16);
+    let mut rig = written(Arc::clone(&disk));
+    let child = rig.blocks[0].fork(&rig.engine);
+    rig.engine.add_storage(sound(16), 0).unwrap();
+    let segments = used(&rig.engine)[0];
+    let mut seen = Vec::new();
+    let done = rig.engine.remove_tier(FIRST, Unreadable::Keep, &mut |now| {
+        seen.push((now.moved.get(), now.left.get()));
+        ControlFlow::Continue(())
+    });
+    let done = done.unwrap();
+    // The last one was not full, so what is in it was packed.
+    assert_eq!((done.segments, done.lost), (segments - 1, 0), "as they are, one after the other");
+    assert!(seen.len() as u64 == segments && seen.is_sorted_by_key(|now| now.0), "{seen:?}");
+    assert_eq!(rig.engine.tiers().len(), 1);
+    assert_eq!(Arc::strong_count(&disk), 1, "nobody holds the device any more");
+    check(&mut rig);
+    child.dispose(&rig.engine);
+    rig.finish();
+}
+
+#[test]
+fn what_is_mostly_dead_is_packed_instead_of_copied() {
+    let mut rig = written(sound(16));
+    for number in (0..4096).filter(|number| number % 8 != 0) {
+        let (block, at) = Rig::place(number);
+        rig.blocks[block].release(&rig.engine, at);
+    }
+    let before = used(&rig.engine)[0];
+    rig.engine.add_storage(sound(1), 0).unwrap();
+    let done = remove(&rig.engine, FIRST).unwrap();
+    assert_eq!((before >= 4, done.segments, used(&rig.engine)), (true, 0, vec![1]));
+    for number in (0..4096).step_by(8) {
+        assert!(rig.load(number).unwrap() == (LoadedFrom::Segment, middling(number)), "page {number}");
+    }
+    rig.finish();
+}
+
+#[test]
+fn a_removal_that_is_cancelled_at_any_moment_leaves_all_right_and_can_be_taken_up_again() {
+    let mut rig = written(sound(16));
+    rig.engine.add_storage(sound(16), -1).unwrap();
+    let mut left = used(&rig.engine)[0];
+    let mut times = 0;
+    loop {
+        let mut looks = 0;
+        let cancelled = rig.engine.remove_tier(FIRST, Unreadable::Keep, &mut |_| {
+            looks += 1;
+            if looks > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        check(&mut rig);
+        let Err(error) = cancelled else { break };
+        times += 1;
+        let now = used(&rig.engine)[0];
+        let bytes = ByteCount::new(now * SEGMENT_BYTES as u64);
+        assert!(matches!(error, RemoveTierError::Cancelled { left, .. } if left == bytes), "{error}");
+        assert!(now < left && rig.engine.tiers()[0].state == TierState::Open, "one more has left each time");
+        left = now;
+    }
+    assert!(times >= 3 && rig.engine.tiers().len() == 1, "{times} times");
+    rig.finish();
+}
+
+#[test]
+fn a_removal_is_refused_at_once_if_the_rest_cannot_hold_it() {
+    let mut rig = written(sound(16));
+    rig.engine.add_storage(sound(2), 0).unwrap();
+    let live = rig.engine.tiers()[0].live.get();
+    let error = rig.engine.remove_tier(FIRST, Unreadable::Keep, &mut |_| panic!("nothing is begun"));
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, RemoveTierError::Tier(TierError::NoRoom { holds, room, .. })
+            if holds == live && room == 2 * SEGMENT_BYTES as u64),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(text.contains(&live.to_string()) && text.contains("4194304"), "{text}");
+    assert!(matches!(
+        remove(&rig.engine, TierId::new(7)),
+        Err(RemoveTierError::Tier(TierError::NoTier { .. }))
+    ));
+    check(&mut rig);
+    rig.finish();
+}
+
+#[test]
+fn one_page_that_cannot_be_read_keeps_its_tier_until_it_may_be_lost() {
+    let disk = sound(16);
+    let mut rig = written(Arc::clone(&disk));
+    rig.engine.add_storage(sound(16), 0).unwrap();
+    let child = rig.blocks[0].fork(&rig.engine);
+    // The second page's bytes: it is in the first segment, behind the first page.
+    disk.damage(64 + 2100);
+    let error = remove(&rig.engine, FIRST).unwrap_err();
+    assert!(matches!(error, RemoveTierError::Unreadable { segments: 1, pages: 1, .. }), "{error}");
+    assert_eq!(used(&rig.engine)[0], 1, "all but what is damaged has gone");
+    let (lost, others): (Vec<_>, Vec<_>) =
+        (0..4096).map(|n| (n, rig.load(n))).partition(|(_, load)| load.is_err());
+    assert_eq!(lost.len(), 1);
+    assert!(others.iter().all(|(n, load)| load.as_ref().unwrap().1 == middling(*n)));
+    let done = rig.engine.remove_tier(FIRST, Unreadable::Lose, &mut |_| ControlFlow::Continue(())).unwrap();
+    // Its reader above has found it lost already.
+    assert_eq!((done.lost, rig.engine.tiers().len()), (0, 1));
+    let again = rig.load(lost[0].0).unwrap_err();
+    assert!(matches!(again, LoadError::Poisoned { .. }), "{again}");
+    child.dispose(&rig.engine);
+    rig.finish();
+}
+
+#[test]
+fn a_segment_whose_own_list_is_damaged_loses_no_page_for_that() {
+    let disk = sound(16);
+    let mut rig = written(Arc::clone(&disk));
+    rig.engine.add_storage(sound(16), 0).unwrap();
+    // Its header: the first bytes of the first extent.
+    disk.damage(20);
+    remove(&rig.engine, FIRST).unwrap();
+    check(&mut rig);
+    rig.finish();
+}
+
+#[test]
+fn where_whole_segments_do_not_fit_what_lives_in_them_is_packed() {
+    let mut rig = written(sound(16));
+    for number in (0..4096).filter(|number| number % 5 < 2) {
+        let (block, at) = Rig::place(number);
+        rig.blocks[block].release(&rig.engine, at);
+    }
+    // Five segments, of which four are three fifths alive.
+    rig.engine.add_storage(sound(3), 0).unwrap();
+    remove(&rig.engine, FIRST).unwrap();
+    for number in (0..4096).filter(|number| number % 5 >= 2) {
+        assert!(rig.load(number).unwrap() == (LoadedFrom::Segment, middling(number)), "page {number}");
+    }
+    rig.finish();
+}
+
+#[test]
+fn a_destination_that_is_full_before_its_time_ends_it_with_its_own_words() {
+    let mut rig = written(sound(16));
+    let full = Flaky::new(16 * SEGMENT_BYTES, Faults { full: 1, ..Faults::default() });
+    rig.engine.add_storage(Arc::clone(&full) as _, 5).unwrap();
+    let error = remove(&rig.engine, FIRST).unwrap_err();
+    assert!(
+        matches!(&error, RemoveTierError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull),
+        "{error}"
+    );
+    assert!(full.injected() < 12, "tried {} times", full.injected());
+    check(&mut rig);
+    full.heal();
+    remove(&rig.engine, FIRST).unwrap();
+    check(&mut rig);
+    rig.finish();
+}
+
+#[test]
+fn what_a_device_does_not_give_is_lost_only_if_that_is_wanted() {
+    let disk = sound(16);
+    let mut rig = written(Arc::clone(&disk));
+    rig.engine.add_storage(sound(16), 0).unwrap();
+    disk.break_reads(true);
+    let error = remove(&rig.engine, FIRST).unwrap_err();
+    assert!(matches!(error, RemoveTierError::Unreadable { pages: 4096, .. }), "{error}");
+    disk.break_reads(false);
+    check(&mut rig);
+    disk.break_reads(true);
+    let done = rig.engine.remove_tier(FIRST, Unreadable::Lose, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((done.lost, rig.engine.tiers().len()), (4096, 1));
+    assert!((0..4096).all(|number| matches!(rig.load(number), Err(LoadError::Poisoned { .. }))));
+    assert_eq!(rig.engine.stats().lost, 4096);
+    rig.finish();
+}
+
+#[test]
+fn a_destination_that_fails_takes_no_more_and_another_is_found() {
+    let mut rig = written(sound(16));
+    let broken = Flaky::new(16 * SEGMENT_BYTES, Faults { write_error: 1, ..Faults::default() });
+    rig.engine.add_storage(broken.clone(), 5).unwrap();
+    let error = remove(&rig.engine, FIRST).unwrap_err();
+    assert!(matches!(error, RemoveTierError::Io { .. }), "{error}");
+    let states = |engine: &Engine| engine.tiers().iter().map(|tier| tier.state).collect::<Vec<_>>();
+    assert_eq!(states(&rig.engine), [TierState::Open, TierState::Failing]);
+    check(&mut rig);
+    rig.engine.add_storage(sound(16), -3).unwrap();
+    rig.engine.reopen_tier(SECOND).unwrap();
+    remove(&rig.engine, FIRST).unwrap();
+    assert_eq!(states(&rig.engine), [TierState::Failing, TierState::Open]);
+    check(&mut rig);
+    // An empty one is removed whatever it does.
+    remove(&rig.engine, SECOND).unwrap();
+    rig.finish();
+}
+
+#[test]
+fn a_failed_write_marks_its_tier_and_the_next_goes_elsewhere() {
+    let broken = Flaky::new(16 * SEGMENT_BYTES, Faults { write_error: 1, ..Faults::default() });
+    let mut rig = Rig::over(broken.clone(), 8);
+    rig.engine.add_storage(sound(16), -1).unwrap();
+    for number in 0..4096 {
+        rig.store(number, number);
+    }
+    let payload = rig.engine.pool_payload();
+    let error = rig.engine.writeback(payload, &mut rig.scratch).unwrap_err();
+    assert!(matches!(error, WritebackError::Io { .. }), "{error}");
+    assert_eq!(rig.engine.tiers()[0].state, TierState::Failing);
+    broken.heal();
+    assert!(!rig.write_all_back());
+    assert_eq!(rig.engine.stats().pool_pages, PageCount::ZERO);
+    assert_eq!(used(&rig.engine)[0], 0, "a failing tier takes nothing, however well it is");
+    check(&mut rig);
+    rig.finish();
+}
+
+#[test]
+fn the_first_tier_may_come_when_everything_runs_and_the_last_may_go() {
+    let mut rig = Rig::of(Engine::new(EngineConfig::default()).unwrap(), 8);
+    rig.store(1, 1);
+    let error = rig.engine.writeback(ByteCount::mib(1), &mut rig.scratch).unwrap_err();
+    assert!(matches!(error, WritebackError::NoTier), "{error}");
+    let config = TierConfig::new(env!("CARGO_TARGET_TMPDIR"), ByteCount::mib(64));
+    let Ok(tier) = rig.engine.add_tier(&config) else {
+        return println!("skipped: the build directory is on a memory file system");
+    };
+    assert_eq!(rig.engine.tiers()[0].path.as_deref(), Some(config.dir.as_path()));
+    assert!(!rig.write_all_back());
+    assert!(rig.load(1).unwrap() == (LoadedFrom::Segment, middling(1)));
+    assert!(matches!(
+        remove(&rig.engine, tier),
+        Err(RemoveTierError::Tier(TierError::NoRoom { room: 0, .. }))
+    ));
+    let slot = rig.store(1, 2);
+    assert_eq!(rig.engine.backing(slot), BackingKind::Pool);
+    remove(&rig.engine, tier).unwrap();
+    assert!(rig.engine.tiers().is_empty());
+    assert!(rig.load(1).unwrap() == (LoadedFrom::Pool, middling(2)));
+    rig.finish();
+}

@@ -1,0 +1,249 @@
+//! Tiers as the table knows them: which of them take segments, in which order, and what is free on each. No I/O.
+//!
+//! As with the kernel's swap areas the highest priority that has room is taken first, and those of one priority take turns.
+
+use crate::extents::{Extent, Extents, TierId};
+use crate::{Purpose, SEGMENT_BYTES};
+use std::cmp::Reverse;
+
+/// The most tiers at once.
+pub const MAX_TIERS: usize = 32;
+
+/// Extents of a tier that only cleaning may take, so that a full one can still be compacted.
+const CLEANING_RESERVE: u32 = 2;
+/// Tiers smaller than this have no such reserve.
+const RESERVE_FROM: u32 = 8;
+/// Segments for which a tier is passed over after its device said that it is full: it may share its file system with others.
+const PASSED_OVER: u32 = 64;
+
+/// What a tier does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TierState {
+    /// It takes segments.
+    Open,
+    /// It is being emptied, and takes none.
+    Draining,
+    /// A write to it failed: it takes none, and what it has is still read.
+    Failing,
+}
+
+impl TierState {
+    /// One word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Draining => "draining",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+/// A tier at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TierStatus {
+    /// Which.
+    pub tier: TierId,
+    /// The highest is written first.
+    pub priority: i16,
+    /// What it does.
+    pub state: TierState,
+    /// Bytes that it may hold, in whole segments.
+    pub capacity: u64,
+    /// Bytes of the segments on it.
+    pub used: u64,
+    /// Bytes of the entries in them that live, from the mean of each.
+    pub live: u64,
+}
+
+#[derive(Debug)]
+struct Tier {
+    extents: Extents,
+    priority: i16,
+    state: TierState,
+    /// When it was taken last, by the count of all takings.
+    taken: u64,
+    /// Segments for which it is still passed over.
+    passed_over: u32,
+}
+
+impl Tier {
+    /// Extents that must stay free.
+    fn reserve(&self, purpose: Purpose) -> u32 {
+        if purpose != Purpose::Cleaning && self.extents.capacity() >= RESERVE_FROM {
+            CLEANING_RESERVE
+        } else {
+            0
+        }
+    }
+
+    fn free(&self) -> u32 {
+        (self.extents.capacity() - self.extents.in_use()).saturating_sub(self.reserve(Purpose::Migration))
+    }
+}
+
+/// All tiers; a removed one leaves its number to the next that is added.
+#[derive(Debug, Default)]
+pub(crate) struct Tiers {
+    tiers: Vec<Option<Tier>>,
+    takings: u64,
+}
+
+impl Tiers {
+    /// Adds a tier, open. `None` if there are [`MAX_TIERS`].
+    pub(crate) fn add(&mut self, capacity: u64, priority: i16) -> Option<TierId> {
+        let at = match self.tiers.iter().position(Option::is_none) {
+            Some(vacant) => vacant,
+            None if self.tiers.len() < MAX_TIERS => {
+                self.tiers.push(None);
+                self.tiers.len() - 1
+            }
+            None => return None,
+        };
+        let extents = Extents::new(capacity);
+        self.tiers[at] = Some(Tier { extents, priority, state: TierState::Open, taken: 0, passed_over: 0 });
+        Some(TierId(at as u8))
+    }
+
+    /// Forgets a tier on which nothing is, or being punched. Tells whether it did.
+    pub(crate) fn remove(&mut self, id: TierId) -> bool {
+        let idle = self.get(id).is_some_and(|tier| tier.extents.is_idle());
+        if idle {
+            self.tiers[usize::from(id.0)] = None;
+        }
+        idle
+    }
+
+    /// Takes an extent of the best open tier that has one.
+    pub(crate) fn take(&mut self, purpose: Purpose) -> Option<(TierId, Extent)> {
+        self.takings += 1;
+        let mut order: Vec<usize> = (0..self.tiers.len()).filter(|at| self.takes(*at)).collect();
+        order.sort_by_key(|at| self.tiers[*at].as_ref().map(|tier| (Reverse(tier.priority), tier.taken)));
+        let mut full = Vec::new();
+        let mut taken = None;
+        for at in order {
+            let Some(tier) = &mut self.tiers[at] else { continue };
+            if tier.passed_over > 0 {
+                tier.passed_over -= 1;
+                full.push(at);
+                continue;
+            }
+            if let Some(extent) = tier.extents.take(tier.reserve(purpose)) {
+                tier.taken = self.takings;
+                taken = Some((TierId(at as u8), extent));
+                break;
+            }
+        }
+        // Where nothing else is left, one that was full a while ago is better than nothing; but nothing moves to it.
+        if purpose == Purpose::Migration {
+            return taken;
+        }
+        taken.or_else(|| {
+            full.into_iter().find_map(|at| {
+                let tier = self.tiers[at].as_mut()?;
+                let extent = tier.extents.take(tier.reserve(purpose))?;
+                tier.taken = self.takings;
+                Some((TierId(at as u8), extent))
+            })
+        })
+    }
+
+    fn takes(&self, at: usize) -> bool {
+        self.tiers[at].as_ref().is_some_and(|tier| tier.state == TierState::Open)
+    }
+
+    pub(crate) fn give_back(&mut self, id: TierId, extent: Extent) {
+        if let Some(tier) = self.get_mut(id) {
+            tier.extents.give_back(extent);
+        }
+    }
+
+    /// The device has no room, whatever its size says.
+    pub(crate) fn pass_over(&mut self, id: TierId) {
+        if let Some(tier) = self.get_mut(id) {
+            tier.passed_over = PASSED_OVER;
+        }
+    }
+
+    /// Somebody wants room: whoever was full is asked again.
+    pub(crate) fn pass_nobody_over(&mut self) {
+        self.tiers.iter_mut().flatten().for_each(|tier| tier.passed_over = 0);
+    }
+
+    pub(crate) fn state(&self, id: TierId) -> Option<TierState> {
+        self.get(id).map(|tier| tier.state)
+    }
+
+    /// Changes what a tier does; gives what it did before, `None` if there is no such tier.
+    pub(crate) fn set_state(&mut self, id: TierId, state: TierState) -> Option<TierState> {
+        let tier = self.get_mut(id)?;
+        tier.passed_over = 0;
+        Some(std::mem::replace(&mut tier.state, state))
+    }
+
+    /// Segments that could still be moved to the open tiers.
+    pub(crate) fn free(&self) -> u64 {
+        let open = self.tiers.iter().flatten().filter(|tier| tier.state == TierState::Open);
+        open.map(|tier| u64::from(tier.free())).sum()
+    }
+
+    /// How many tiers the next segments go to in turn; 0 if none is open.
+    pub(crate) fn stripes(&self) -> usize {
+        let open =
+            || self.tiers.iter().flatten().filter(|tier| tier.state == TierState::Open && tier.free() > 0);
+        let Some(highest) = open().map(|tier| tier.priority).max() else { return 0 };
+        open().filter(|tier| tier.priority == highest).count()
+    }
+
+    /// Tells whether there is any tier.
+    pub(crate) fn any(&self) -> bool {
+        self.tiers.iter().any(Option::is_some)
+    }
+
+    pub(crate) fn extents_mut(&mut self, id: TierId) -> Option<&mut Extents> {
+        self.get_mut(id).map(|tier| &mut tier.extents)
+    }
+
+    /// Segments that have an extent.
+    pub(crate) fn in_use(&self) -> u64 {
+        self.tiers.iter().flatten().map(|tier| u64::from(tier.extents.in_use())).sum()
+    }
+
+    /// Segments that have an extent on this one.
+    pub(crate) fn in_use_on(&self, id: TierId) -> u64 {
+        self.get(id).map_or(0, |tier| u64::from(tier.extents.in_use()))
+    }
+
+    /// Segments that fit.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.tiers.iter().flatten().map(|tier| u64::from(tier.extents.capacity())).sum()
+    }
+
+    /// Every tier, without what lives there.
+    pub(crate) fn statuses(&self) -> Vec<TierStatus> {
+        let known = self.tiers.iter().enumerate().filter_map(|(at, tier)| Some((at, tier.as_ref()?)));
+        known
+            .map(|(at, tier)| TierStatus {
+                tier: TierId(at as u8),
+                priority: tier.priority,
+                state: tier.state,
+                capacity: u64::from(tier.extents.capacity()) * SEGMENT_BYTES as u64,
+                used: u64::from(tier.extents.in_use()) * SEGMENT_BYTES as u64,
+                live: 0,
+            })
+            .collect()
+    }
+
+    pub(crate) fn metadata_bytes(&self) -> usize {
+        self.tiers.capacity() * size_of::<Option<Tier>>()
+            + self.tiers.iter().flatten().map(|tier| tier.extents.metadata_bytes()).sum::<usize>()
+    }
+
+    fn get(&self, id: TierId) -> Option<&Tier> {
+        self.tiers.get(usize::from(id.0))?.as_ref()
+    }
+
+    fn get_mut(&mut self, id: TierId) -> Option<&mut Tier> {
+        self.tiers.get_mut(usize::from(id.0))?.as_mut()
+    }
+}

@@ -1,0 +1,237 @@
+//! `vswap status`, `vswap tiers`, `vswap tier`: talk to running ones through their sockets.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use vswap_control::protocol::{Answer, Request, Status, Tier};
+use vswap_control::{Client, ClientError, Run, find};
+
+use crate::args::{AskArgs, TierAction};
+use crate::say;
+
+/// What was asked for is not there, or was refused.
+const EXIT_REFUSED: u8 = 1;
+
+type Outcome = Result<(), ClientError>;
+
+fn exit(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::say(error);
+            ExitCode::from(EXIT_REFUSED)
+        }
+    }
+}
+
+/// A reader that went away is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Runs `vswap status`.
+pub fn status(args: &AskArgs) -> ExitCode {
+    exit(wanted(args).map(|runs| {
+        if args.json {
+            return print_json(&json!(runs));
+        }
+        print(&runs.iter().map(show).collect::<Vec<_>>().join("\n"));
+    }))
+}
+
+/// Runs `vswap tiers`.
+pub fn tiers(args: &AskArgs) -> ExitCode {
+    exit(wanted(args).map(|runs| {
+        if args.json {
+            let of = |run: &Status| json!({ "pid": run.pid, "program": run.program, "tiers": run.tiers });
+            return print_json(&runs.iter().map(of).collect());
+        }
+        let several = runs.len() > 1;
+        let of = |status: &Status| {
+            let head = if several { format!("{} ({})\n", status.pid, status.program) } else { String::new() };
+            head + &tier_table(&status.tiers)
+        };
+        print(&runs.iter().map(of).collect::<Vec<_>>().join("\n"));
+    }))
+}
+
+/// Runs `vswap tier`.
+pub fn tier(action: &TierAction) -> ExitCode {
+    exit(match action {
+        TierAction::Add { dir, size, priority, run } => add(dir, *size, *priority, run.as_deref()),
+        TierAction::Remove { tier, run, lose_unreadable } => remove(tier, *lose_unreadable, run.as_deref()),
+        TierAction::Reopen { tier, run } => on_tier(tier, run.as_deref()).and_then(|(mut client, tier)| {
+            client.ask(&Request::ReopenTier { tier: tier.tier }, &mut |_, _| {}).map(drop)
+        }),
+    })
+}
+
+fn print_json(value: &Value) {
+    print(&format!(
+        "{value:#}
+"
+    ));
+}
+
+/// The running ones; those that could not be asked are named.
+fn running() -> Vec<Run> {
+    let (runs, errors) = find();
+    errors.into_iter().for_each(say::say);
+    runs.into_iter().map(harmless).collect()
+}
+
+/// What others say of themselves is shown on a terminal: without control characters.
+fn harmless(mut run: Run) -> Run {
+    let clean = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
+    run.status.program = clean(&run.status.program);
+    for tier in &mut run.status.tiers {
+        (tier.kind, tier.state) = (clean(&tier.kind), clean(&tier.state));
+        tier.path = tier.path.take().map(|path| clean(&path.to_string_lossy()).into());
+    }
+    run
+}
+
+fn wanted(args: &AskArgs) -> Result<Vec<Status>, ClientError> {
+    let runs = running();
+    let chosen = match &args.run {
+        None if runs.is_empty() => return Err(ClientError::NoneRuns),
+        None => runs,
+        some => vec![Run::choose(runs, some.as_deref())?],
+    };
+    Ok(chosen.into_iter().map(|run| run.status).collect())
+}
+
+fn add(dir: &std::path::Path, size: Option<u64>, priority: i16, run: Option<&str>) -> Outcome {
+    let run = Run::choose(running(), run)?;
+    let path = std::path::absolute(dir);
+    let path = path.map_err(|source| ClientError::Io { path: dir.to_owned(), source })?;
+    let answer = Client::connect(&run.path, run.owner)?
+        .ask(&Request::AddTier { path, size, priority }, &mut |_, _| {})?;
+    if let Answer::Added { tier } = answer {
+        print(&format!("tier {tier} added to {run}\n"));
+    }
+    Ok(())
+}
+
+/// The tier that is meant by a number or a directory.
+fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientError> {
+    let run = Run::choose(running(), run)?;
+    let by_path = std::path::absolute(wanted).ok();
+    let meant: Vec<&Tier> = match wanted.parse::<u8>() {
+        Ok(number) => run.status.tiers.iter().filter(|tier| tier.tier == number).collect(),
+        Err(_) => {
+            run.status.tiers.iter().filter(|tier| tier.path.is_some() && tier.path == by_path).collect()
+        }
+    };
+    match meant[..] {
+        [tier] => Ok((Client::connect(&run.path, run.owner)?, tier.clone())),
+        [] => {
+            Err(ClientError::Refused(format!("{run} has no tier {wanted}; vswap tiers shows what there is")))
+        }
+        _ => Err(ClientError::Refused(format!(
+            "{run} has several tiers in {wanted}; say which one by its number"
+        ))),
+    }
+}
+
+fn remove(tier: &str, lose: bool, run: Option<&str>) -> Outcome {
+    let (mut client, tier) = on_tier(tier, run)?;
+    let bar = ProgressBar::with_draw_target(Some(tier.used.max(1)), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(
+        "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left",
+    );
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    if std::io::stderr().is_terminal() {
+        bar.enable_steady_tick(Duration::from_millis(200));
+    }
+    let request = Request::RemoveTier { tier: tier.tier, lose };
+    let answer = client.ask(&request, &mut |_, left| bar.set_position(tier.used.saturating_sub(left)));
+    bar.finish_and_clear();
+    if let Answer::Removed { segments, bytes, lost } = answer? {
+        let lost = if lost > 0 { format!(", {lost} pages lost") } else { String::new() };
+        print(&format!(
+            "tier {} removed: {segments} segments, {} moved{lost}\n",
+            tier.tier,
+            BinaryBytes(bytes)
+        ));
+    }
+    Ok(())
+}
+
+fn plain_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.iter().copied());
+    table
+}
+
+fn text_of(mut table: Table, right: impl IntoIterator<Item = usize>) -> String {
+    for column in right {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn tier_table(tiers: &[Tier]) -> String {
+    if tiers.is_empty() {
+        return "no tiers: all compressed pages stay in memory\n".into();
+    }
+    let mut table = plain_table(&["TIER", "NAME", "TYPE", "SIZE", "USED", "LIVE", "PRIO", "STATE"]);
+    for tier in tiers {
+        let name = tier.path.as_ref().map_or("-".into(), |path| path.display().to_string());
+        let bytes = |count: u64| BinaryBytes(count).to_string();
+        table.add_row([
+            tier.tier.to_string(),
+            name,
+            tier.kind.clone(),
+            bytes(tier.size),
+            bytes(tier.used),
+            bytes(tier.live),
+            tier.priority.to_string(),
+            tier.state.clone(),
+        ]);
+    }
+    text_of(table, 3..7)
+}
+
+fn show(status: &Status) -> String {
+    let bytes = |count: u64| BinaryBytes(count).to_string();
+    let ratio = |from: u64, to: u64| if to == 0 { 0.0 } else { from as f64 / to as f64 };
+    let pages = |pages: u64, moved: u64| format!("{pages} pages, {}", bytes(moved));
+    let mut lines = vec![
+        ("run", format!("{} ({}), for {} s", status.pid, status.program, status.elapsed_ms / 1000)),
+        (
+            "memory",
+            format!("{} of {}, at most {}", bytes(status.used), bytes(status.limit), bytes(status.peak)),
+        ),
+        ("resident", bytes(status.resident)),
+        (
+            "compressed",
+            format!(
+                "{} in {}, {:.1} : 1",
+                bytes(status.pooled),
+                bytes(status.pool),
+                ratio(status.pooled, status.pool)
+            ),
+        ),
+        ("on tiers", bytes(status.swapped)),
+        ("written to tiers", pages(status.swapped_out, status.written)),
+        ("read from tiers", pages(status.swapped_in, status.read)),
+    ];
+    if status.lost > 0 {
+        lines.push(("pages lost", status.lost.to_string()));
+    }
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect();
+    text += "\n";
+    text + &tier_table(&status.tiers)
+}

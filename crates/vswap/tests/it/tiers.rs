@@ -1,0 +1,243 @@
+//! `vswap status`, `vswap tiers` and `vswap tier` on a program that runs.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::run_like_plain::{run, works};
+use crate::vswap::{Said, command, said};
+
+/// Fills so many pages, of which a third can be compressed away, says so, and checks them over and over until its input ends.
+const PROGRAM: &str = r#"
+import os, select, sys
+pages, noise = int(sys.argv[1]), os.urandom(1 << 20)
+memory = bytearray(pages * 4096)
+def content(i): return noise[i * 7 % 500000:][:2600] + i.to_bytes(8, "little")
+for i in range(pages): memory[i * 4096:i * 4096 + 2608] = content(i)
+print("filled", flush=True)
+i = wrong = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for _ in range(256):
+        i = (i * 5 + 12345) % pages
+        wrong += memory[i * 4096:i * 4096 + 2608] != content(i)
+for i in range(pages): wrong += memory[i * 4096:i * 4096 + 2608] != content(i)
+print(wrong, "wrong")
+"#;
+
+/// A run whose sockets are in a directory of its own.
+struct Running {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    runtime: tempfile::TempDir,
+}
+
+fn asked(runtime: &Path, words: &[&str]) -> Said {
+    said(vswap_in(runtime).args(words).output().expect("starts"))
+}
+
+fn vswap_in(runtime: &Path) -> Command {
+    let mut command = command();
+    command.env("XDG_RUNTIME_DIR", runtime);
+    command
+}
+
+/// 192 MiB, of which a third fits.
+fn started(options: &[&str]) -> Running {
+    filled(options, "49152")
+}
+
+fn filled(options: &[&str], pages: &str) -> Running {
+    let runtime = tempfile::tempdir().expect("a directory");
+    let mut command = run(options, &["/usr/bin/python3", "-c", PROGRAM, pages]);
+    command.env("XDG_RUNTIME_DIR", runtime.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("starts");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it says something");
+    assert_eq!(line, "filled\n");
+    Running { child, out, runtime }
+}
+
+impl Running {
+    fn ask(&self, words: &[&str]) -> Said {
+        asked(self.runtime.path(), words)
+    }
+
+    /// Of this one: root sees those of other tests as well.
+    fn ask_it(&self, words: &[&str]) -> Said {
+        let number = self.child.id().to_string();
+        let which = if words[0] == "tier" { vec!["--run", &number] } else { vec![number.as_str()] };
+        self.ask(&[words, &which].concat())
+    }
+
+    fn status(&self) -> Value {
+        let told = self.ask(&["status", &self.child.id().to_string(), "--json"]);
+        assert_eq!((told.code, told.err.as_str()), (Some(0), ""));
+        serde_json::from_str::<Value>(&told.out).expect("JSON")[0].take()
+    }
+
+    /// Waits until something is on a tier.
+    fn written(&self) {
+        let since = Instant::now();
+        while self.status()["swapped"] == 0 {
+            assert!(since.elapsed() < Duration::from_secs(60), "nothing is written: {:#}", self.status());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it; what it said last.
+    fn end(mut self) -> (Option<i32>, String) {
+        drop(self.child.stdin.take());
+        let mut last = String::new();
+        self.out.read_line(&mut last).expect("its last words");
+        let code = self.child.wait().expect("it ends").code();
+        // The engine removes its socket when the last has gone, which it hears as soon as we do.
+        let sockets = || std::fs::read_dir(self.runtime.path().join("vswap")).expect("made").count();
+        let since = Instant::now();
+        while sockets() > 0 {
+            assert!(since.elapsed() < Duration::from_secs(10), "its socket is left");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        (code, last)
+    }
+}
+
+#[test]
+fn tiers_come_and_go_and_the_program_does_not_notice() {
+    if !works() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory on a disk");
+    let place = dir.path().to_str().expect("UTF-8");
+    let running = started(&["--disk", "1G"]);
+    running.written();
+    let status = running.status();
+    assert_eq!(
+        (status["program"].as_str(), status["tiers"][0]["state"].as_str()),
+        (Some("python3"), Some("open"))
+    );
+    let figure = |name: &str| status[name].as_u64().expect(name);
+    assert!(figure("used") > 32 << 20 && figure("used") <= figure("limit") + (4 << 20), "{status:#}");
+    // The only one: refused, with the sum and what to do.
+    let refused = running.ask_it(&["tier", "remove", "0"]);
+    assert_eq!((refused.code, refused.all_prefixed()), (Some(1), true), "{refused:?}");
+    assert!(refused.err.contains("room for 0") && refused.err.contains("add a tier"), "{refused:?}");
+    let added = running.ask_it(&["tier", "add", place, "--size", "1G", "--priority", "-7"]);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    let removed = running.ask_it(&["tier", "remove", "0"]);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    assert!(removed.out.starts_with("tier 0 removed: "), "{removed:?}");
+    let table = running.ask_it(&["tiers"]).out;
+    assert!(table.starts_with("TIER  NAME") && table.contains(place) && table.contains("-7"), "{table}");
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert!(running.status()["tiers"][0]["used"].as_u64() > Some(0));
+    let shown = running.ask_it(&["status"]).out;
+    assert!(shown.contains("python3") && shown.contains("64.00 MiB") && shown.contains(place), "{shown}");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
+#[test]
+fn a_run_may_begin_with_several_tiers_and_a_removal_may_be_killed() {
+    if !works() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory on a disk");
+    let place = dir.path().to_str().expect("UTF-8");
+    let running = started(&["--disk", "1G", "--tier", &format!("{place},size=512M,priority=3")]);
+    running.written();
+    let tiers = running.status()["tiers"].take();
+    assert!(
+        tiers[1]["used"].as_u64() > Some(0) && tiers[0]["used"] == 0,
+        "the higher priority first: {tiers:#}"
+    );
+    let number = running.child.id().to_string();
+    for _ in 0..20 {
+        let mut removal = vswap_in(running.runtime.path());
+        let mut removal = removal
+            .args(["tier", "remove", place])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::sleep(Duration::from_millis(3));
+        let _ = removal.kill();
+        let _ = removal.wait();
+        let tiers = running.status()["tiers"].take();
+        if tiers[1].is_null() {
+            break;
+        }
+    }
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
+#[test]
+fn bad_questions_are_refused_with_what_there_is() {
+    let runtime = tempfile::tempdir().expect("a directory");
+    let of_nobody = |words: &[&str]| {
+        // An ordinary user sees no more than this; root may see other runs on this machine.
+        let told = asked(runtime.path(), words);
+        (told.code, told.err)
+    };
+    let (code, err) = of_nobody(&["status", "no-such-program"]);
+    assert!(code == Some(1) && err.starts_with("vswap: no "), "{err}");
+    for words in [
+        &["tier"][..],
+        &["tier", "add"],
+        &["tier", "add", "/x", "--size", "1"],
+        &["tier", "add", "/x", "-p", "99999"],
+    ] {
+        assert_eq!(of_nobody(words).0, Some(125), "{words:?}");
+    }
+    if !works() {
+        return;
+    }
+    let running = filled(&["--disk", "none"], "4096");
+    std::thread::sleep(Duration::from_millis(300));
+    let tiers = running.ask_it(&["tiers"]);
+    assert_eq!(
+        (tiers.code, tiers.out.as_str()),
+        (Some(0), "no tiers: all compressed pages stay in memory\n"),
+        "{tiers:?}"
+    );
+    for (words, says) in [
+        (&["tier", "remove", "0"][..], "no tier 0"),
+        (&["tier", "remove", "/var/tmp"], "no tier /var/tmp"),
+        (&["tier", "reopen", "3"], "no tier 3"),
+        (&["tier", "add", "/dev/shm"], "tmpfs"),
+        (&["tier", "add", "/no/such/dir"], "/no/such/dir"),
+    ] {
+        let told = running.ask_it(words);
+        assert!(
+            told.code == Some(1) && told.all_prefixed() && told.err.contains(says),
+            "{words:?}: {told:?}"
+        );
+    }
+    let told = running.ask(&["tiers", "emacs"]);
+    assert!(told.code == Some(1) && told.err.contains("python3"), "{told:?}");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
+#[test]
+fn the_socket_of_a_run_whose_engine_was_killed_is_removed() {
+    if !works() {
+        return;
+    }
+    let mut running = filled(&[], "4096");
+    std::thread::sleep(Duration::from_millis(300));
+    let socket = running.runtime.path().join(format!("vswap/{}.sock", running.child.id()));
+    assert!(socket.exists());
+    let children = format!("/proc/{0}/task/{0}/children", running.child.id());
+    let engine = std::fs::read_to_string(children).expect("it has children");
+    let is_engine = |pid: &&str| {
+        std::fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe == Path::new(env!("CARGO_BIN_EXE_vswap")))
+    };
+    let engine: i32 =
+        engine.split_whitespace().find(is_engine).expect("the engine").parse().expect("a number");
+    vswap_sys::process::kill(engine, vswap_sys::signal::SIGKILL).expect("it lives");
+    assert_eq!(running.child.wait().expect("it ends").code(), Some(125));
+    assert!(!socket.exists());
+}
