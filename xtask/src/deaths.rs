@@ -132,7 +132,11 @@ impl Death<'_> {
         let shared_before = listing(Path::new("/dev/shm"));
         let mode = ["plain", "fork", "mixed"][(self.turn / 6 % 3) as usize];
         let (mode, seed) = (if self.victim == Victim::Child { "fork" } else { mode }, self.turn.to_string());
+        let mut runtime = std::ffi::OsString::from("XDG_RUNTIME_DIR=");
+        runtime.push(dir.path());
         let argv = [
+            "/usr/bin/env".as_ref(),
+            runtime.as_os_str(),
             self.vswap.as_os_str(),
             "run".as_ref(),
             "--memory".as_ref(),
@@ -178,6 +182,10 @@ impl Death<'_> {
             killed,
             &fs::read_to_string(dir.path().join("stderr")).unwrap_or_default(),
         ));
+        let sockets = listing(&dir.path().join("vswap"));
+        if !sockets.is_empty() {
+            wrong.push(format!("sockets left: {sockets:?}"));
+        }
         let files = listing(disk.path());
         if !files.is_empty() {
             wrong.push(format!("files left: {files:?}"));

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("vswap-core", 0),
     ("vswap-stub", 0),
     ("vswap-sys", 1),
+    ("vswap-control", 1),
     ("vswap-codec", 2),
     ("vswap-pool", 2),
     ("vswap-segment", 2),

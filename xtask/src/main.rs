@@ -2,6 +2,7 @@
 //!
 //! Nothing here imports the product: tasks run programs and look at them from outside.
 
+mod churn;
 mod deaths;
 mod dist;
 mod host;
@@ -10,6 +11,7 @@ mod licences;
 mod peers;
 mod setup;
 mod suite;
+mod swapoff;
 mod test;
 mod tidy;
 
@@ -41,6 +43,8 @@ enum Task {
     Deaths(deaths::Options),
     /// Measure beside the kernel's own swap.
     Peers(peers::Options),
+    /// Measure how long it takes to empty a tier, beside the kernel's swapoff.
+    Swapoff(swapoff::Options),
     /// Build the static release.
     Dist,
 }
@@ -65,6 +69,7 @@ fn perform() -> Result<()> {
         Task::Checker(options) => test::checker(&options),
         Task::Deaths(options) => deaths::run(&options),
         Task::Peers(options) => peers::run(&options),
+        Task::Swapoff(options) => swapoff::run(&options),
         Task::Dist => dist::run(),
     }
 }

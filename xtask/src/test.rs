@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 
+use crate::churn::Churn;
 use crate::host::cgroup::Cgroup;
 use crate::host::job::Job;
 use crate::host::scratch::Scratch;
@@ -50,6 +51,9 @@ pub struct CheckerOptions {
     /// The `vswap` to test; `none` runs without it.
     #[arg(long)]
     vswap: Option<PathBuf>,
+    /// Add and remove tiers all the time, some removals being ended in the middle.
+    #[arg(long)]
+    tiers: bool,
     /// More options for `vswap run`, separated by spaces.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     options: String,
@@ -80,6 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
     checker(&CheckerOptions::bounded())?;
     checker(&CheckerOptions::bounded_roomy())?;
     checker(&CheckerOptions::bounded_ahead())?;
+    checker(&CheckerOptions::bounded_tiers())?;
     if !options.suite {
         return suite::run(&suite::Options::bounded());
     }
@@ -110,6 +115,7 @@ impl CheckerOptions {
             seed: 1,
             modes: "plain,fork,mixed".into(),
             vswap: None,
+            tiers: false,
             options: String::new(),
         }
     }
@@ -122,6 +128,11 @@ impl CheckerOptions {
     /// In memory that has room for long runs while most is out: below some 64 MiB nothing is read ahead beside a fault.
     fn bounded_ahead() -> Self {
         Self { seconds: 10, memory: 96, size: 320, ..Self::bounded() }
+    }
+
+    /// While its tiers come and go.
+    fn bounded_tiers() -> Self {
+        Self { tiers: true, modes: "plain,fork,mixed".into(), ..Self::bounded_ahead() }
     }
 
     /// Bytes that the tree may have at most, seen from outside: the limit, 5 % and 8 MB.
@@ -162,10 +173,19 @@ pub fn checker(options: &CheckerOptions) -> Result<()> {
         argv.extend(["--mode".into(), mode.into()]);
         argv.extend(numbers.iter().flat_map(|(name, value)| [(*name).into(), value.to_string().into()]));
         let timeout = Duration::from_secs(u64::from(options.seconds) * 4 + 60);
-        let ran = Job { argv, cgroup: &group, dir: dir.path(), timeout, pool: None }.run()?;
+        let job = Job { argv, cgroup: &group, dir: dir.path(), timeout, pool: None };
+        let changes = vswap.as_deref().filter(|_| options.tiers).map(|vswap| Churn {
+            vswap,
+            group: &group,
+            seed: options.seed,
+        });
+        let (ran, changes) = match changes {
+            Some(churn) => churn.beside(|| job.run())?,
+            None => (job.run()?, String::new()),
+        };
         let left = !group.wait_empty(Duration::from_secs(5));
         println!(
-            "checker {mode}: exit {} after {:.1} s, peak {} of {}{}\n    {}",
+            "checker {mode}: exit {} after {:.1} s, peak {} of {}{}{changes}\n    {}",
             ran.ending(),
             ran.wall.as_secs_f64(),
             mib(ran.peaks.resident),

@@ -6,7 +6,7 @@
 mod balance;
 mod floors;
 mod startup;
-mod swap;
+pub mod swap;
 mod table;
 mod targets;
 mod work;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -23,7 +24,7 @@ pub enum Peer {
 
 /// A kernel swap that is on. Drop order: swapoff first, then what it stood on.
 pub struct Swap {
-    _on: SwapOn,
+    on: SwapOn,
     _zswap: Option<Setting>,
     base: Base,
 }
@@ -53,7 +54,14 @@ impl Swap {
             (_, false) => None,
             (peer, true) => Some(Setting::set(&enabled, if peer == Peer::Zswap { "Y" } else { "N" })?),
         };
-        Ok(Self { _on: SwapOn::new(device)?, _zswap: zswap, base })
+        Ok(Self { on: SwapOn::new(device)?, _zswap: zswap, base })
+    }
+
+    /// Turns it off; how long that takes. All of it comes back to memory.
+    pub fn off(&mut self) -> Result<Duration> {
+        let began = Instant::now();
+        self.on.off()?;
+        Ok(began.elapsed())
     }
 
     /// Bytes of memory that the compressed pages take now; cgroup v1 charges them to nobody.
@@ -97,18 +105,27 @@ fn quietly(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-struct SwapOn(PathBuf);
+struct SwapOn(Option<PathBuf>);
 
 impl SwapOn {
     fn new(device: PathBuf) -> Result<Self> {
         quietly(Command::new("swapon").arg(&device))?;
-        Ok(Self(device))
+        Ok(Self(Some(device)))
+    }
+
+    fn off(&mut self) -> Result<()> {
+        let Some(device) = self.0.take() else { return Ok(()) };
+        let off = quietly(Command::new("swapoff").arg(&device));
+        if off.is_err() {
+            self.0 = Some(device);
+        }
+        off
     }
 }
 
 impl Drop for SwapOn {
     fn drop(&mut self) {
-        if let Err(error) = quietly(Command::new("swapoff").arg(&self.0)) {
+        if let Err(error) = self.off() {
             eprintln!("xtask: {error:#}");
         }
     }
