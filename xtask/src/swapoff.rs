@@ -14,7 +14,7 @@ use crate::dist;
 use crate::host::cgroup::Cgroup;
 use crate::host::job::Job;
 use crate::host::scratch::Scratch;
-use crate::host::{interrupt, programs, root};
+use crate::host::{interrupt, machine, programs, root};
 use crate::peers::swap::{self, Peer, Swap};
 
 /// Memory that each may keep.
@@ -83,9 +83,15 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let (kernel, tier) = (median(kernels)?, median(ours)?);
     let ratio = kernel.us_a_page() / tier.us_a_page();
+    let machine = machine::describe();
     let mut text = format!(
-        "`cargo xtask swapoff --gib {} --repeats {} --owners {}`: a program that has filled {} GiB and waits, in {} MiB of memory. Medians.\n\n\
+        "# Emptying a tier, beside the kernel's swapoff\n\n{}\n\n\
+         `cargo xtask swapoff --gib {} --repeats {} --owners {}`: a program that has filled {} GiB with pages of a heap and waits, in {} MiB of \
+         memory; afterwards it reads and checks every page. Medians. The kernel brings its pages back to memory, one by one; vswap moves what it has on one tier to \
+         another on the same device, compressed as it is, in pieces of 2 MiB. In the lower half there is no program: the pages compress 2 : 1, and the owners share all of them, as after \
+         so many forks.\n\n\
          | | pages | s | MB/s of the device's bytes | us a page | |\n| --- | ---: | ---: | ---: | ---: | ---: |\n",
+        machine::headline(&machine),
         options.gib,
         options.repeats,
         options.owners,

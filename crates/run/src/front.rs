@@ -96,6 +96,8 @@ const NEWS: u64 = 2;
 
 /// The engine ends when nobody lives any more; whoever was the last is heard of within so long.
 const LAST_IS_HEARD_WITHIN: Duration = Duration::from_secs(2);
+/// One who was killed takes a while to end.
+const KILLED_TOGETHER_WITHIN: Duration = Duration::from_millis(500);
 /// Messages that the engine may still send to one that is about to end.
 const LAST_MESSAGES: usize = 1000;
 
@@ -148,7 +150,10 @@ impl Front<'_> {
     fn conclude(&mut self) -> ExitOutcome {
         match (self.engine, self.refused, self.outcome) {
             (State::Works | State::Over, Some(errno), _) => return self.not_executed(errno),
-            (State::Works | State::Over, None, Some(outcome)) => return outcome,
+            (State::Works | State::Over, None, Some(outcome)) => {
+                self.tidy_after(outcome);
+                return outcome;
+            }
             (State::Failed, ..) => {}
             _ => {
                 say("the engine ended unexpectedly, so the program was ended too");
@@ -165,6 +170,21 @@ impl Front<'_> {
             }
         }
         ExitOutcome::Code(EXIT_VSWAP)
+    }
+
+    /// Whoever killed the program may have killed the engine with it, and then its socket is left to us.
+    fn tidy_after(&mut self, outcome: ExitOutcome) {
+        let since = Instant::now();
+        while outcome == ExitOutcome::Signal(signal::SIGKILL) && self.engine == State::Works {
+            let left = KILLED_TOGETHER_WITHIN.saturating_sub(since.elapsed());
+            if left.is_zero() || !scm::wait_readable(self.ears.engine.as_fd(), left.as_millis() as i32) {
+                return;
+            }
+            self.hear_engine();
+        }
+        if self.engine == State::Gone {
+            vswap_control::place::forget(process::own_pid());
+        }
     }
 
     /// Hears what has been said already. An engine that has ended because nobody lives any more knows that before we do.
