@@ -105,6 +105,8 @@ pub fn run(options: &Options) -> Result<()> {
         text +=
             &engine(options, disk.path(), owners)?.row(&format!("the engine alone, {owners} owners"), None);
     }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     println!("{text}");
     if let Some(out) = &options.out {
         fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))?;

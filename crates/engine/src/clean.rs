@@ -114,8 +114,19 @@ impl Engine {
             writing.give_buffer(builder.discard());
             return Ok(());
         }
+        let segment = builder.segment();
         writing.writer.submit(builder)?;
-        let Some(written) = writing.writer.wait()? else { return Ok(()) };
+        let written = loop {
+            let Some(written) = writing.writer.wait()? else { return Ok(()) };
+            if written.segment == segment {
+                break written;
+            }
+            // Left behind when the queue broke down; its words have been turned back, so nobody wants what is in it.
+            if written.result.is_ok() {
+                written.entries().for_each(|(_, addr)| self.release_segment_entry(locator(addr)));
+            }
+            writing.give_buffer(written.buf);
+        };
         if written.result.is_ok() {
             for ((slot, new), old) in written.entries().zip(moved) {
                 let (from, to) = (Backing::Segment(locator(*old)), Backing::Segment(locator(new)));

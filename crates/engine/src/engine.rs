@@ -128,13 +128,12 @@ impl Engine {
         Scratch::new(self.chooser(), MAX_ENTRY_BLOCKS)
     }
 
-    /// [`Engine::scratch`] of a thread that reads runs of pages ([`Engine::load_run`]), with a larger buffer if there is a device.
+    /// [`Engine::scratch`] of a thread that reads runs of pages ([`Engine::load_run`]), with a larger buffer: a tier may still come.
     pub fn scratch_for_runs(&self) -> Scratch {
-        let blocks = if self.lean { LEAN_RUN_BLOCKS } else { RUN_BLOCKS };
-        Scratch::new(self.chooser(), if self.disk.has_tiers() { blocks } else { MAX_ENTRY_BLOCKS })
+        Scratch::new(self.chooser(), if self.lean { LEAN_RUN_BLOCKS } else { RUN_BLOCKS })
     }
 
-    /// One thread's choice of compressors. Where there is no device, room is all that counts.
+    /// One thread's choice of compressors, for as long as it lives. Where there is no device, room is all that counts.
     fn chooser(&self) -> Chooser {
         match self.codec {
             CodecChoice::Auto if self.disk.has_tiers() => Chooser::between(self.compressor()),
