@@ -154,15 +154,16 @@ fn a_run_may_begin_with_several_tiers_and_a_removal_may_be_killed() {
         "the higher priority first: {tiers:#}"
     );
     let number = running.child.id().to_string();
-    for _ in 0..20 {
+    // However far each gets; the last one may have got to the end.
+    for turn in 0..20 {
         let mut removal = vswap_in(running.runtime.path());
         let mut removal = removal
-            .args(["tier", "remove", place])
+            .args(["tier", "remove", place, "--run", &number])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("starts");
-        std::thread::sleep(Duration::from_millis(3));
+        std::thread::sleep(Duration::from_millis(2 + turn));
         let _ = removal.kill();
         let _ = removal.wait();
         let tiers = running.status()["tiers"].take();
