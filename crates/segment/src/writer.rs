@@ -87,7 +87,12 @@ impl SegmentWriter {
         self.in_flight.push(InFlight { tag, reservation, len, entries_end, entries });
         let Self { store, queues, in_flight, done, .. } = self;
         let at = (place.tier, place.extent.offset());
-        queues.submit(store, at, buf, len, tag, |write| finish(in_flight, done, write))
+        let started = queues.submit(store, at, buf, len, tag, |write| finish(in_flight, done, write));
+        if started.is_err() {
+            // It was never sent, so nobody will ever hear of it.
+            self.in_flight.retain(|sent| sent.tag != tag);
+        }
+        started
     }
 
     /// Waits for one segment's write to end; `None` when none is outstanding.

@@ -1,11 +1,12 @@
 //! The device fails: nothing is lost, nothing leaks, and the error says what happened.
 
 use crate::support::{Fake, Fault, KEY, begin, payload, slot, tag, write, write_slots};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vswap_segment::{
     AlignedBuf, BLOCK, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES, SegmentBuilder, SegmentStore,
-    TierState,
+    Storage, TierState, WriteDone, WriteQueue,
 };
 
 fn filled(store: &SegmentStore) -> SegmentBuilder {
@@ -167,4 +168,62 @@ fn a_damaged_segment_is_not_chosen_for_cleaning_again() {
     assert_eq!(write_slots(&store, 0..50)[0].1.segment(), id);
     assert!(store.read_segment(id, &mut buf).is_ok());
     assert_eq!(store.pick_to_clean(1.0).map(|chosen| chosen.segment), Some(id));
+}
+
+/// A device whose queue takes nothing and breaks down when it is waited for.
+#[derive(Debug)]
+struct Broken;
+
+impl Storage for Broken {
+    fn capacity(&self) -> u64 {
+        SEGMENT_BYTES as u64
+    }
+
+    fn read_at(&self, _offset: u64, _into: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::BrokenPipe.into())
+    }
+
+    fn write_at(&self, _offset: u64, _from: &[u8]) -> io::Result<()> {
+        Err(ErrorKind::BrokenPipe.into())
+    }
+
+    fn punch(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_queue(self: Arc<Self>, _depth: usize) -> Box<dyn WriteQueue> {
+        Box::new(BrokenQueue)
+    }
+}
+
+struct BrokenQueue;
+
+impl WriteQueue for BrokenQueue {
+    fn submit(
+        &mut self,
+        _offset: u64,
+        buf: AlignedBuf,
+        _len: usize,
+        _tag: u64,
+    ) -> Result<(), (io::Error, AlignedBuf)> {
+        Err((ErrorKind::BrokenPipe.into(), buf))
+    }
+
+    fn is_full(&self) -> bool {
+        true
+    }
+
+    fn wait(&mut self) -> io::Result<Option<WriteDone>> {
+        Err(ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// The segment stayed "being written" for ever: its extent was lost, and its tier could not be removed.
+#[test]
+fn a_segment_that_could_not_be_sent_gives_its_extent_back() {
+    let store = SegmentStore::new(Arc::new(Broken), KEY);
+    let mut writer = store.writer(1);
+    assert_eq!(writer.submit(filled(&store)).unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert_eq!((writer.outstanding(), store.stats().segments), (0, 0));
+    store.remove_tier(store.tiers()[0].tier).unwrap();
 }
