@@ -316,7 +316,7 @@ impl Removal<'_> {
         let mut rest = self.segments().into_iter().peekable();
         while rest.peek().is_some() {
             self.go_on()?;
-            // What did not fit the one segment is for the next: whoever is still there is asked again.
+            // One at a time: what is in one fits one.
             let mut taken = 0;
             let copied = self.gather(|| {
                 taken += 1;
@@ -332,8 +332,8 @@ impl Removal<'_> {
     fn give_up(&self, source: ReadError) -> RemoveTierError {
         let store = self.engine.disk.store();
         let left = self.segments();
-        let pages = left.iter().filter_map(|segment| store.pick(*segment));
-        let pages = pages.map(|found| (store.stop_cleaning(found.segment), u64::from(found.live)).1).sum();
+        let pages =
+            left.iter().filter_map(|segment| store.usage(*segment)).map(|found| u64::from(found.live)).sum();
         RemoveTierError::Unreadable { tier: self.tier, segments: left.len() as u64, pages, source }
     }
 

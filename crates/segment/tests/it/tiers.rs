@@ -169,6 +169,24 @@ fn a_disk_that_is_full_before_its_time_is_passed_over_and_tried_again_when_nothi
 }
 
 #[test]
+fn until_it_has_arrived_a_segment_is_read_where_it_was() {
+    let (here, there) = (Fake::new(1), Fake::new(1));
+    let store = over(&[(&here, 1), (&there, 0)]);
+    let entries = write_slots(&store, 0..200);
+    store.drain_tier(TierId::new(0), 0.5).unwrap();
+    let mut mover = store.mover(1);
+    assert!(matches!(mover.start(entries[0].1.segment()).unwrap(), Started::UnderWay));
+    there.set(Fault::ReadError);
+    check(&store, &entries);
+    assert_eq!(used(&store), [1, 1], "the source is not free yet");
+    there.set(None);
+    assert!(mover.wait().unwrap().unwrap().result.unwrap());
+    here.set(Fault::ReadError);
+    check(&store, &entries);
+    assert_eq!(used(&store), [0, 1]);
+}
+
+#[test]
 fn a_segment_that_dies_during_its_move_is_not_brought_back() {
     let (here, there) = (Fake::new(1), Fake::new(1));
     let store = over(&[(&here, 1), (&there, 0)]);
