@@ -88,7 +88,7 @@ impl Engine {
             let Some(written) = writing.writer.wait()? else { break };
             match self.settle(disk, writing, written, report) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => report.disk_full = true,
+                Err(error) if vswap_segment::is_full(&error) => report.disk_full = true,
                 Err(error) => failed = Some(error),
             }
         }

@@ -42,7 +42,7 @@ pub use error::{FormatError, Full, ReadError, ReleaseError, TierError};
 pub use extents::{Extent, TierId};
 pub use format::{CodecTag, RunKey};
 pub use mover::{Moved, SegmentMover, Started};
-pub use storage::{FileStorage, Storage, SyncQueue, WriteQueue};
+pub use storage::{FileStorage, Storage, SyncQueue, WriteQueue, is_full};
 pub use store::{AGES, SegmentStore, StoreStats};
 pub use table::{Candidate, Place, Purpose, Reservation, SegmentTable};
 pub use tiers::{MAX_TIERS, TierState, TierStatus};

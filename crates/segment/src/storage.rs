@@ -42,6 +42,12 @@ pub trait Storage: Send + Sync + Debug {
     fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue>;
 }
 
+/// Whether a write failed for want of room, of the device or of the user's share of it, and not because anything is broken.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Writes in flight, taken back one by one. See [`DirectWriter`].
 pub trait WriteQueue: Send {
     /// Starts writing the first `len` bytes of `buf`.

@@ -1,0 +1,207 @@
+//! The tiers of a store: added, looked at, drained, removed.
+//!
+//! Lock order as in the store: the tiers' storage, then the table.
+
+use super::{SCAN_ROWS, SegmentStore};
+use crate::extents::TierId;
+use crate::storage::Storage;
+use crate::table::{Candidate, Room};
+use crate::tiers::{MAX_TIERS, TierState, TierStatus};
+use crate::{SEGMENT_BYTES, SegmentId, TierError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+impl SegmentStore {
+    /// Adds a tier. The one of the highest priority that has room gets the next segment; those of one priority take turns.
+    ///
+    /// # Errors
+    /// When there are [`MAX_TIERS`](crate::MAX_TIERS).
+    pub fn add_tier(&self, storage: Arc<dyn Storage>, priority: i16) -> Result<TierId, TierError> {
+        let mut all = self.storage.write();
+        let tier = self.table.write().add_tier(storage.capacity(), priority);
+        let tier = tier.ok_or(TierError::TooMany { most: MAX_TIERS })?;
+        let at = usize::from(tier.0);
+        if all.len() <= at {
+            all.resize_with(at + 1, || None);
+        }
+        all[at] = Some(storage);
+        Ok(tier)
+    }
+
+    /// Removes a tier on which nothing is.
+    ///
+    /// # Errors
+    /// When there is no such tier or something is on it, or its room is just being given back.
+    pub fn remove_tier(&self, tier: TierId) -> Result<(), TierError> {
+        let mut all = self.storage.write();
+        let mut table = self.table.write();
+        table.tiers().state(tier).ok_or(TierError::NoTier { tier })?;
+        if !table.tiers_mut().remove(tier) {
+            return Err(TierError::InUse { tier });
+        }
+        all[usize::from(tier.0)] = None;
+        Ok(())
+    }
+
+    /// From now on the tier takes no segments, since it is to be emptied: those of which less than `sparse` (0 to 1) lives by packing them.
+    /// Gives what it did before, and whether the others have room for that; if not, all have to be packed.
+    ///
+    /// # Errors
+    /// When there is no such tier or it is being emptied already; or what lives on it does not fit the others: then it goes on as
+    /// before.
+    pub fn drain_tier(&self, tier: TierId, sparse: f64) -> Result<(TierState, bool), TierError> {
+        let before = self.set_state(tier, TierState::Draining)?;
+        if before == TierState::Draining {
+            return Err(TierError::Draining { tier });
+        }
+        let (whole, rest) = self.load_of(tier, sparse);
+        let (_, holds) = self.load_of(tier, f64::INFINITY);
+        self.table.write().tiers_mut().pass_nobody_over();
+        let room = self.table.read().tiers().free();
+        // Packing leaves a little of every segment unused.
+        let packed = |live: u64| (live + live / 16).div_ceil(SEGMENT_BYTES as u64);
+        if packed(holds) > room {
+            self.set_state(tier, before)?;
+            return Err(TierError::NoRoom { tier, holds, room: room * SEGMENT_BYTES as u64 });
+        }
+        Ok((before, whole + packed(rest) <= room))
+    }
+
+    fn load_of(&self, tier: TierId, sparse: f64) -> (u64, u64) {
+        let (mut from, mut load) = (0, (0, 0));
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                return load;
+            }
+            let (whole, bytes) = table.load_of(tier, from, from + SCAN_ROWS, sparse);
+            load = (load.0 + whole, load.1 + bytes);
+            from += SCAN_ROWS;
+        }
+    }
+
+    /// A tier that failed takes segments again; an open one goes on.
+    ///
+    /// # Errors
+    /// When there is no such tier, or it is being emptied.
+    pub fn reopen_tier(&self, tier: TierId) -> Result<(), TierError> {
+        let mut table = self.table.write();
+        match table.tiers().state(tier) {
+            None => Err(TierError::NoTier { tier }),
+            Some(TierState::Draining) => Err(TierError::Draining { tier }),
+            Some(TierState::Open | TierState::Failing) => {
+                table.tiers_mut().set_state(tier, TierState::Open);
+                Ok(())
+            }
+        }
+    }
+
+    /// The tier takes segments again, or is left as failing.
+    ///
+    /// # Errors
+    /// When there is no such tier.
+    pub fn set_state(&self, tier: TierId, state: TierState) -> Result<TierState, TierError> {
+        self.table.write().tiers_mut().set_state(tier, state).ok_or(TierError::NoTier { tier })
+    }
+
+    /// Every tier, by number. Looks at every segment.
+    #[must_use]
+    pub fn tiers(&self) -> Vec<TierStatus> {
+        let mut tiers = self.table.read().tiers().statuses();
+        let mut from = 0;
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                return tiers;
+            }
+            table.add_live(from, from + SCAN_ROWS, &mut tiers);
+            from += SCAN_ROWS;
+        }
+    }
+
+    /// Whether there is any tier.
+    #[must_use]
+    pub fn has_tiers(&self) -> bool {
+        self.table.read().tiers().any()
+    }
+
+    /// How many tiers the next segments go to in turn.
+    #[must_use]
+    pub fn stripes(&self) -> usize {
+        self.table.read().tiers().stripes()
+    }
+
+    /// Segments that have an extent on a tier, written or being written.
+    #[must_use]
+    pub fn segments_on(&self, tier: TierId) -> u64 {
+        self.table.read().tiers().in_use_on(tier)
+    }
+
+    /// The first live segment on a tier whose number is `from` or more.
+    #[must_use]
+    pub fn next_on(&self, tier: TierId, mut from: usize) -> Option<Candidate> {
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                return None;
+            }
+            if let Some(found) = table.next_on(tier, from, from + SCAN_ROWS) {
+                return Some(found);
+            }
+            from += SCAN_ROWS;
+        }
+    }
+
+    /// Where a tier is, for people.
+    #[must_use]
+    pub fn path(&self, tier: TierId) -> Option<PathBuf> {
+        self.storage(tier)?.path().map(Path::to_owned)
+    }
+
+    /// A segment on a tier of which at most so much (0 to 1) lives, marked as by [`pick_to_clean`](Self::pick_to_clean).
+    #[must_use]
+    pub fn pick_sparse_on(&self, tier: TierId, max_live: f64) -> Option<Candidate> {
+        let mut from = 0;
+        loop {
+            let found = self.next_on(tier, from)?;
+            from = found.segment.get() as usize + 1;
+            let sparse = !found.damaged && found.live_bytes as f64 <= max_live * SEGMENT_BYTES as f64;
+            if sparse && self.table.write().start_cleaning(found.segment) {
+                return Some(found);
+            }
+        }
+    }
+
+    /// Marks a segment as [`pick_to_clean`](Self::pick_to_clean) does, whatever lives in it. `None` if it is gone or is being cleaned.
+    #[must_use]
+    pub fn pick(&self, segment: SegmentId) -> Option<Candidate> {
+        let mut table = self.table.write();
+        let found = table.usage(segment)?;
+        table.start_cleaning(segment).then_some(found)
+    }
+
+    pub(crate) fn storage(&self, tier: TierId) -> Option<Arc<dyn Storage>> {
+        self.storage.read().get(usize::from(tier.0))?.clone()
+    }
+
+    pub(crate) fn room(&self) -> Option<Room> {
+        Room::take(&self.table)
+    }
+
+    /// [`trim`](Self::trim) of one tier, also of one that is being emptied, which is left alone by that.
+    pub fn trim_tier(&self, tier: TierId, keep_some: bool) -> u64 {
+        let Some(storage) = self.storage(tier) else { return 0 };
+        let mut given = 0;
+        loop {
+            let taken =
+                self.table.write().tiers_mut().extents_mut(tier).and_then(|e| e.take_to_punch(keep_some));
+            let Some(extent) = taken else { return given };
+            if storage.punch(extent.offset(), SEGMENT_BYTES as u64).is_ok() {
+                given += SEGMENT_BYTES as u64;
+            }
+            if let Some(extents) = self.table.write().tiers_mut().extents_mut(tier) {
+                extents.punched(extent);
+            }
+        }
+    }
+}
