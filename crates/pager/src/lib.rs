@@ -29,6 +29,7 @@ mod pager;
 mod quick;
 mod share;
 mod sharing;
+mod snapshot;
 mod space;
 mod stats;
 mod swap_in;

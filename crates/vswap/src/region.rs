@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use vswap_core::ByteCount;
 use vswap_engine::{CodecChoice, Engine, EngineConfig, TierConfig};
 use vswap_pager::{Adopt, Mover, Pager, PagerConfig, PagerStats, Space, StagingArea};
@@ -89,11 +89,29 @@ impl Builder {
         let engine = Engine::new(EngineConfig { codec: self.codec, tiers, ..EngineConfig::default() })?;
         let pager = Pager::new(PagerConfig::new(ByteCount::new(self.limit)), engine)
             .map_err(kernel("starting the pager's threads"))?;
-        let (memory, bytes) = PagedMemory::new(self.length.div_ceil(BLOCK) as usize)
+        let made = Made::new(self.length, self.limit)?;
+        let space = pager.adopt(made.adopt).map_err(kernel("watching the region's faults"))?;
+        space.manage(made.range.clone()).map_err(kernel("registering the region"))?;
+        let (bytes, length, limit) = (made.bytes, self.length as usize, self.limit);
+        let pager = Arc::new(pager);
+        Ok(Region { bytes, length, range: made.range, limit, snapshots: Mutex::default(), space, pager })
+    }
+}
+
+/// Memory for a region that no pager has yet.
+struct Made {
+    bytes: PagedBytes,
+    range: Range<u64>,
+    adopt: Adopt,
+}
+
+impl Made {
+    fn new(length: u64, limit: u64) -> Result<Made, RegionError> {
+        let (memory, bytes) = PagedMemory::new(length.div_ceil(BLOCK) as usize)
             .map_err(kernel("reserving addresses for the region"))?;
-        let windows = (self.limit / (16 * BLOCK)).clamp(3, 16) as u32;
-        let staging =
-            LocalStaging::new(windows, Arc::clone(&memory)).map_err(kernel("making the staging area"))?;
+        let range = memory.address()..memory.address() + memory.len();
+        let windows = (limit / (16 * BLOCK)).clamp(3, 16) as u32;
+        let staging = LocalStaging::new(windows, memory).map_err(kernel("making the staging area"))?;
         let pid = std::process::id() as i32;
         let adopt = Adopt {
             pid,
@@ -102,30 +120,29 @@ impl Builder {
             mover: Mover::Local(staging),
             pagemap: Pagemap::open(pid).map_err(kernel("opening the page map"))?,
         };
-        let space = pager.adopt(adopt).map_err(kernel("watching the region's faults"))?;
-        space
-            .manage(memory.address()..memory.address() + memory.len())
-            .map_err(kernel("registering the region"))?;
-        Ok(Region { bytes, length: self.length as usize, address: memory.address(), space, pager })
+        Ok(Made { bytes, range, adopt })
     }
 }
 
 /// Memory that may be larger than RAM. Zero at first; as fast as memory while what is used fits the limit.
 ///
-/// Dropping it frees everything. A child made by `fork` does not have it (its addresses are not mapped there).
+/// Dropping it frees everything that no [snapshot](Region::snapshot) shares. A child made by `fork` does not have it (its addresses are not mapped there).
 /// System calls may be given its bytes like any others.
 #[derive(Debug)]
 pub struct Region {
-    // Dropped in this order: nobody can use the bytes any more, then the pager stops, then the space goes and
-    // with it the descriptor. The memory is unmapped last, with the last of its owners.
+    // Dropped in this order: nobody can use the bytes any more, then the space goes and with it the descriptor, then
+    // the pager stops, if this was the last of its regions. The memory is unmapped with the last of its owners.
     bytes: PagedBytes,
     length: usize,
-    address: u64,
+    range: Range<u64>,
+    limit: u64,
+    /// Held while a snapshot is made: one at a time.
+    snapshots: Mutex<()>,
     space: Arc<Space>,
-    pager: Pager,
+    pager: Arc<Pager>,
 }
 
-/// A region in numbers.
+/// A region in numbers, together with all that came from it by snapshots or it came from.
 pub type RegionStats = PagerStats;
 
 impl Region {
@@ -197,6 +214,45 @@ impl Region {
         self.space.cool(range);
     }
 
+    /// A second region with the content that this one has now. From then on each may be read, written and dropped without
+    /// the other's noticing; it may have snapshots of its own. Both, and all of one family, have their limit, threads and disk in
+    /// common, and every page that none has changed is kept once for all of them.
+    ///
+    /// That nobody writes meanwhile is what `&self` says: there is no `&mut` slice then. Others may read. It
+    /// takes a count for each 2 MiB, and a store for each page that is in memory and was written to since it was stored last;
+    /// so a second snapshot right after the first is cheap. The first write to a page of either costs a fault.
+    ///
+    /// ```no_run
+    /// let mut table = vswap::Region::builder(1 << 30).build()?;
+    /// table.as_mut_slice()[5] = 1;
+    /// let before = table.snapshot()?;
+    /// table.as_mut_slice()[5] = 2;
+    /// assert_eq!((before.as_slice()[5], table.as_slice()[5]), (1, 2));
+    /// # Ok::<(), vswap::RegionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RegionError::Kernel`] when this machine refuses more mappings or descriptors (a region has three), or there is no room
+    /// to write pages down. This region is then what it was.
+    pub fn snapshot(&self) -> Result<Region, RegionError> {
+        let _one = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = Made::new(self.length as u64, self.limit)?;
+        let space = self
+            .pager
+            .snapshot(&self.space, self.range.clone(), made.adopt, made.range.start)
+            .map_err(kernel("copying the region"))?;
+        let (length, limit, pager) = (self.length, self.limit, Arc::clone(&self.pager));
+        Ok(Region {
+            bytes: made.bytes,
+            length,
+            range: made.range,
+            limit,
+            snapshots: Mutex::default(),
+            space,
+            pager,
+        })
+    }
+
     /// What has happened so far.
     pub fn stats(&self) -> RegionStats {
         self.pager.stats()
@@ -208,7 +264,7 @@ impl Region {
             "range {range:?} is not inside a region of {} bytes",
             self.length
         );
-        self.address + range.start as u64..self.address + range.end as u64
+        self.range.start + range.start as u64..self.range.start + range.end as u64
     }
 }
 

@@ -7,5 +7,6 @@ mod region;
 mod run_like_plain;
 mod run_refused;
 mod setup;
+mod snapshot;
 mod tiers;
 mod vswap;

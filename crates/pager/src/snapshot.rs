@@ -1,0 +1,201 @@
+//! Snapshot: a second space with the content of another, in the same process.
+//!
+//! As after a fork the two have their slots in common, cluster by cluster, by count. But no kernel copies a page table here, so
+//! resident pages are not shared: those of the source whose bytes are nowhere else are written down where they are (they stay
+//! resident, clean and write-protected from then on), and all pages of the copy start *out*. So a snapshot costs a count for each
+//! cluster, and one store for each page that was written to since it was stored last.
+//!
+//! The caller sees to it that nobody writes to the source meanwhile. Therefore blocks may be copied one after the other, and
+//! evictors may work in between, which keeps the limit: what is written down takes room until something is moved out.
+
+use crate::block::{Block, BlockState, PAGE_BYTES};
+use crate::pager::{Pager, Shared};
+use crate::space::{Adopt, Hold, Space, libc_errno};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use vswap_core::{Bitmap512, PAGE_SIZE, Page, PageIndex, SlotId};
+use vswap_engine::Scratch;
+use vswap_sys::procvm::{PAGES_AT_ONCE, read_pages};
+
+/// Blocks written down before eviction in the source may go on: some 10 ms of work.
+const BLOCKS_AT_ONCE: usize = 16;
+/// How long a limit that is exceeded is waited for before more is written down.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What writing down takes.
+struct Tools {
+    scratch: Scratch,
+    buffer: Box<[Page]>,
+}
+
+/// A block of the source and that of the copy.
+type Pair = (Arc<Block>, Arc<Block>);
+
+impl Pager {
+    /// Takes `copy` under management, with the content that `range` of `source` has now at `to..`: the source's pages are shared
+    /// until either writes to them. Nobody may write to the source before this returns; it may be read.
+    ///
+    /// # Errors
+    /// As [`Pager::adopt`] and [`Space::manage`]; when the engine has no room for the pages that must be written down, or one of
+    /// them is lost.
+    ///
+    /// # Panics
+    /// If range or destination are not of whole blocks of 2 MiB.
+    pub fn snapshot(
+        &self,
+        source: &Arc<Space>,
+        range: Range<u64>,
+        copy: Adopt,
+        to: u64,
+    ) -> io::Result<Arc<Space>> {
+        assert!([range.start, range.end, to].iter().all(|end| end.is_multiple_of(crate::block::BLOCK_BYTES)));
+        let space = self.adopt(copy)?;
+        match self.copy_range(source, &range, &space, to) {
+            Ok(()) => Ok(space),
+            Err(error) => {
+                self.release(&space);
+                Err(error)
+            }
+        }
+    }
+
+    fn copy_range(
+        &self,
+        source: &Arc<Space>,
+        range: &Range<u64>,
+        copy: &Arc<Space>,
+        to: u64,
+    ) -> io::Result<()> {
+        let end = to + (range.end - range.start);
+        copy.make_blocks(&(to..end))?;
+        copy.uffd.register(to, end - to, true)?;
+        let mut pairs: Vec<Pair> = Vec::new();
+        source.for_blocks(range, |block, _| {
+            if let Some(twin) = copy.block(block.base - range.start + to) {
+                pairs.push((Arc::clone(block), twin));
+            }
+        });
+        let shared = &self.shared;
+        // Most blocks of a large region have nothing in memory but what is stored as well.
+        pairs.retain(|(block, twin)| !shared.copy_if_stored(block, twin));
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let mut tools =
+            Tools { scratch: shared.engine.scratch(), buffer: vec![[0; PAGE_SIZE]; PAGES_AT_ONCE].into() };
+        let mut rest = pairs.as_slice();
+        while !rest.is_empty() {
+            let hold = source.hold();
+            let mut copied = 0;
+            for (block, twin) in rest.iter().take(BLOCKS_AT_ONCE) {
+                shared.store_and_copy(&hold, block, twin, &mut tools)?;
+                shared.budget.set_pool(shared.engine.pool_bytes());
+                copied += 1;
+                if self.is_short() {
+                    break;
+                }
+            }
+            drop(hold);
+            rest = &rest[copied..];
+            self.wait_for_room(PATIENCE);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Copies a block all of whose pages have their bytes in their slots. `false` if there are others.
+    ///
+    /// A handler may be loading some, and install them: they are what the slots hold.
+    fn copy_if_stored(&self, block: &Block, twin: &Block) -> bool {
+        let mut state = block.state.lock();
+        let stored = (state.resident | state.staged).and_not(&state.backed).is_empty();
+        if stored {
+            self.copy_block(&mut state, &mut twin.state.lock());
+        }
+        stored
+    }
+
+    fn copy_block(&self, state: &mut BlockState, copy: &mut BlockState) {
+        debug_assert!(copy.mapped.is_empty(), "nobody knows of the copy yet");
+        let slots = state.owner.as_mut().map(|owner| owner.fork(&self.engine));
+        if let Some(unused) = std::mem::replace(&mut copy.owner, slots) {
+            unused.dispose(&self.engine);
+        }
+        copy.mapped = state.mapped;
+        copy.backed = state.backed & state.mapped;
+    }
+
+    /// Writes down the pages of a block that are in memory only, and copies it.
+    ///
+    /// The space is frozen for that: nobody is let write to a page between its being read and its being down as stored.
+    fn store_and_copy(&self, hold: &Hold, block: &Block, twin: &Block, tools: &mut Tools) -> io::Result<()> {
+        loop {
+            hold.freeze();
+            // It ends by itself if this thread does not get a CPU for a second.
+            if !hold.stay_frozen() {
+                continue;
+            }
+            let stored = self.store_resident(&hold.space, block, tools);
+            if stored.is_ok() {
+                self.copy_block(&mut block.state.lock(), &mut twin.state.lock());
+            }
+            hold.thaw();
+            match stored {
+                // An event must be read first.
+                Err(error) if error.raw_os_error() == Some(libc_errno::EAGAIN) => hold.space.drain(),
+                other => return other,
+            }
+        }
+    }
+
+    /// Makes the dirty pages of a block of a frozen space clean: they are write-protected first, then read, then stored.
+    fn store_resident(&self, space: &Space, block: &Block, tools: &mut Tools) -> io::Result<()> {
+        let dirty = {
+            let state = block.state.lock();
+            state.resident.and_not(&state.backed)
+        };
+        // To read what is not there would be a fault, and nobody answers it now.
+        let there = space.present_at(block.base).ok_or(io::ErrorKind::PermissionDenied)?;
+        if !dirty.and_not(&there).is_empty() {
+            return Err(io::Error::other("a page of it is lost"));
+        }
+        for (start, count) in dirty.runs() {
+            space.uffd.protect(block.address(start), count as u64 * PAGE_BYTES, true)?;
+        }
+        let pages: Vec<PageIndex> = dirty.iter().collect();
+        pages.chunks(PAGES_AT_ONCE).try_for_each(|pages| self.store_pages(space, block, pages, tools))
+    }
+
+    fn store_pages(
+        &self,
+        space: &Space,
+        block: &Block,
+        pages: &[PageIndex],
+        tools: &mut Tools,
+    ) -> io::Result<()> {
+        let slots = {
+            let mut state = block.state.lock();
+            let owner = state.owner.as_mut().ok_or(io::ErrorKind::NotFound)?;
+            let slots = pages.iter().map(|page| owner.slot_for_store(&self.engine, *page));
+            slots.collect::<Result<Vec<SlotId>, _>>().map_err(io::Error::other)?
+        };
+        let addresses: Vec<u64> = pages.iter().map(|page| block.address(*page)).collect();
+        let buffer = tools.buffer[..pages.len()].as_flattened_mut();
+        if read_pages(space.pid(), &addresses, buffer)? != pages.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut stored = Bitmap512::EMPTY;
+        let mut result = Ok(());
+        for ((page, slot), bytes) in pages.iter().zip(slots).zip(&tools.buffer) {
+            match self.engine.store(slot, bytes, &mut tools.scratch) {
+                Ok(_) => stored.set(*page),
+                Err(error) => result = Err(io::Error::other(error)),
+            }
+        }
+        block.state.lock().backed |= stored;
+        result
+    }
+}
