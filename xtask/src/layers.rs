@@ -21,9 +21,10 @@ const LAYERS: &[(&str, u8)] = &[
     ("vswap-segment", 2),
     ("vswap-engine", 3),
     ("vswap-pager", 4),
-    ("vswap-run", 5),
-    ("vswap-doctor", 5),
-    ("vswap", 6),
+    ("vswap-desk", 5),
+    ("vswap-run", 6),
+    ("vswap-doctor", 6),
+    ("vswap", 7),
 ];
 /// Runs programs from outside: may use the core's types and nothing else of ours.
 const OUTSIDE: &str = "xtask";

@@ -25,7 +25,7 @@ pub enum ClientError {
         there: String,
     },
     /// More than one.
-    #[error("several are running: {there}; say which one by its number")]
+    #[error("several are running: {there}; say which one by its number, or by its name if that is its own")]
     Several {
         /// What there is.
         there: String,
@@ -97,11 +97,9 @@ impl Run {
         }
         let there = runs.iter().map(Self::to_string).collect::<Vec<_>>().join(", ");
         if let Some(wanted) = wanted {
-            let by_number = |run: &Self| wanted.parse() == Ok(run.status.pid);
-            match runs.iter().position(by_number) {
-                Some(at) => return Ok(runs.swap_remove(at)),
-                None => runs.retain(|run| run.status.program == wanted),
-            }
+            let is_number = |run: &Self| wanted.parse() == Ok(run.status.pid);
+            let by_number = runs.iter().any(is_number);
+            runs.retain(|run| if by_number { is_number(run) } else { run.status.program == wanted });
             if runs.is_empty() {
                 return Err(ClientError::NotFound { wanted: wanted.into(), there });
             }

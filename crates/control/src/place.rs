@@ -47,6 +47,15 @@ pub fn socket(directory: &Path, pid: i32) -> PathBuf {
     directory.join(format!("{pid}.{SUFFIX}"))
 }
 
+/// The `number`th socket of a process that has several things to show; the first is that of [`socket`].
+#[must_use]
+pub fn nth_socket(directory: &Path, pid: i32, number: u32) -> PathBuf {
+    match number {
+        0 | 1 => socket(directory, pid),
+        _ => directory.join(format!("{pid}-{number}.{SUFFIX}")),
+    }
+}
+
 /// Removes the socket of a run that has ended, if it is still there.
 pub fn forget(pid: i32) {
     for dir in candidates(geteuid(), runtime_dir()) {
@@ -101,7 +110,8 @@ fn pid_of(path: &Path) -> Option<i32> {
     if path.extension()? != SUFFIX {
         return None;
     }
-    path.file_stem()?.to_str()?.parse().ok()
+    let stem = path.file_stem()?.to_str()?;
+    stem.split_once('-').map_or(stem, |(pid, _)| pid).parse().ok()
 }
 
 #[cfg(test)]
@@ -136,6 +146,7 @@ mod tests {
     #[test]
     fn a_socket_is_known_by_its_process() {
         assert_eq!(pid_of(&socket(Path::new("/run/vswap"), 4711)), Some(4711));
+        assert_eq!(pid_of(&nth_socket(Path::new("/run/vswap"), 4711, 3)), Some(4711));
         assert_eq!(pid_of(Path::new("/run/vswap/4711.txt")), None);
         assert_eq!(pid_of(Path::new("/run/vswap/x.sock")), None);
     }

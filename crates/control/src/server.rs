@@ -8,8 +8,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// Callers attended to at once; others wait.
@@ -48,11 +48,24 @@ pub trait Controlled: Send + Sync + 'static {
     fn reopen_tier(&self, tier: u8) -> Result<(), String>;
 }
 
-/// A socket that is listened to. Its threads end with the process.
-#[derive(Debug)]
+/// A socket that is listened to. Dropped, it is gone, and so is all that it showed: who is still connected is hung up on at the next
+/// word.
 pub struct Server {
     path: PathBuf,
+    listener: Arc<UnixListener>,
+    stopped: Arc<AtomicBool>,
+    /// The threads have it only while they answer.
+    _controlled: Arc<dyn Controlled>,
 }
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Sockets of one process, at most.
+const OF_ONE_PROCESS: u32 = 64;
 
 impl Server {
     /// Listens for callers about the run whose first process is `pid`, in the first of the user's directories where that can be.
@@ -70,6 +83,30 @@ impl Server {
         Err(last)
     }
 
+    /// Listens for callers about a part of this process, which may have others.
+    ///
+    /// # Errors
+    /// As [`Server::start`]; `AddrInUse` if it has 64 already.
+    pub fn start_one_of_several(controlled: &Arc<dyn Controlled>) -> io::Result<Self> {
+        // Two that look for a free name at once would find the same.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = std::process::id() as i32;
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for directory in place::directories() {
+            for number in 1..=OF_ONE_PROCESS {
+                match Self::listen(place::nth_socket(&directory, pid, number), Arc::clone(controlled)) {
+                    Ok(server) => return Ok(server),
+                    Err(error) => last = error,
+                }
+                if last.kind() != io::ErrorKind::AddrInUse {
+                    break;
+                }
+            }
+        }
+        Err(last)
+    }
+
     /// Listens at `path`, in a directory that only this user can enter.
     ///
     /// # Errors
@@ -82,11 +119,16 @@ impl Server {
         // before and was killed with all its own.
         let early = path.with_extension("new");
         let _ = std::fs::remove_file(&early);
-        let listener = UnixListener::bind(&early)?;
+        let listener = Arc::new(UnixListener::bind(&early)?);
         std::fs::rename(&early, &path)?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        // From here on a failure takes the socket away again.
+        let server = Self { path, listener, stopped, _controlled: controlled };
         let thread = std::thread::Builder::new().name("control".into()).stack_size(STACK);
-        thread.spawn(move || accept(&listener, &controlled))?;
-        Ok(Self { path })
+        let (listener, stopped) = (Arc::clone(&server.listener), Arc::clone(&server.stopped));
+        let controlled = Arc::downgrade(&server._controlled);
+        thread.spawn(move || accept(&listener, &controlled, &stopped))?;
+        Ok(server)
     }
 
     /// Where it listens.
@@ -99,12 +141,15 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+        self.stopped.store(true, Ordering::Release);
+        // Whoever waits for a caller wakes up.
+        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
     }
 }
 
-fn accept(listener: &UnixListener, controlled: &Arc<dyn Controlled>) {
+fn accept(listener: &UnixListener, controlled: &Weak<dyn Controlled>, stopped: &AtomicBool) {
     let busy = Arc::new(AtomicUsize::new(0));
-    loop {
+    while !stopped.load(Ordering::Acquire) {
         let Ok((caller, _)) = listener.accept() else {
             // No descriptors, most likely.
             std::thread::sleep(Duration::from_millis(100));
@@ -114,10 +159,10 @@ fn accept(listener: &UnixListener, controlled: &Arc<dyn Controlled>) {
             std::thread::sleep(Duration::from_millis(10));
         }
         busy.fetch_add(1, Ordering::Relaxed);
-        let (controlled, done) = (Arc::clone(controlled), Arc::clone(&busy));
+        let (controlled, done) = (Weak::clone(controlled), Arc::clone(&busy));
         let thread = std::thread::Builder::new().name("control".into()).stack_size(STACK);
         let started = thread.spawn(move || {
-            let _ = attend(caller, controlled.as_ref());
+            let _ = attend(caller, &controlled);
             done.fetch_sub(1, Ordering::Relaxed);
         });
         if started.is_err() {
@@ -127,7 +172,7 @@ fn accept(listener: &UnixListener, controlled: &Arc<dyn Controlled>) {
 }
 
 /// Answers one caller until it hangs up.
-fn attend(caller: UnixStream, controlled: &dyn Controlled) -> io::Result<()> {
+fn attend(caller: UnixStream, controlled: &Weak<dyn Controlled>) -> io::Result<()> {
     caller.set_read_timeout(Some(PATIENCE))?;
     caller.set_write_timeout(Some(PATIENCE))?;
     let mut out = caller.try_clone()?;
@@ -142,8 +187,9 @@ fn attend(caller: UnixStream, controlled: &dyn Controlled) -> io::Result<()> {
         if read == 0 {
             return Ok(());
         }
+        let Some(controlled) = controlled.upgrade() else { return Ok(()) };
         match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => attend_to(request, controlled, &mut out)?,
+            Ok(request) => attend_to(request, controlled.as_ref(), &mut out)?,
             Err(error) => {
                 // What follows is not worth reading.
                 return answer(&mut out, &refused(format!("not understood: {error}")));

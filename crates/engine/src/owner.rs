@@ -126,9 +126,13 @@ impl OwnerBlock {
     pub fn fork(&mut self, engine: &Engine) -> OwnerBlock {
         let slots = match &self.slots {
             Slots::None => Slots::None,
+            Slots::Direct(cluster) if engine.share_cluster(*cluster) => Slots::Direct(*cluster),
             Slots::Direct(cluster) => {
-                engine.share_cluster(*cluster);
-                Slots::Direct(*cluster)
+                let mut list = Box::new(List { slots: [Listed::NONE; PAGES_PER_CLUSTER], fresh: None });
+                let each = |page: PageIndex, slot: SlotId| list.slots[page.get()] = Listed(slot.get());
+                engine.list_shared_cluster(*cluster, each);
+                engine.lists.fetch_add(1, Ordering::Relaxed);
+                Slots::Listed(list)
             }
             Slots::Listed(list) => {
                 list.share(engine);

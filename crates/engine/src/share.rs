@@ -138,11 +138,24 @@ impl Engine {
             && self.cell(slot).load().count() == SwapCount::Exact(0)
     }
 
-    /// One direct owner more.
-    pub(crate) fn share_cluster(&self, id: ClusterId) {
+    /// One direct owner more. `false` if there are 2^32 - 1: the next one must have a private list, whose counts end at 2^64.
+    pub(crate) fn share_cluster(&self, id: ClusterId) -> bool {
         let mut cluster = self.space.lock(id);
         let state = cluster.state().share();
-        cluster.set(state.expect("fewer than 2^32 owners"));
+        state.map(|state| cluster.set(state)).is_some()
+    }
+
+    /// Counts a list with the slots of a shared cluster, which keeps its direct owners. Gives the slots to `each`.
+    pub(crate) fn list_shared_cluster(&self, id: ClusterId, mut each: impl FnMut(PageIndex, SlotId)) {
+        let mut cluster = self.space.lock(id);
+        for page in PageIndex::all() {
+            let slot = id.slot(page);
+            // Nobody fills or empties a slot of a shared cluster.
+            if !self.cell(slot).load().is_empty() {
+                self.list_slot(&mut cluster, slot);
+                each(page, slot);
+            }
+        }
     }
 
     /// A direct owner goes: slots that nobody else has are emptied.
@@ -210,5 +223,93 @@ impl Engine {
     pub(crate) fn empty_slot(&self, slot: SlotId) {
         let old = self.cell(slot).update(|word| Some(word.with_backing(Backing::Empty, Age::default())));
         self.free_backing(slot, old.unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EngineConfig;
+    use vswap_core::PAGE_SIZE;
+
+    const AT: PageIndex = PageIndex::of_addr(0);
+
+    /// An owner with a page, and its slot.
+    fn owner(engine: &Engine) -> (crate::OwnerBlock, SlotId) {
+        let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+        let slot = block.slot_for_store(engine, AT).unwrap();
+        let bytes = std::array::from_fn::<u8, PAGE_SIZE, _>(|at| (at * at % 251) as u8);
+        engine.store(slot, &bytes, &mut engine.scratch()).unwrap();
+        (block, slot)
+    }
+
+    /// As if so many direct owners were there.
+    fn pretend_owners(engine: &Engine, slot: SlotId, owners: u32) {
+        let mut cluster = engine.space.lock(slot.cluster());
+        let word = cluster.state().to_word();
+        cluster.set(ClusterState::from_word(word & !u64::from(u32::MAX) | u64::from(owners)));
+    }
+
+    /// As if so many lists named the slot.
+    fn pretend_lists(engine: &Engine, slot: SlotId, from: u64, lists: u64) {
+        let mut cluster = engine.space.lock(slot.cluster());
+        engine.set_count(&mut cluster, slot, engine.cell(slot), from, lists);
+    }
+
+    fn lists(engine: &Engine, slot: SlotId) -> u64 {
+        engine.large_counts.get(slot, engine.cell(slot).load())
+    }
+
+    fn nothing_is_left(engine: &Engine) {
+        let stats = engine.stats();
+        assert_eq!((stats.pool_pages, stats.clusters, engine.large_counts.len()), (PageCount::ZERO, 0, 0));
+    }
+
+    #[test]
+    fn an_owner_past_the_last_that_a_cluster_counts_has_a_list_and_all_counts_stay_exact() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let (mut block, slot) = owner(&engine);
+        pretend_owners(&engine, slot, u32::MAX - 1);
+        let last = block.fork(&engine);
+        assert_eq!(engine.space.state(slot.cluster()).direct_owners(), u32::MAX);
+        let mut beyond = block.fork(&engine);
+        let another = beyond.fork(&engine);
+        assert_eq!(engine.space.state(slot.cluster()).direct_owners(), u32::MAX);
+        assert_eq!((beyond.slot(AT), another.slot(AT), lists(&engine, slot)), (Some(slot), Some(slot), 2));
+        assert!(!beyond.is_sole(&engine, AT) && !block.is_sole(&engine, AT));
+        pretend_owners(&engine, slot, 2);
+        last.dispose(&engine);
+        block.dispose(&engine);
+        assert!(engine.has_page(slot));
+        another.dispose(&engine);
+        assert!(beyond.is_sole(&engine, AT));
+        beyond.dispose(&engine);
+        nothing_is_left(&engine);
+    }
+
+    #[test]
+    fn lists_that_name_a_slot_are_counted_exactly_past_the_word_and_past_2_to_the_32() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let (mut block, slot) = owner(&engine);
+        let mut listed = block.fork(&engine);
+        // The store makes a list of it, and leaves the slot to the other owner and the counts below.
+        listed.slot_for_store(&engine, PageIndex::of_addr(4096)).unwrap();
+        assert_eq!(lists(&engine, slot), 1);
+        let mut now = 1;
+        for many in [254, 255, u64::from(u32::MAX), 1 << 32, (1 << 40) + 7] {
+            pretend_lists(&engine, slot, now, many);
+            let more = listed.fork(&engine);
+            let most = listed.fork(&engine);
+            assert_eq!(lists(&engine, slot), many + 2);
+            more.dispose(&engine);
+            most.dispose(&engine);
+            assert_eq!(lists(&engine, slot), many);
+            now = many;
+        }
+        pretend_lists(&engine, slot, now, 1);
+        block.dispose(&engine);
+        assert!(engine.has_page(slot));
+        listed.dispose(&engine);
+        nothing_is_left(&engine);
     }
 }

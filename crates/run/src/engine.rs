@@ -280,7 +280,7 @@ impl Main {
         supervisor.poll.add(supervisor.front.as_fd(), FRONT)?;
         supervisor.poll.add(self.program.as_fd(), PROGRAM)?;
         supervisor.poll.add_hangup(supervisor.listener.as_fd(), LISTENER)?;
-        let controls = Controls::new(config, Arc::clone(supervisor), started, self.report.peak());
+        let controls = Controls::of_run(config, Arc::clone(supervisor), started, self.report.peak());
         let door = Arc::clone(&self.door);
         Sampler::start(Arc::clone(supervisor), self.report.peak(), move || door.open(controls))
     }

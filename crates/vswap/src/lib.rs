@@ -16,6 +16,8 @@ compile_error!(
 );
 
 mod region;
+#[cfg(feature = "control")]
+mod visible;
 
 pub use region::{Builder, Region, RegionError, RegionStats};
 pub use vswap_engine::CodecChoice;

@@ -49,6 +49,8 @@ pub struct Builder {
     limit: u64,
     codec: CodecChoice,
     disk: Option<(PathBuf, u64)>,
+    #[cfg(feature = "control")]
+    name: Option<String>,
 }
 
 impl Builder {
@@ -73,6 +75,17 @@ impl Builder {
         self
     }
 
+    /// Lets `vswap status`, `vswap tiers` and `vswap tier add|remove|reopen` see and change the region and its snapshots, as they do a
+    /// `vswap run`: by the number of this process or by `name`. Only this user and root are answered. For that there is a socket in the
+    /// user's runtime directory (`$XDG_RUNTIME_DIR/vswap`) until the last of them is dropped; should the process be killed, the
+    /// next `vswap status` removes it. Without this call there is none.
+    #[cfg(feature = "control")]
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Builder {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Makes the region.
     ///
     /// # Errors
@@ -84,7 +97,7 @@ impl Builder {
         if self.limit < LEAST_LIMIT {
             return Err(RegionError::Limit(self.limit));
         }
-        let tier = self.disk.map(|(dir, capacity)| TierConfig::new(dir, ByteCount::new(capacity)));
+        let tier = self.disk.as_ref().map(|(dir, capacity)| TierConfig::new(dir, ByteCount::new(*capacity)));
         let tiers = tier.into_iter().collect();
         let engine = Engine::new(EngineConfig { codec: self.codec, tiers, ..EngineConfig::default() })?;
         let pager = Pager::new(PagerConfig::new(ByteCount::new(self.limit)), engine)
@@ -92,9 +105,34 @@ impl Builder {
         let made = Made::new(self.length, self.limit)?;
         let space = pager.adopt(made.adopt).map_err(kernel("watching the region's faults"))?;
         space.manage(made.range.clone()).map_err(kernel("registering the region"))?;
-        let (bytes, length, limit) = (made.bytes, self.length as usize, self.limit);
+        let (bytes, range, length, limit) = (made.bytes, made.range, self.length as usize, self.limit);
+        let family = Family::new(pager, self)?;
+        Ok(Region { bytes, length, range, limit, snapshots: Mutex::default(), space, family })
+    }
+}
+
+/// What a region and its snapshots have in common.
+#[derive(Debug)]
+struct Family {
+    /// Nobody may ask any more before the pager stops.
+    #[cfg(feature = "control")]
+    _server: Option<vswap_control::Server>,
+    pager: Arc<Pager>,
+}
+
+impl Family {
+    fn new(pager: Pager, _how: Builder) -> Result<Arc<Family>, RegionError> {
         let pager = Arc::new(pager);
-        Ok(Region { bytes, length, range: made.range, limit, snapshots: Mutex::default(), space, pager })
+        #[cfg(feature = "control")]
+        let _server = {
+            let show = |name| crate::visible::show(&pager, name);
+            _how.name.map(show).transpose().map_err(kernel("making a socket for `vswap status`"))?
+        };
+        Ok(Arc::new(Family {
+            #[cfg(feature = "control")]
+            _server,
+            pager,
+        }))
     }
 }
 
@@ -139,7 +177,7 @@ pub struct Region {
     /// Held while a snapshot is made: one at a time.
     snapshots: Mutex<()>,
     space: Arc<Space>,
-    pager: Arc<Pager>,
+    family: Arc<Family>,
 }
 
 /// A region in numbers, together with all that came from it by snapshots or it came from.
@@ -148,7 +186,14 @@ pub type RegionStats = PagerStats;
 impl Region {
     /// Begins a region of `length` bytes.
     pub fn builder(length: u64) -> Builder {
-        Builder { length, limit: 256 << 20, codec: CodecChoice::default(), disk: None }
+        Builder {
+            length,
+            limit: 256 << 20,
+            codec: CodecChoice::default(),
+            disk: None,
+            #[cfg(feature = "control")]
+            name: None,
+        }
     }
 
     /// Its length in bytes.
@@ -238,10 +283,11 @@ impl Region {
         let _one = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         let made = Made::new(self.length as u64, self.limit)?;
         let space = self
+            .family
             .pager
             .snapshot(&self.space, self.range.clone(), made.adopt, made.range.start)
             .map_err(kernel("copying the region"))?;
-        let (length, limit, pager) = (self.length, self.limit, Arc::clone(&self.pager));
+        let (length, limit, family) = (self.length, self.limit, Arc::clone(&self.family));
         Ok(Region {
             bytes: made.bytes,
             length,
@@ -249,13 +295,13 @@ impl Region {
             limit,
             snapshots: Mutex::default(),
             space,
-            pager,
+            family,
         })
     }
 
     /// What has happened so far.
     pub fn stats(&self) -> RegionStats {
-        self.pager.stats()
+        self.family.pager.stats()
     }
 
     fn check(&self, range: Range<usize>) -> Range<u64> {
@@ -270,6 +316,6 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        self.pager.release(&self.space);
+        self.family.pager.release(&self.space);
     }
 }

@@ -1,0 +1,118 @@
+//! [`Desk`]: what a caller at the control socket sees and changes of a pager and its engine.
+//!
+//! The same for `vswap run` and for a program that uses the library: each says who it is and which pager it has ([`Served`]).
+//!
+//! Neighbours: above the pager and the engine, which know of no socket, and `vswap-control`, which knows of no pages.
+#![forbid(unsafe_code)]
+
+pub mod room;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use vswap_control::Controlled;
+use vswap_control::protocol::{Status, Tier};
+use vswap_core::ByteCount;
+use vswap_engine::{Engine, TierId, Unreadable};
+use vswap_pager::Pager;
+
+/// Who has a pager to show.
+pub trait Served: Send + Sync + 'static {
+    /// The pager.
+    fn pager(&self) -> &Pager;
+
+    /// The most bytes that were used, if more is known of it than the pager knows.
+    fn peak(&self) -> u64 {
+        0
+    }
+}
+
+/// A pager as seen from outside.
+#[derive(Debug)]
+pub struct Desk<S> {
+    served: S,
+    pid: i32,
+    program: String,
+    started: Instant,
+}
+
+impl<S: Served> Desk<S> {
+    /// Shows `served` as process `pid`, called `program`, that has been there since `started`.
+    pub fn new(served: S, pid: i32, program: impl Into<String>, started: Instant) -> Self {
+        Self { served, pid, program: program.into(), started }
+    }
+
+    /// The process that it is shown as.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn engine(&self) -> &Engine {
+        self.served.pager().engine()
+    }
+}
+
+fn tier(tier: vswap_engine::Tier) -> Tier {
+    Tier {
+        tier: tier.id.get(),
+        // What is no Unicode is shown as well as can be.
+        path: tier.path.map(|path| path.to_string_lossy().into_owned().into()),
+        kind: "file".into(),
+        size: tier.size.get(),
+        used: tier.used.get(),
+        live: tier.live.get(),
+        priority: tier.priority,
+        state: tier.state.name().into(),
+    }
+}
+
+impl<S: Served> Controlled for Desk<S> {
+    fn status(&self) -> Status {
+        let pager = self.served.pager().stats();
+        let engine = self.engine().stats();
+        Status {
+            pid: self.pid,
+            program: self.program.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            elapsed_ms: self.started.elapsed().as_millis() as u64,
+            limit: pager.limit,
+            used: pager.used,
+            peak: pager.peak.max(self.served.peak()),
+            resident: pager.resident,
+            pool: engine.pool_bytes.get(),
+            pooled: engine.pool_pages.get() * 4096,
+            swapped: engine.segment_pages.get() * 4096,
+            swapped_out: engine.written_pages.get(),
+            swapped_in: engine.loaded_segment,
+            written: engine.written_bytes.get(),
+            read: engine.read_bytes.get(),
+            lost: pager.poisoned.max(engine.lost),
+            tiers: self.engine().tiers().into_iter().map(tier).collect(),
+        }
+    }
+
+    fn add_tier(&self, path: &Path, size: Option<u64>, priority: i16) -> Result<u8, String> {
+        if !path.is_absolute() {
+            return Err(format!("{} is not an absolute path", path.display()));
+        }
+        let config = room::tier(path, size.map(ByteCount::new), priority)?;
+        self.engine().add_tier(&config).map(TierId::get).map_err(|error| error.to_string())
+    }
+
+    fn remove_tier(
+        &self,
+        tier: u8,
+        lose: bool,
+        watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<(u64, u64, u64), String> {
+        let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
+        let mut watch = |now: vswap_engine::Emptying| watch(now.moved.get(), now.left.get());
+        let removed = self.engine().remove_tier(TierId::new(tier), unreadable, &mut watch);
+        removed.map(|done| (done.segments, done.bytes.get(), done.lost)).map_err(|error| error.to_string())
+    }
+
+    fn reopen_tier(&self, tier: u8) -> Result<(), String> {
+        self.engine().reopen_tier(TierId::new(tier)).map_err(|error| error.to_string())
+    }
+}
