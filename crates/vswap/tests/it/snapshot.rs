@@ -206,10 +206,9 @@ proptest! {
                 }
                 Op::WriteRun(who, first, version) => {
                     let (region, versions) = &mut family[who % count];
-                    for page in first..(first + RUN).min(pages) {
-                        write(region, page, version);
-                        versions[page] = version;
-                    }
+                    let end = (first + RUN).min(pages);
+                    (first..end).for_each(|page| write(region, page, version));
+                    versions[first..end].fill(version);
                 }
                 Op::Check(who, first) => {
                     let (region, versions) = &family[who % count];
