@@ -1,26 +1,72 @@
-//! Groups: limit domains in a tree. A cluster is charged to one group and so to all above it.
+//! Groups: limit domains in a tree, as the kernel's memory cgroups (version 2) are.
 //!
-//! Invariant: a group's usage is at least the sum of its children's; a charge that any ancestor refuses
-//! changes nothing (seen after it returned). Orderings are relaxed: a charge guards no memory, only a number,
-//! and each change of it is one read-modify-write.
+//! What is charged to a group is charged to all above it, so the limit that counts is the least on the way to the root. Each
+//! [`Resource`] is counted exactly: a group's usage is that of its own and of all below it.
+//!
+//! # Invariants
+//! - A charge that any ancestor refuses changes nothing (seen after it returned).
+//! - Parents have lower numbers, so the tree has no circle. Numbers are not used twice.
+//! - A group that was removed is passed on the way up: what is charged to it, or still is, counts for its parent and those above, which had
+//!   counted it before. So a removal changes no figure but that of the group itself, at whatever moment it comes, and touches no page.
+//!
+//! Orderings are relaxed: a charge guards no memory, only a number, and each change of it is one read-modify-write. Making and removing are
+//! the caller's to put in turn.
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::units::{GroupId, PageCount};
+use crate::units::GroupId;
 
-/// One group.
-#[derive(Debug)]
-pub struct Group {
-    /// The parent's number plus one; 0 for the root and for lines not in use.
-    parent: AtomicU64,
-    usage: AtomicU64,
-    limit: AtomicU64,
+/// What is limited and counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Resource {
+    /// Pages that take memory as they are.
+    Resident,
+    /// Bytes of compressed pages in memory.
+    Pool,
+    /// Pages that have bytes in the swap space, wherever they are.
+    Swap,
 }
 
-impl Default for Group {
-    fn default() -> Self {
-        Self { parent: AtomicU64::new(0), usage: AtomicU64::new(0), limit: AtomicU64::new(u64::MAX) }
-    }
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Resident, Self::Pool, Self::Swap];
 }
+
+/// What is counted as it happens, under the names of the kernel's `memory.stat`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// `swpout_zero`: a page was stored as a pattern. (The kernel's knows zeroes only.)
+    SwpoutZero,
+    /// `swpin_zero`: one came back from a pattern.
+    SwpinZero,
+    /// `zswpout`: a page was compressed into memory.
+    Zswpout,
+    /// `zswpin`: one came back from there.
+    Zswpin,
+    /// `zswpwb`: a compressed page was written to a tier. The kernel counts it as `pswpout` as well.
+    Zswpwb,
+    /// `pswpin`: a page was read from a tier.
+    Pswpin,
+}
+
+impl Event {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::SwpoutZero, Self::SwpinZero, Self::Zswpout, Self::Zswpin, Self::Zswpwb, Self::Pswpin];
+}
+
+/// Words that a group takes: four cache lines. All zero, it is a line not in use; the first is the root.
+pub const GROUP_WORDS: usize = 32;
+/// The parent's number plus one in the lower half; 0 for the root and for lines not in use.
+const PARENT: usize = 0;
+const REMOVED: u64 = 1 << 63;
+/// Inverted, so that 0 is no limit.
+const LIMITS: usize = 1;
+const USAGE: usize = 8;
+const EVENTS: usize = 16;
+
+const _: () = assert!(LIMITS + Resource::ALL.len() <= USAGE);
+const _: () = assert!(USAGE + Resource::ALL.len() <= EVENTS);
+const _: () = assert!(EVENTS + Event::ALL.len() <= GROUP_WORDS);
 
 /// Why a charge was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,10 +76,12 @@ pub enum ChargeError {
     OverLimit {
         /// Which.
         group: GroupId,
-        /// What it has.
-        usage: PageCount,
+        /// Of what.
+        resource: Resource,
+        /// What it has, in the resource's unit.
+        usage: u64,
         /// What it may have.
-        limit: PageCount,
+        limit: u64,
     },
     /// No such group.
     Unknown {
@@ -42,110 +90,232 @@ pub enum ChargeError {
     },
 }
 
-/// All groups; number 0 is the root. The memory is the caller's, since the core allocates nothing.
+/// All groups. The memory is the caller's, since the core allocates nothing: [`GROUP_WORDS`] each.
 #[derive(Clone, Copy, Debug)]
-pub struct Groups<'a>(&'a [Group]);
+pub struct Groups<'a>(&'a [AtomicU64]);
 
 impl<'a> Groups<'a> {
-    /// The groups in these lines.
-    pub const fn new(lines: &'a [Group]) -> Self {
-        Self(lines)
+    /// The groups in these words.
+    pub const fn new(words: &'a [AtomicU64]) -> Self {
+        Self(words)
     }
 
-    /// Makes an unused line a group below `parent`. Parents have lower numbers, so the tree has no circle.
+    /// Makes an unused line a group below `parent`, without limits.
     ///
     /// # Errors
-    /// When the line is in use, there is no such line, or the parent is not a group made before it.
-    pub fn make(self, group: GroupId, parent: GroupId, limit: PageCount) -> Result<(), ChargeError> {
+    /// When the line is or was in use, there is no such line, or the parent is not a group made before it.
+    pub fn make(self, group: GroupId, parent: GroupId) -> Result<(), ChargeError> {
         let unknown = ChargeError::Unknown { group };
         if parent >= group || !self.exists(parent) {
             return Err(unknown);
         }
         let line = self.line(group).ok_or(unknown)?;
-        line.limit.store(limit.get(), Ordering::Relaxed);
         let up = u64::from(parent.get()) + 1;
-        let made = line.parent.compare_exchange(0, up, Ordering::Relaxed, Ordering::Relaxed);
+        let made = line[PARENT].compare_exchange(0, up, Ordering::Relaxed, Ordering::Relaxed);
         made.map(|_| ()).map_err(|_| unknown)
     }
 
-    /// Whether there is such a group.
-    pub fn exists(self, group: GroupId) -> bool {
-        let Some(line) = self.line(group) else { return false };
-        group == GroupId::ROOT || line.parent.load(Ordering::Relaxed) != 0
-    }
-
-    /// Pages charged to a group and those below it.
-    pub fn usage(self, group: GroupId) -> PageCount {
-        self.line(group).map_or(PageCount::ZERO, |line| PageCount::new(line.usage.load(Ordering::Relaxed)))
-    }
-
-    /// Charges pages to a group and all above it.
+    /// Removes a group: those below it, and what is charged to it, are its parent's from now on.
     ///
     /// # Errors
-    /// When one of them would pass its limit (nothing is charged then), or there is no such group.
-    pub fn charge(self, group: GroupId, pages: PageCount) -> Result<(), ChargeError> {
-        if !self.exists(group) {
-            return Err(ChargeError::Unknown { group });
-        }
-        let mut at = Some(group);
-        while let Some(id) = at {
-            if let Err(error) = self.charge_one(id, pages) {
-                self.uncharge_until(group, id, pages);
-                return Err(error);
+    /// When there is no such group; the root stays.
+    pub fn remove(self, group: GroupId) -> Result<(), ChargeError> {
+        let unknown = ChargeError::Unknown { group };
+        let parent = self.parent(group).filter(|_| self.exists(group)).ok_or(unknown)?;
+        let line = self.line(group).ok_or(unknown)?;
+        line[PARENT].fetch_or(REMOVED, Ordering::Relaxed);
+        let up = u64::from(parent.get()) + 1;
+        for below in (group.get() + 1..self.lines()).map(GroupId::new) {
+            if self.parent(below) == Some(group)
+                && let Some(line) = self.line(below)
+            {
+                // One that was removed itself keeps that mark.
+                let _ = line[PARENT]
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| Some(word & REMOVED | up));
             }
-            at = self.parent(id);
         }
         Ok(())
     }
 
-    /// Takes a charge back from a group and all above it.
-    pub fn uncharge(self, group: GroupId, pages: PageCount) {
-        let mut at = Some(group);
-        while let Some(id) = at {
-            self.uncharge_one(id, pages);
-            at = self.parent(id);
-        }
+    /// Whether there is such a group, not removed.
+    pub fn exists(self, group: GroupId) -> bool {
+        let Some(line) = self.line(group) else { return false };
+        let word = line[PARENT].load(Ordering::Relaxed);
+        group == GroupId::ROOT || (word != 0 && word & REMOVED == 0)
     }
 
-    fn uncharge_until(self, from: GroupId, end: GroupId, pages: PageCount) {
-        let mut at = from;
-        while at != end {
-            self.uncharge_one(at, pages);
-            let Some(up) = self.parent(at) else { return };
-            at = up;
-        }
+    /// The group itself, or the nearest above it that was not removed.
+    pub fn resolve(self, group: GroupId) -> GroupId {
+        self.up(group).find(|at| self.exists(*at)).unwrap_or(GroupId::ROOT)
     }
 
-    fn charge_one(self, group: GroupId, pages: PageCount) -> Result<(), ChargeError> {
-        let line = self.line(group).ok_or(ChargeError::Unknown { group })?;
-        let mut usage = line.usage.load(Ordering::Relaxed);
-        loop {
-            let limit = line.limit.load(Ordering::Relaxed);
-            let after = usage.saturating_add(pages.get());
-            if after > limit {
-                let (usage, limit) = (PageCount::new(usage), PageCount::new(limit));
-                return Err(ChargeError::OverLimit { group, usage, limit });
-            }
-            match line.usage.compare_exchange(usage, after, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
-                Err(now) => usage = now,
-            }
-        }
+    /// Whether `group` is `above` or below it.
+    pub fn is_within(self, group: GroupId, above: GroupId) -> bool {
+        self.up(group).any(|at| at == above)
     }
 
-    fn uncharge_one(self, group: GroupId, pages: PageCount) {
-        if let Some(line) = self.line(group) {
-            let before = line.usage.fetch_sub(pages.get(), Ordering::Relaxed);
-            debug_assert!(before >= pages.get(), "group {} gives back more than it has", group.get());
-        }
+    /// Groups that are there, parents before those below them.
+    pub fn all(self) -> impl Iterator<Item = GroupId> + use<'a> {
+        (0..self.lines()).map(GroupId::new).filter(move |group| self.exists(*group))
     }
 
-    fn parent(self, group: GroupId) -> Option<GroupId> {
-        let up = self.line(group)?.parent.load(Ordering::Relaxed);
+    /// The group above; `None` for the root.
+    pub fn parent(self, group: GroupId) -> Option<GroupId> {
+        let up = self.line(group)?[PARENT].load(Ordering::Relaxed) & !REMOVED;
         u32::try_from(up.checked_sub(1)?).ok().map(GroupId::new)
     }
 
-    fn line(self, group: GroupId) -> Option<&'a Group> {
-        self.0.get(group.get() as usize)
+    /// What the group itself may have; `u64::MAX` is no limit.
+    pub fn limit(self, group: GroupId, resource: Resource) -> u64 {
+        self.line(group).map_or(0, |line| !line[LIMITS + resource as usize].load(Ordering::Relaxed))
+    }
+
+    /// What it may have as things stand: the least of its own limit and those above.
+    pub fn effective_limit(self, group: GroupId, resource: Resource) -> u64 {
+        self.alive(group).map(|at| self.limit(at, resource)).min().unwrap_or(u64::MAX)
+    }
+
+    /// Sets a limit, `u64::MAX` for none. One below the usage takes nothing away: charges are refused until enough has gone.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub fn set_limit(self, group: GroupId, resource: Resource, limit: u64) -> Result<(), ChargeError> {
+        let line = self.line(group).filter(|_| self.exists(group)).ok_or(ChargeError::Unknown { group })?;
+        line[LIMITS + resource as usize].store(!limit, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What is charged to a group and those below it.
+    pub fn usage(self, group: GroupId, resource: Resource) -> u64 {
+        self.line(group).map_or(0, |line| line[USAGE + resource as usize].load(Ordering::Relaxed))
+    }
+
+    /// What the group or one above it has beyond its limit, and which of them has most.
+    pub fn excess(self, group: GroupId, resource: Resource) -> Option<(GroupId, u64)> {
+        let over = |at| self.usage(at, resource).saturating_sub(self.limit(at, resource));
+        self.alive(group).map(|at| (at, over(at))).filter(|(_, over)| *over > 0).max_by_key(|(_, over)| *over)
+    }
+
+    /// Charges to a group and all above it.
+    ///
+    /// # Errors
+    /// When one of them would pass its limit (nothing is charged then), or there is no such group.
+    pub fn charge(self, group: GroupId, resource: Resource, amount: u64) -> Result<(), ChargeError> {
+        self.charge_below(group, None, resource, amount)
+    }
+
+    /// As [`Groups::charge`], whatever the limits are.
+    pub fn force(self, group: GroupId, resource: Resource, amount: u64) {
+        for at in self.alive(group) {
+            if let Some(usage) = self.usage_word(at, resource) {
+                usage.fetch_add(amount, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Takes a charge back from a group and all above it.
+    pub fn uncharge(self, group: GroupId, resource: Resource, amount: u64) {
+        self.uncharge_below(group, None, resource, amount);
+    }
+
+    /// Moves a charge from one group to another: what both are below is not touched.
+    ///
+    /// # Errors
+    /// When one of those that would have more would pass its limit (nothing has changed then), or there is no such group.
+    pub fn transfer(
+        self,
+        from: GroupId,
+        to: GroupId,
+        resource: Resource,
+        amount: u64,
+    ) -> Result<(), ChargeError> {
+        let common = self.alive(to).find(|at| self.is_within(from, *at));
+        self.charge_below(to, common, resource, amount)?;
+        self.uncharge_below(from, common, resource, amount);
+        Ok(())
+    }
+
+    /// Counts something that happened in a group, for all above it too.
+    pub fn count(self, group: GroupId, event: Event, times: u64) {
+        for at in self.alive(group) {
+            if let Some(line) = self.line(at) {
+                line[EVENTS + event as usize].fetch_add(times, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How often it has happened in a group and those below it.
+    pub fn events(self, group: GroupId, event: Event) -> u64 {
+        self.line(group).map_or(0, |line| line[EVENTS + event as usize].load(Ordering::Relaxed))
+    }
+
+    /// Charges to all from `group` up to, but without, `end`.
+    fn charge_below(
+        self,
+        group: GroupId,
+        end: Option<GroupId>,
+        resource: Resource,
+        amount: u64,
+    ) -> Result<(), ChargeError> {
+        if self.line(group).is_none() || (group != GroupId::ROOT && self.parent(group).is_none()) {
+            return Err(ChargeError::Unknown { group });
+        }
+        for at in self.alive(group).take_while(|at| Some(*at) != end) {
+            if let Err(error) = self.charge_one(at, resource, amount) {
+                self.uncharge_below(group, Some(at), resource, amount);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn uncharge_below(self, group: GroupId, end: Option<GroupId>, resource: Resource, amount: u64) {
+        for at in self.alive(group).take_while(|at| Some(*at) != end) {
+            if let Some(usage) = self.usage_word(at, resource) {
+                let before = usage.fetch_sub(amount, Ordering::Relaxed);
+                // One that is being removed may have been passed on the way up before, and not now, or the other way round.
+                debug_assert!(
+                    before >= amount || !self.exists(at),
+                    "group {} gives back more than it has",
+                    at.get()
+                );
+            }
+        }
+    }
+
+    fn charge_one(self, group: GroupId, resource: Resource, amount: u64) -> Result<(), ChargeError> {
+        let word = self.usage_word(group, resource).ok_or(ChargeError::Unknown { group })?;
+        let limit = self.limit(group, resource);
+        // Without a limit there is nothing to look at first: one addition, which threads do not fail at together.
+        if limit == u64::MAX {
+            word.fetch_add(amount, Ordering::Relaxed);
+            return Ok(());
+        }
+        let take = |usage: u64| usage.checked_add(amount).filter(|after| *after <= limit);
+        let taken = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.map(|_| ()).map_err(|usage| ChargeError::OverLimit { group, resource, usage, limit })
+    }
+
+    /// The group and all above it.
+    fn up(self, group: GroupId) -> impl Iterator<Item = GroupId> + use<'a> {
+        core::iter::successors(Some(group), move |at| self.parent(*at))
+    }
+
+    /// Of these, the ones that were not removed.
+    fn alive(self, group: GroupId) -> impl Iterator<Item = GroupId> + use<'a> {
+        self.up(group).filter(move |at| self.exists(*at))
+    }
+
+    fn usage_word(self, group: GroupId, resource: Resource) -> Option<&'a AtomicU64> {
+        Some(&self.line(group)?[USAGE + resource as usize])
+    }
+
+    fn line(self, group: GroupId) -> Option<&'a [AtomicU64]> {
+        let start = group.get() as usize * GROUP_WORDS;
+        self.0.get(start..start + GROUP_WORDS)
+    }
+
+    fn lines(self) -> u32 {
+        (self.0.len() / GROUP_WORDS) as u32
     }
 }

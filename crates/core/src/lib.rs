@@ -6,7 +6,7 @@
 //! - [`units`]: distinct types for pages, bytes, slots, clusters, groups.
 //! - [`bitmap`]: 512 bits, one for each page of a 2 MiB block.
 //! - [`slot`]: the 8 bytes of a slot; [`fill`] and [`place`]: what its locator can say.
-//! - [`cluster`]: who shares 512 slots; [`group`]: whom they are charged to.
+//! - [`cluster`]: who shares 512 slots; [`charge`]: what they take, and whom that is charged to; [`group`]: the tree of those.
 //! - [`age`]: generations and the clock hand's judgement: which pages are cold.
 //! - [`sparse`]: where an item of the top-level array is.
 //! - [`sync`]: the atomics, which loom replaces.
@@ -18,6 +18,7 @@ extern crate std;
 
 pub mod age;
 pub mod bitmap;
+pub mod charge;
 pub mod cluster;
 pub mod fill;
 pub mod group;
@@ -29,9 +30,10 @@ pub mod units;
 
 pub use age::{Generations, Verdict};
 pub use bitmap::Bitmap512;
+pub use charge::{ClusterCharge, Load};
 pub use cluster::ClusterState;
 pub use fill::FillPattern;
-pub use group::{ChargeError, Group, Groups};
+pub use group::{ChargeError, Event, GROUP_WORDS, Groups, Resource};
 pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
 pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
 pub use sparse::Sparse;

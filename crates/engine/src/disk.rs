@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use vswap_core::{ByteCount, ClusterId, MoveId, PageCount, PageIndex, SegmentAddr};
+use vswap_core::{ByteCount, ClusterId, GroupId, MoveId, PageCount, PageIndex, SegmentAddr};
 use vswap_segment::{AlignedBuf, EntryAddr, RunKey, SegmentId, SegmentStore, SegmentWriter};
 
 /// Segments written at a time: the next is packed while one is under way.
@@ -31,6 +31,8 @@ pub(crate) struct Hand {
 pub(crate) struct Writing {
     pub(crate) writer: SegmentWriter,
     pub(crate) hand: Hand,
+    /// Whose pages are written: those of this group and below it.
+    pub(crate) within: GroupId,
     /// Batches under way, by segment. Their numbers differ, since few are under way.
     pub(crate) batches: VecDeque<(SegmentId, MoveId)>,
     next_batch: u8,
@@ -59,6 +61,7 @@ impl Disk {
         let writing = Writing {
             writer: store.writer(depth),
             hand: Hand { cluster: ClusterId::new(0), page: PageIndex::default() },
+            within: GroupId::ROOT,
             batches: VecDeque::new(),
             next_batch: 0,
             spare: Vec::new(),

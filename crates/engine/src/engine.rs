@@ -3,6 +3,7 @@
 use crate::config::{CodecChoice, EngineConfig};
 use crate::disk::Disk;
 use crate::error::EngineError;
+use crate::groups::Tree;
 use crate::owner::{LIST_BYTES, OwnerBlock};
 use crate::scratch::{LEAN_RUN_BLOCKS, RUN_BLOCKS, Scratch};
 use crate::share::LargeCounts;
@@ -14,13 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_codec::{Chooser, Compressor, Dictionaries, Method};
 use vswap_core::{
-    Backing, ByteCount, Generations, Group, GroupId, Groups, Moving, PageCount, PoolHandle, SlotId, SlotWord,
+    Backing, ByteCount, Generations, GroupId, Load, Moving, PageCount, PoolHandle, SlotId, SlotWord,
 };
 use vswap_pool::{Pool, PoolConfig};
 use vswap_segment::{MAX_ENTRY_BLOCKS, Storage};
-
-/// Groups that an engine has room for.
-const GROUPS: usize = 64;
 
 /// The virtual swap space with its backings. All methods take `&self`; it has no thread of its own.
 #[derive(Debug)]
@@ -42,9 +40,7 @@ pub struct Engine {
     /// One compaction at a time.
     pub(crate) compacting: Mutex<()>,
     codec: CodecChoice,
-    groups: Box<[Group]>,
-    /// Groups made so far; the root is there from the start.
-    group_count: AtomicU64,
+    pub(crate) tree: Tree,
 }
 
 impl Engine {
@@ -85,8 +81,7 @@ impl Engine {
             rest: AtomicU64::new(0),
             compacting: Mutex::new(()),
             codec: config.codec,
-            groups: (0..GROUPS).map(|_| Group::default()).collect(),
-            group_count: AtomicU64::new(1),
+            tree: Tree::new(),
         })
     }
 
@@ -96,31 +91,7 @@ impl Engine {
     /// # Errors
     /// When there is no such group.
     pub fn owner_block(&self, group: GroupId) -> Result<OwnerBlock, EngineError> {
-        match self.groups().exists(group) {
-            true => Ok(OwnerBlock::new(group)),
-            false => Err(EngineError::NoGroup { group }),
-        }
-    }
-
-    /// Makes a group below `parent` that may have `limit` pages of slots.
-    ///
-    /// # Errors
-    /// When there is no such parent or no room for another group.
-    pub fn new_group(&self, parent: GroupId, limit: PageCount) -> Result<GroupId, EngineError> {
-        // Relaxed: hands out distinct numbers, guards nothing.
-        let number = self.group_count.fetch_add(1, Ordering::Relaxed);
-        let group = GroupId::new(number as u32);
-        self.groups().make(group, parent, limit)?;
-        Ok(group)
-    }
-
-    pub(crate) fn groups(&self) -> Groups<'_> {
-        Groups::new(&self.groups)
-    }
-
-    /// Pages of slots charged to a group and those below it.
-    pub fn group_usage(&self, group: GroupId) -> PageCount {
-        self.groups().usage(group)
+        self.existing(group).map(OwnerBlock::new)
     }
 
     /// Makes one thread's buffers and contexts; allocates, so at the thread's start.
@@ -153,6 +124,13 @@ impl Engine {
         }
     }
 
+    /// Frees what was a slot's whole page, and takes its charge off. The caller alone took the word out of the slot, and keeps the
+    /// cluster in use.
+    pub(crate) fn free_page(&self, slot: SlotId, old: SlotWord) {
+        let pool = self.free_backing(slot, old) as u32;
+        self.uncharge(slot, Load { pages: u16::from(!old.is_empty()), pool });
+    }
+
     pub(crate) fn word(&self, slot: SlotId) -> SlotWord {
         self.space.slot(slot).map_or(SlotWord::EMPTY, |cell| cell.load())
     }
@@ -172,14 +150,17 @@ impl Engine {
         }
     }
 
-    /// Frees the bytes of a word that the caller alone took out of its slot.
-    pub(crate) fn free_backing(&self, slot: SlotId, old: SlotWord) {
+    /// Frees the bytes of a word that the caller alone took out of its slot. Gives those that were in the pool, which are still charged.
+    pub(crate) fn free_backing(&self, slot: SlotId, old: SlotWord) -> usize {
         match old.backing() {
             Backing::Pool(handle) | Backing::Moving(Moving { source: handle, .. }) => {
-                self.free_entry(slot, handle, old);
+                self.free_entry(slot, handle, old)
             }
-            Backing::Segment(addr) => self.release_segment_entry(addr),
-            Backing::Empty | Backing::Fill(_) | Backing::Poisoned => {}
+            Backing::Segment(addr) => {
+                self.release_segment_entry(addr);
+                0
+            }
+            Backing::Empty | Backing::Fill(_) | Backing::Poisoned => 0,
         }
     }
 

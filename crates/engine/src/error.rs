@@ -1,6 +1,6 @@
 //! What can go wrong, by family of operations.
 
-use vswap_core::{ByteCount, ChargeError, GroupId, PageCount, SlotId};
+use vswap_core::{ByteCount, ChargeError, GroupId, Resource, SlotId};
 use vswap_segment::{ReadError, TierError, TierId};
 use vswap_sys::direct::PlaceError;
 
@@ -32,15 +32,14 @@ pub enum EngineError {
     /// There can be no other tier.
     #[error(transparent)]
     Tier(#[from] TierError),
-    /// The group may not have another 2 MiB of slots.
-    #[error("group {group} has {usage} of slots, its limit is {limit}", group = group.get())]
-    GroupFull {
-        /// Which.
-        group: GroupId,
-        /// What it has.
-        usage: PageCount,
-        /// What it may have.
-        limit: PageCount,
+    /// A group is at one of its limits.
+    #[error("{0}")]
+    GroupFull(GroupFull),
+    /// There were too many groups.
+    #[error("no other group can be made: {made} were made since the start")]
+    TooManyGroups {
+        /// How many.
+        made: u32,
     },
     /// No such group.
     #[error("there is no group {group}", group = group.get())]
@@ -50,10 +49,37 @@ pub enum EngineError {
     },
 }
 
+/// A group would pass one of its limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct GroupFull {
+    /// Which.
+    pub group: GroupId,
+    /// Of what.
+    pub resource: Resource,
+    /// What it has: pages, or bytes of the pool.
+    pub usage: u64,
+    /// What it may have.
+    pub limit: u64,
+}
+
+impl std::fmt::Display for GroupFull {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { group, usage, limit, .. } = *self;
+        let what = match self.resource {
+            Resource::Resident => "resident pages",
+            Resource::Pool => "bytes in the pool",
+            Resource::Swap => "pages in the swap space",
+        };
+        write!(f, "group {group} has {usage} {what}, its limit is {limit}", group = group.get())
+    }
+}
+
 impl From<ChargeError> for EngineError {
     fn from(error: ChargeError) -> Self {
         match error {
-            ChargeError::OverLimit { group, usage, limit } => Self::GroupFull { group, usage, limit },
+            ChargeError::OverLimit { group, resource, usage, limit } => {
+                Self::GroupFull(GroupFull { group, resource, usage, limit })
+            }
             ChargeError::Unknown { group } => Self::NoGroup { group },
             // The core may learn to refuse for other reasons; to us they are all refusals of the root.
             _ => Self::NoGroup { group: GroupId::ROOT },
@@ -119,6 +145,14 @@ pub enum StoreError {
         length: usize,
         /// What the pool holds now.
         held: ByteCount,
+    },
+    /// A group, or one above it, is at its limit.
+    #[error("{slot}: {full}")]
+    GroupFull {
+        /// The page.
+        slot: SlotId,
+        /// Which group, and of what.
+        full: GroupFull,
     },
     /// No such slot was ever handed out.
     #[error("{slot} was never handed out")]

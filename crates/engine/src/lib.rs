@@ -4,6 +4,7 @@
 //!   [`Engine::load`], [`Engine::writeback`]; at leisure [`Engine::maintain`]. It has no thread of its own; a
 //!   load allocates nothing.
 //! - [`Engine::add_tier`] and [`Engine::remove_tier`] change where segments go while all that runs.
+//! - [`Engine::new_group`] and [`Engine::set_group_limit`]: whose pages may take how much; [`Engine::groups`] tells what they take.
 //! - [`OwnerBlock`] is what an owner remembers for 2 MiB of itself; owners share clusters by count after a
 //!   fork.
 //! - [`Scratch`] holds one thread's buffers and codec contexts.
@@ -15,12 +16,13 @@
 //! - Whoever changes a word away from a backing, by compare-and-swap, owns that backing alone and frees it:
 //!   nothing is freed twice and nothing is forgotten.
 //! - The content of a slot changes by its exclusive owner alone; the engine changes only where it is.
+//! - What a group is charged is what the words of its clusters' slots hold, exactly, whenever nothing is under way.
 //! - Bytes come back as they were stored, or there is an error: segment entries are checked by checksum, pool
 //!   entries by the slot in their header.
 //!
 //! # Lock order
-//! removal of a tier -> writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; then,
-//! alone: pool class -> chunk; segment table. A load takes a chunk's lock (shared) or a look at the segment
+//! removal of a tier -> writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; below all, one at a
+//! time: pool class -> chunk; segment table. The tree of groups: alone. A load takes a chunk's lock (shared) or a look at the segment
 //! table, nothing else.
 #![forbid(unsafe_code)]
 
@@ -30,6 +32,7 @@ mod config;
 mod disk;
 mod engine;
 mod error;
+mod groups;
 mod maintain;
 mod movement;
 mod owner;
@@ -45,7 +48,8 @@ mod writeback;
 
 pub use config::{CodecChoice, EngineConfig, TierConfig};
 pub use engine::Engine;
-pub use error::{EngineError, LoadError, RemoveTierError, StoreError, WritebackError};
+pub use error::{EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError};
+pub use groups::{Figure, Group};
 pub use owner::OwnerBlock;
 pub use run::Loaded;
 pub use scratch::Scratch;

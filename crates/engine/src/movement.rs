@@ -10,7 +10,8 @@ use crate::scratch::Scratch;
 use crate::stats::{Counters, LoadedFrom, StoredAs};
 use vswap_codec::{Algorithm, CodecTag, Decompressor, Dictionaries};
 use vswap_core::{
-    Backing, FillPattern, Moving, PAGE_SIZE, Page, PoolHandle, SegmentAddr, SlotCell, SlotId, SlotWord,
+    Backing, Event, FillPattern, Load, Moving, PAGE_SIZE, Page, PoolHandle, SegmentAddr, SlotCell, SlotId,
+    SlotWord,
 };
 use vswap_pool::EntryTag;
 use vswap_segment::{self as segment, EntryAddr, ReadError};
@@ -77,8 +78,10 @@ impl Engine {
     pub fn store(&self, slot: SlotId, page: &Page, scratch: &mut Scratch) -> Result<StoredAs, StoreError> {
         let cell = self.space.slot(slot).ok_or(StoreError::NoSlot { slot })?;
         if let Some(pattern) = FillPattern::of_page(page) {
+            self.charge(slot, self.load_of_store(cell, 0))?;
             self.replace(slot, cell, Backing::Fill(pattern));
             Counters::add(&self.counters.stored_fill, 1);
+            self.count_event(slot, Event::SwpoutZero);
             return Ok(StoredAs::Fill);
         }
         if scratch.compressor.dictionary() != self.trainer.current() {
@@ -86,9 +89,15 @@ impl Engine {
         }
         let encoded = scratch.compressor.compress(page);
         let (encoded_tag, length) = (encoded.tag, encoded.bytes.len());
+        let load = self.load_of_store(cell, length);
+        self.charge(slot, load)?;
         let inserted = self.pool.insert(slot, entry_tag(encoded.tag), encoded.bytes);
-        let handle = inserted.map_err(|_| StoreError::PoolFull { slot, length, held: self.pool.held() })?;
+        let handle = inserted.map_err(|_| {
+            self.uncharge(slot, load);
+            StoreError::PoolFull { slot, length, held: self.pool.held() }
+        })?;
         self.replace(slot, cell, Backing::Pool(handle));
+        self.count_event(slot, Event::Zswpout);
         // Nothing else would be stored by a dictionary.
         if encoded_tag.algorithm() == Algorithm::Zstd {
             self.trainer.offer(slot);
@@ -99,6 +108,11 @@ impl Engine {
         Ok(StoredAs::Pool { length })
     }
 
+    /// What a store adds to what its cluster takes, before what it replaces has gone. (Only the caller changes whether the slot holds a page.)
+    fn load_of_store(&self, cell: SlotCell<'_>, length: usize) -> Load {
+        Load { pages: u16::from(cell.load().is_empty()), pool: length as u32 }
+    }
+
     /// Puts another backing in the slot's word and frees the former one.
     fn replace(&self, slot: SlotId, cell: SlotCell<'_>, backing: Backing) {
         let age = self.generations.now();
@@ -106,7 +120,8 @@ impl Engine {
             self.generations.came(age);
         }
         let old = cell.update(|word| Some(word.with_backing(backing, age)));
-        self.free_backing(slot, old.unwrap_or_default());
+        let pool = self.free_backing(slot, old.unwrap_or_default()) as u32;
+        self.uncharge(slot, Load { pages: 0, pool });
     }
 
     /// Reads the page of a slot; what it reads from stays as it is. Allocates nothing; at most one read of
@@ -133,6 +148,7 @@ impl Engine {
                 Backing::Fill(pattern) => {
                     pattern.write(page);
                     Counters::add(&self.counters.loaded_fill, 1);
+                    self.count_event(slot, Event::SwpinZero);
                     return Ok(LoadedFrom::Fill);
                 }
                 Backing::Poisoned => return Err(LoadError::Poisoned { slot }),
@@ -148,6 +164,7 @@ impl Engine {
                     if pool { &self.counters.loaded_pool } else { &self.counters.loaded_segment },
                     1,
                 );
+                self.count_event(slot, if pool { Event::Zswpin } else { Event::Pswpin });
                 return Ok(from);
             }
             // Whatever went wrong is believed only if the bytes did not move meanwhile.
@@ -203,7 +220,9 @@ impl Engine {
     fn poison(&self, slot: SlotId, cell: SlotCell<'_>, seen: SlotWord) -> LoadError {
         Counters::add(&self.counters.lost, 1);
         if cell.update(|word| word.same_backing(seen).then(|| word.moved_to(Backing::Poisoned))).is_ok() {
-            self.free_backing(slot, seen);
+            // The reader's own reference keeps the cluster.
+            let pool = self.free_backing(slot, seen) as u32;
+            self.uncharge(slot, Load { pages: 0, pool });
         }
         LoadError::Damaged { slot }
     }

@@ -168,6 +168,30 @@ impl OwnerBlock {
         }
     }
 
+    /// From now on the owner is of another group, and with it what it alone has; what it shares stays with the group of the first.
+    ///
+    /// # Errors
+    /// When there is no such group, or one that would have more would pass its limit: what went there by then has gone, the rest and
+    /// what comes is charged as before.
+    pub fn move_to_group(&mut self, engine: &Engine, group: GroupId) -> Result<(), EngineError> {
+        engine.existing(group)?;
+        match &self.slots {
+            Slots::None => {}
+            Slots::Direct(cluster) if engine.is_unshared(*cluster) => {
+                engine.regroup_cluster(*cluster, group)?
+            }
+            Slots::Direct(_) => {}
+            Slots::Listed(list) => list.move_to_group(engine, group)?,
+        }
+        self.group = group;
+        Ok(())
+    }
+
+    /// The group that what it stores is charged to.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
     /// Tells whether the page has bytes here.
     pub fn has_backing(&self, engine: &Engine, page: PageIndex) -> bool {
         self.slot(page).is_some_and(|slot| engine.has_page(slot))
@@ -208,6 +232,21 @@ impl OwnerBlock {
 }
 
 impl List {
+    /// Clusters of which every slot in use is this list's alone go to another group.
+    fn move_to_group(&self, engine: &Engine, group: GroupId) -> Result<(), EngineError> {
+        let named = || self.slots.iter().filter_map(|entry| entry.slot());
+        let mut clusters: Vec<_> = named().map(|slot| slot.cluster()).chain(self.fresh).collect();
+        clusters.sort_unstable_by_key(|cluster| cluster.get());
+        clusters.dedup();
+        for cluster in clusters {
+            let own = named().filter(|slot| slot.cluster() == cluster);
+            if engine.are_all(cluster, own, self.fresh == Some(cluster)) {
+                engine.regroup_cluster(cluster, group)?;
+            }
+        }
+        Ok(())
+    }
+
     fn new_slot(&mut self, engine: &Engine, page: PageIndex, group: GroupId) -> Result<SlotId, EngineError> {
         let taken = self.fresh.map(|fresh| fresh.slot(page)).filter(|slot| engine.take_slot(*slot));
         let slot = match taken {

@@ -7,7 +7,7 @@ use crate::movement::{decodes, entry_addr, from_segment_tag};
 use crate::scratch::Scratch;
 use crate::stats::{Counters, LoadedFrom};
 use std::ops::Range;
-use vswap_core::{Backing, Page, SlotId};
+use vswap_core::{Backing, Event, Page, SlotId};
 use vswap_segment::{BLOCK, EntryAddr};
 
 /// What became of a page of a run; `None`: it was not loaded, because that would have taken another read.
@@ -73,6 +73,7 @@ impl Engine {
             if decodes(decompressor, tag, entry.bytes, &self.dictionaries, &mut pages[at]) {
                 cell.mark_accessed(word);
                 Counters::add(&self.counters.loaded_segment, 1);
+                self.count_event(entry.slot, Event::Pswpin);
                 loaded[at] = Some(Ok(LoadedFrom::Segment));
                 expected = at + 1;
             }

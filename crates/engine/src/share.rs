@@ -5,7 +5,8 @@
 //! slot that shows no count and no backing can be used again at once, and no backing is freed twice, whatever
 //! writeback does meanwhile.
 //!
-//! Lock order: cluster, then the table of large counts. Backings are freed outside of both.
+//! Lock order: cluster, then the table of large counts, or what a backing is freed under. The last owner of a slot frees its backing, and
+//! takes its charge off, with the cluster's lock held: the cluster is in use until both are done.
 
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -13,8 +14,7 @@ use crate::space::LockedCluster;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use vswap_core::{
-    Age, Backing, ClusterId, ClusterState, GroupId, PAGES_PER_CLUSTER, PageCount, PageIndex, SlotCell,
-    SlotId, SlotWord, SwapCount,
+    Age, Backing, ClusterId, ClusterState, GroupId, PageIndex, SlotCell, SlotId, SlotWord, SwapCount,
 };
 
 /// Counts that do not fit their slot's word: 255 and up.
@@ -43,20 +43,16 @@ impl LargeCounts {
     }
 }
 
-const CLUSTER: PageCount = PageCount::new(PAGES_PER_CLUSTER as u64);
-
 impl Engine {
     /// A fresh cluster in this state, charged to the group.
     pub(crate) fn new_cluster(&self, state: ClusterState, group: GroupId) -> Result<ClusterId, EngineError> {
-        self.groups().charge(group, CLUSTER).map_err(EngineError::from)?;
-        self.space.allocate(state, group).inspect_err(|_| self.groups().uncharge(group, CLUSTER))
+        self.space.allocate(state, group)
     }
 
     /// Frees the cluster if nobody is left.
     fn free_if_abandoned(&self, cluster: LockedCluster<'_>) {
         if cluster.state().is_abandoned() {
-            let group = self.space.free(cluster);
-            self.groups().uncharge(group, CLUSTER);
+            self.space.free(cluster);
         }
     }
 
@@ -111,17 +107,16 @@ impl Engine {
         let cell = self.cell(slot);
         let mut cluster = self.space.lock(slot.cluster());
         let count = self.large_counts.get(slot, cell.load());
-        let mut last = SlotWord::EMPTY;
         if count == 1 && cluster.state().direct_owners() == 0 {
             // One step: see the module's header.
-            last = cell.update(|_| Some(SlotWord::EMPTY)).unwrap_or_default();
+            let last = cell.update(|_| Some(SlotWord::EMPTY)).unwrap_or_default();
+            self.free_page(slot, last);
             let state = cluster.state().unlist_slot();
             cluster.set(state.expect("listed slots are counted exactly"));
         } else {
             self.set_count(&mut cluster, slot, cell, count, count.saturating_sub(1));
         }
         self.free_if_abandoned(cluster);
-        self.free_backing(slot, last);
     }
 
     /// Whether a slot that a list names has no other owner. If true it stays true until that owner forks.
@@ -136,6 +131,29 @@ impl Engine {
         // The state first, with acquire: an owner that went to its own list counted its slots before it left.
         self.space.state(slot.cluster()).is_sole_direct()
             && self.cell(slot).load().count() == SwapCount::Exact(0)
+    }
+
+    /// Whether a direct owner's cluster is its alone, as a whole.
+    pub(crate) fn is_unshared(&self, id: ClusterId) -> bool {
+        let state = self.space.state(id);
+        state.is_sole_direct() && state.listed_slots() == 0
+    }
+
+    /// Whether these slots, which one list names, are all of the cluster's that anybody has, and nobody but perhaps that list's owner
+    /// (`fresh`) holds it for others.
+    pub(crate) fn are_all(&self, id: ClusterId, slots: impl Iterator<Item = SlotId>, fresh: bool) -> bool {
+        let cluster = self.space.lock(id);
+        let state = cluster.state();
+        let alone = |slot: SlotId| self.cell(slot).load().count() == SwapCount::Exact(1);
+        let mut own = 0;
+        for slot in slots {
+            if !alone(slot) {
+                return false;
+            }
+            own += 1;
+        }
+        let held = state != state.let_go();
+        state.direct_owners() == 0 && state.listed_slots() == own && (fresh || !held)
     }
 
     /// One direct owner more. `false` if there are 2^32 - 1: the next one must have a private list, whose counts end at 2^64.
@@ -176,7 +194,7 @@ impl Engine {
             if unowned(cell.load())
                 && let Ok(old) = cell.update(|word| unowned(word).then_some(SlotWord::EMPTY))
             {
-                self.free_backing(slot, old);
+                self.free_page(slot, old);
             }
         }
         self.let_go(id);
@@ -222,7 +240,7 @@ impl Engine {
     /// Empties a slot that is exclusively the caller's, keeping its count.
     pub(crate) fn empty_slot(&self, slot: SlotId) {
         let old = self.cell(slot).update(|word| Some(word.with_backing(Backing::Empty, Age::default())));
-        self.free_backing(slot, old.unwrap_or_default());
+        self.free_page(slot, old.unwrap_or_default());
     }
 }
 
@@ -230,7 +248,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::config::EngineConfig;
-    use vswap_core::PAGE_SIZE;
+    use vswap_core::{PAGE_SIZE, PageCount};
 
     const AT: PageIndex = PageIndex::of_addr(0);
 

@@ -2,7 +2,7 @@
 //!
 //! Two sparse arrays side by side, in segments of growing size that are reserved when first needed and
 //! committed page by page: 512 words a cluster (4096 bytes: one page of memory is one cluster), and two words
-//! a cluster for its state and group. Finding a slot's word takes one count of leading zeroes and one load.
+//! a cluster for its state and for what it has charged to which group. Finding a slot's word takes one count of leading zeroes and one load.
 //!
 //! # Invariants
 //! - The words of a free cluster are all zero (every slot was released), so it needs no clearing when it is
@@ -18,7 +18,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_core::sparse::Located;
 use vswap_core::{
-    ByteCount, ClusterId, ClusterState, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, SlotCell, SlotId, Sparse,
+    ByteCount, ClusterCharge, ClusterId, ClusterState, GroupId, Load, PAGE_SIZE, PAGES_PER_CLUSTER, SlotCell,
+    SlotId, Sparse,
 };
 use vswap_sys::atomics::AtomicArray;
 
@@ -33,8 +34,8 @@ const END: u32 = u32::MAX;
 /// Words of a cluster's record.
 const RECORD: usize = 2;
 const STATE: usize = 0;
-/// Group of a cluster in use, next link of a free one.
-const GROUP: usize = 1;
+/// [`ClusterCharge`] of a cluster in use, next link of a free one.
+const CHARGE: usize = 1;
 
 #[derive(Debug)]
 struct Segment {
@@ -119,7 +120,7 @@ impl Space {
             free.in_use += 1;
             id
         };
-        self.store_record(id, GROUP, group.get().into());
+        self.store_record(id, CHARGE, ClusterCharge::new(group).to_word());
         self.lock(id).set(state);
         Ok(id)
     }
@@ -128,7 +129,7 @@ impl Space {
         for list in [&mut free.warm, &mut free.cold] {
             if *list != END {
                 let id = ClusterId::new(*list);
-                *list = self.load_record(id, GROUP) as u32;
+                *list = self.load_record(id, CHARGE) as u32;
                 free.warm_count = free.warm_count.saturating_sub(1);
                 return Ok(id);
             }
@@ -156,10 +157,10 @@ impl Space {
         Ok(())
     }
 
-    /// Frees a cluster that its last referrer left: state and all words are zero by now. Gives its group.
-    pub(crate) fn free(&self, mut cluster: LockedCluster<'_>) -> GroupId {
+    /// Frees a cluster that its last referrer left: state and all words are zero by now, and nothing is charged for it.
+    pub(crate) fn free(&self, mut cluster: LockedCluster<'_>) {
         let id = cluster.id;
-        let group = GroupId::new(self.load_record(id, GROUP) as u32);
+        debug_assert!(self.charge_of(id).load().is_nothing(), "cluster {} is freed with a charge", id.get());
         cluster.set(ClusterState::FREE);
         drop(cluster);
         // The cluster is on no list yet, so nobody can use it while its memory goes.
@@ -176,10 +177,38 @@ impl Space {
         }
         let free = &mut *free;
         let list = if keep { &mut free.warm } else { &mut free.cold };
-        self.store_record(id, GROUP, (*list).into());
+        self.store_record(id, CHARGE, (*list).into());
         *list = id.get();
         free.warm_count += u64::from(keep);
-        group
+    }
+
+    /// What a cluster in use has charged, and to whom.
+    pub(crate) fn charge_of(&self, id: ClusterId) -> ClusterCharge {
+        ClusterCharge::from_word(self.load_record(id, CHARGE))
+    }
+
+    /// Adds to what a cluster in use has charged; gives the word before, which says to whom.
+    pub(crate) fn add_load(&self, id: ClusterId, load: Load) -> ClusterCharge {
+        self.change_charge(id, load.to_word())
+    }
+
+    /// Takes off what a cluster in use has charged; gives the word before.
+    pub(crate) fn take_load(&self, id: ClusterId, load: Load) -> ClusterCharge {
+        self.change_charge(id, load.to_word().wrapping_neg())
+    }
+
+    fn change_charge(&self, id: ClusterId, addend: u64) -> ClusterCharge {
+        // Relaxed: a number that guards nothing; that the cluster is in use meanwhile is seen to by its owners and its lock.
+        let before = self.record(id, CHARGE).map_or(0, |word| word.fetch_add(addend, Ordering::Relaxed));
+        ClusterCharge::from_word(before)
+    }
+
+    /// Charges a cluster in use to another group, if it has still charged what was `seen`.
+    pub(crate) fn regroup(&self, id: ClusterId, seen: ClusterCharge, group: GroupId) -> bool {
+        let new = seen.of_group(group).to_word();
+        self.record(id, CHARGE).is_some_and(|word| {
+            word.compare_exchange(seen.to_word(), new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        })
     }
 
     /// The number that no cluster has reached.
@@ -205,7 +234,7 @@ impl Space {
         Some(&self.segments[segment].get()?.records.words()[at * RECORD + field])
     }
 
-    /// Relaxed: the group's word is read and written by whoever owns the cluster or the free list alone.
+    /// Relaxed: a free cluster's word is read and written by whoever holds the free list, and that of one in use guards nothing.
     fn load_record(&self, id: ClusterId, field: usize) -> u64 {
         self.record(id, field).map_or(0, |word| word.load(Ordering::Relaxed))
     }

@@ -8,8 +8,8 @@
 //! meanwhile; within a batch, the slot's last entry is the one that counts. A failed write turns the words
 //! back; the pages never left.
 //!
-//! Lock order: the writer, then a chunk (shared, for the copy) or the segment table. No slot or cluster is
-//! locked.
+//! Lock order: the writer, then a chunk (shared, for the copy) or the segment table; when a segment has been written, the writer, then a
+//! cluster for each of its slots.
 
 use crate::disk::{Disk, Hand, Writing, locator};
 use crate::engine::Engine;
@@ -20,8 +20,8 @@ use crate::stats::{Counters, WritebackReport};
 use std::io;
 use vswap_core::age::{Verdict, judge};
 use vswap_core::{
-    Age, Backing, ByteCount, ClusterId, MoveId, Moving, PageCount, PageIndex, PoolHandle, SlotCell, SlotId,
-    SlotWord,
+    Age, Backing, ByteCount, ClusterId, Event, GroupId, Load, MoveId, Moving, PageCount, PageIndex,
+    PoolHandle, SlotCell, SlotId, SlotWord,
 };
 use vswap_segment::{Appended, Purpose, SegmentBuilder, Written};
 
@@ -49,12 +49,30 @@ impl Engine {
         want: ByteCount,
         _scratch: &mut Scratch,
     ) -> Result<WritebackReport, WritebackError> {
+        self.writeback_within(GroupId::ROOT, want)
+    }
+
+    /// As [`Engine::writeback`], of the pages of a group and those below it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn writeback_of(
+        &self,
+        group: GroupId,
+        want: ByteCount,
+        _scratch: &mut Scratch,
+    ) -> Result<WritebackReport, WritebackError> {
+        self.writeback_within(group, want)
+    }
+
+    fn writeback_within(&self, group: GroupId, want: ByteCount) -> Result<WritebackReport, WritebackError> {
         let disk = &self.disk;
         if !disk.has_tiers() {
             return Err(WritebackError::NoTier);
         }
         let mut writing = disk.writing();
         let mut report = WritebackReport::default();
+        writing.within = group;
         let result = self.write_segments(disk, &mut writing, want.get() as usize, &mut report);
         if result.is_err() {
             self.turn_all_back();
@@ -174,7 +192,7 @@ impl Engine {
     ) -> Result<usize, usize> {
         let Hand { cluster, page: from } = writing.hand;
         let mut taken = 0;
-        if !self.space.state(cluster).in_use() {
+        if !self.space.state(cluster).in_use() || !self.is_cluster_within(cluster, writing.within) {
             return Ok(taken);
         }
         let now = self.generations.now();
@@ -252,16 +270,22 @@ impl Engine {
                     continue;
                 }
                 let backing = Backing::Segment(locator(addr));
+                // Its owners may all leave once the word has changed; the cluster is to be there until the charge is right again.
+                let cluster = self.space.lock(slot.cluster());
                 let flipped = cell.update(|word| moving_from(word, batch).map(|_| word.moved_to(backing)));
                 match flipped.ok().and_then(|old| Some((old, moving_from(old, batch)?))) {
                     Some((old, source)) => {
                         let freed = self.free_entry(slot, source, old) as u64;
+                        self.uncharge(slot, Load { pages: 0, pool: freed as u32 });
+                        self.count_event(slot, Event::Zswpwb);
+                        drop(cluster);
                         report.freed = report.freed.saturating_add(ByteCount::new(freed));
                         report.pages = report.pages.saturating_add(PageCount::new(1));
                         Counters::add(&self.counters.written_pages, 1);
                     }
                     // Replaced meanwhile: the copy is dead.
                     None => {
+                        drop(cluster);
                         let released = disk.store().release(addr);
                         debug_assert!(released.is_ok(), "{addr}: dead before it was ever alive");
                     }

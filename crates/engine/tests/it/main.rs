@@ -1,5 +1,6 @@
 //! Integration tests of the engine: against a map, and under concurrent writeback.
 mod flaky;
+mod groups;
 mod model;
 mod pages;
 mod rig;

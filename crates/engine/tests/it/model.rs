@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex};
+use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource};
 use vswap_engine::{
     BackingKind, CodecChoice, Engine, EngineConfig, Loaded, LoadedFrom, OwnerBlock, RemoveTierError, Scratch,
-    StoredAs, TierState, Unreadable,
+    StoreError, StoredAs, TierState, Unreadable,
 };
 
 #[derive(Clone, Debug)]
@@ -63,12 +63,31 @@ enum Op {
         at: usize,
         cancel_after: usize,
     },
+    NewGroup {
+        parent: u32,
+    },
+    RemoveGroup {
+        group: u32,
+    },
+    MoveToGroup {
+        owner: usize,
+        group: u32,
+    },
+    Limit {
+        group: u32,
+        resource: Resource,
+        limit: Option<u64>,
+    },
+    WritebackOf {
+        group: u32,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     // Few positions, so that owners meet often; the last one is there for the ends of ranges.
     let at = || prop_oneof![0..12usize, Just(PAGES_PER_CLUSTER - 1)];
     let owner = || 0..5usize;
+    let group = || 0..6u32;
     prop_oneof![
         20 => (owner(), at(), 0..4000u64).prop_map(|(owner, at, number)| Op::Store { owner, at, number }),
         10 => (owner(), at()).prop_map(|(owner, at)| Op::Load { owner, at }),
@@ -83,6 +102,14 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Maintain),
         1 => (-1..2i16).prop_map(|priority| Op::AddTier { priority }),
         2 => (0..4usize, 0..6usize).prop_map(|(at, cancel_after)| Op::RemoveTier { at, cancel_after }),
+        2 => group().prop_map(|parent| Op::NewGroup { parent }),
+        1 => group().prop_map(|group| Op::RemoveGroup { group }),
+        4 => (owner(), group()).prop_map(|(owner, group)| Op::MoveToGroup { owner, group }),
+        1 => (group(), prop::option::of(0..24u64))
+            .prop_map(|(group, limit)| Op::Limit { group, resource: Resource::Swap, limit }),
+        1 => (group(), prop::option::of(0..20_000u64))
+            .prop_map(|(group, limit)| Op::Limit { group, resource: Resource::Pool, limit }),
+        1 => group().prop_map(|group| Op::WritebackOf { group }),
     ]
 }
 
@@ -140,13 +167,57 @@ impl World {
                 remove_tier(engine, at, cancel_after)?;
             }
             Op::AddTier { .. } | Op::RemoveTier { .. } => {}
+            Op::NewGroup { parent } => {
+                // The parent may not be there.
+                let _ = engine.new_group(GroupId::new(parent));
+            }
+            Op::RemoveGroup { group } => {
+                let there = group > 0 && engine.group(GroupId::new(group)).is_ok();
+                prop_assert_eq!(engine.remove_group(GroupId::new(group)).is_ok(), there);
+            }
+            Op::Limit { group, resource, limit } => {
+                let there = engine.group(GroupId::new(group)).is_ok();
+                prop_assert_eq!(engine.set_group_limit(GroupId::new(group), resource, limit).is_ok(), there);
+            }
+            Op::WritebackOf { group } if disk => {
+                let others = |engine: &Engine| {
+                    let (all, own) = (engine.group(GroupId::ROOT), engine.group(GroupId::new(group)));
+                    all.unwrap().pool.usage - own.map_or(0, |group| group.pool.usage)
+                };
+                let before = others(engine);
+                let there = engine.group(GroupId::new(group)).is_ok();
+                engine.writeback_of(GroupId::new(group), ByteCount::mib(2), scratch).unwrap();
+                if there {
+                    prop_assert_eq!(others(engine), before, "of others nothing is written");
+                    prop_assert_eq!(engine.group(GroupId::new(group)).unwrap().pool.usage, 0);
+                }
+            }
             _ if count == 0 => {}
+            Op::MoveToGroup { owner, group } => {
+                let block = &mut owners[owner % count].block;
+                let there = engine.group(GroupId::new(group)).is_ok();
+                let moved = block.move_to_group(engine, GroupId::new(group));
+                prop_assert!(there || moved.is_err());
+                prop_assert_eq!(
+                    block.group() == GroupId::new(group),
+                    moved.is_ok() || block.group().get() == group
+                );
+            }
             Op::Store { owner, at, number } => {
                 let owner = &mut owners[owner % count];
                 let slot = owner.block.slot_for_store(engine, index(at)).unwrap();
                 prop_assert_eq!(owner.block.slot(index(at)), Some(slot));
-                engine.store(slot, &page(number), scratch).unwrap();
-                owner.pages.insert(at, number);
+                match engine.store(slot, &page(number), scratch) {
+                    Ok(_) => drop(owner.pages.insert(at, number)),
+                    Err(StoreError::GroupFull { full, .. }) => {
+                        let most = if full.resource == Resource::Swap { 1 } else { PAGE_SIZE as u64 };
+                        prop_assert!(full.usage + most > full.limit, "{}", full);
+                        // The page stays with its owner; what is here of it is of no use.
+                        owner.block.release(engine, index(at));
+                        owner.pages.remove(&at);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
             }
             Op::Load { owner, at } => check(engine, scratch, &owners[owner % count], at)?,
             Op::LoadRun { owner, at, asked } => {
@@ -188,8 +259,10 @@ impl World {
                 owners.push(child);
             }
             Op::Dispose { owner } => owners.swap_remove(owner % count).block.dispose(engine),
-            Op::Fork { .. } | Op::Writeback { .. } | Op::Move { .. } => {}
+            Op::Fork { .. } | Op::Writeback { .. } | Op::WritebackOf { .. } | Op::Move { .. } => {}
         }
+        let audit = self.engine.audit_groups();
+        prop_assert!(audit.is_ok(), "{:?}", audit);
         Ok(())
     }
 
@@ -213,7 +286,8 @@ impl World {
         prop_assert_eq!(stats.segment_pages, PageCount::ZERO);
         prop_assert_eq!(stats.disk_bytes, ByteCount::ZERO);
         prop_assert_eq!(stats.clusters, 0);
-        prop_assert_eq!(engine.group_usage(GroupId::ROOT), PageCount::ZERO);
+        let empty = engine.groups().iter().all(|group| group.swap.usage == 0 && group.pool.usage == 0);
+        prop_assert!(empty, "{:?}", engine.groups());
         Ok(())
     }
 }
@@ -405,23 +479,6 @@ fn a_store_that_is_refused_leaves_what_was_there() {
     assert_eq!(engine.backing(slot), BackingKind::Fill);
     block.dispose(&engine);
     assert_eq!(engine.pool_payload(), ByteCount::ZERO);
-}
-
-#[test]
-fn a_group_pays_for_its_clusters_and_its_limit_holds() {
-    let engine = Engine::new(EngineConfig::default()).unwrap();
-    let group = engine.new_group(GroupId::ROOT, PageCount::new(1024)).unwrap();
-    let mut blocks: Vec<_> = (0..3).map(|_| engine.owner_block(group).unwrap()).collect();
-    blocks[0].slot_for_store(&engine, index(0)).unwrap();
-    blocks[1].slot_for_store(&engine, index(0)).unwrap();
-    let refused = blocks[2].slot_for_store(&engine, index(0)).unwrap_err();
-    assert!(refused.to_string().contains("limit"), "{refused}");
-    assert_eq!(engine.group_usage(GroupId::ROOT), PageCount::new(1024));
-    for block in blocks {
-        block.dispose(&engine);
-    }
-    assert_eq!(engine.group_usage(GroupId::ROOT), PageCount::ZERO);
-    assert!(engine.owner_block(GroupId::new(63)).is_err());
 }
 
 #[test]

@@ -1,0 +1,280 @@
+//! Groups of an engine: who may take how much, and what is charged to whom.
+//!
+//! A page is charged to the group of its slot's cluster, so what owners share is charged to the first of them, as the kernel does. What a
+//! cluster has charged is in one word with its group ([`vswap_core::charge`]); charges and the moves of clusters between groups are changes
+//! of that word, so at whatever moment they meet, each byte is charged to one group.
+//!
+//! The tree's lock is taken alone, and by who changes the tree or moves a cluster; charging takes none.
+
+use crate::engine::Engine;
+use crate::error::{EngineError, GroupFull, StoreError};
+use parking_lot::Mutex;
+use vswap_core::{
+    ChargeError, ClusterCharge, ClusterId, Event, GROUP_WORDS, GroupId, Groups, Load, PageIndex, Resource,
+    SlotId, SlotWord,
+};
+use vswap_sys::atomics::AtomicArray;
+
+/// Groups that can be made in an engine's life, the root among them.
+const MOST: u32 = 1024;
+
+/// The tree, and who may change it.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// None if the system had no memory for any but the root, which then takes no limits and counts nothing.
+    words: Option<AtomicArray>,
+    /// The number of the next group.
+    next: Mutex<u32>,
+}
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        Self { words: AtomicArray::new(MOST as usize * GROUP_WORDS).ok(), next: Mutex::new(1) }
+    }
+}
+
+/// One resource of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Figure {
+    /// What the group and those below it have: pages, or bytes of the pool.
+    pub usage: u64,
+    /// What it may have; `None` is no limit.
+    pub limit: Option<u64>,
+    /// What it may have as things stand: the least of its limit and those above.
+    pub effective: Option<u64>,
+}
+
+/// A group at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Group {
+    /// Which.
+    pub id: GroupId,
+    /// The one above; `None` for the root.
+    pub parent: Option<GroupId>,
+    /// Resident pages, as far as whoever keeps pages resident charges them.
+    pub resident: Figure,
+    /// Bytes of compressed pages in memory.
+    pub pool: Figure,
+    /// Pages that have bytes in the swap space, wherever they are.
+    pub swap: Figure,
+    /// What happened in it and below it, in the order of [`Event::ALL`].
+    pub events: [u64; Event::ALL.len()],
+}
+
+impl Engine {
+    /// Makes a group below `parent`, without limits of its own.
+    ///
+    /// # Errors
+    /// When there is no such parent, or too many groups were made.
+    pub fn new_group(&self, parent: GroupId) -> Result<GroupId, EngineError> {
+        let mut next = self.tree.next.lock();
+        let parent = self.existing(parent)?;
+        if *next >= MOST || self.tree.words.is_none() {
+            return Err(EngineError::TooManyGroups { made: *next });
+        }
+        let group = GroupId::new(*next);
+        self.group_tree().make(group, parent)?;
+        *next += 1;
+        Ok(group)
+    }
+
+    /// Removes a group: the groups below it, its owners and all that is charged to it are its parent's from now on. Touches no page.
+    ///
+    /// # Errors
+    /// When there is no such group; the root stays.
+    pub fn remove_group(&self, group: GroupId) -> Result<(), EngineError> {
+        let _tree = self.tree.next.lock();
+        Ok(self.group_tree().remove(group)?)
+    }
+
+    /// Sets what a group may have of a resource; `None` is no limit. A limit below what it has takes nothing away: it refuses more.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub fn set_group_limit(
+        &self,
+        group: GroupId,
+        resource: Resource,
+        limit: Option<u64>,
+    ) -> Result<(), EngineError> {
+        Ok(self.group_tree().set_limit(group, resource, limit.unwrap_or(u64::MAX))?)
+    }
+
+    /// All groups, parents before those below them.
+    pub fn groups(&self) -> Vec<Group> {
+        self.group_tree().all().map(|group| self.describe(group)).collect()
+    }
+
+    /// One group.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub fn group(&self, group: GroupId) -> Result<Group, EngineError> {
+        self.existing(group).map(|group| self.describe(group))
+    }
+
+    fn describe(&self, id: GroupId) -> Group {
+        let tree = self.group_tree();
+        let some = |limit: u64| (limit < u64::MAX).then_some(limit);
+        let figure = |resource| Figure {
+            usage: tree.usage(id, resource),
+            limit: some(tree.limit(id, resource)),
+            effective: some(tree.effective_limit(id, resource)),
+        };
+        Group {
+            id,
+            parent: tree.parent(id).map(|up| tree.resolve(up)),
+            resident: figure(Resource::Resident),
+            pool: figure(Resource::Pool),
+            swap: figure(Resource::Swap),
+            events: Event::ALL.map(|event| tree.events(id, event)),
+        }
+    }
+
+    /// The tree itself, for whoever charges what is his to count: resident pages.
+    pub fn group_tree(&self) -> Groups<'_> {
+        Groups::new(self.tree.words.as_ref().map_or(&[], |words| words.words()))
+    }
+
+    pub(crate) fn existing(&self, group: GroupId) -> Result<GroupId, EngineError> {
+        match group == GroupId::ROOT || self.group_tree().exists(group) {
+            true => Ok(group),
+            false => Err(EngineError::NoGroup { group }),
+        }
+    }
+
+    /// Charges what is about to come to a slot of a cluster that the caller keeps in use.
+    pub(crate) fn charge(&self, slot: SlotId, load: Load) -> Result<(), StoreError> {
+        let cluster = slot.cluster();
+        let group = self.space.charge_of(cluster).group();
+        self.charge_group(group, load).map_err(|error| match error {
+            ChargeError::OverLimit { group, resource, usage, limit } => {
+                StoreError::GroupFull { slot, full: GroupFull { group, resource, usage, limit } }
+            }
+            _ => StoreError::NoSlot { slot },
+        })?;
+        let now = self.space.add_load(cluster, load).group();
+        if now != group {
+            // It has gone to another group since, with what it had by then.
+            self.for_each(load, |resource, amount| {
+                self.group_tree().force(now, resource, amount);
+                self.group_tree().uncharge(group, resource, amount);
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes off what has left a slot of a cluster that the caller keeps in use.
+    pub(crate) fn uncharge(&self, slot: SlotId, load: Load) {
+        if load.is_nothing() {
+            return;
+        }
+        let group = self.space.take_load(slot.cluster(), load).group();
+        self.for_each(load, |resource, amount| self.group_tree().uncharge(group, resource, amount));
+    }
+
+    fn charge_group(&self, group: GroupId, load: Load) -> Result<(), ChargeError> {
+        let tree = self.group_tree();
+        if self.tree.words.is_none() {
+            return Ok(());
+        }
+        if load.pages > 0 {
+            tree.charge(group, Resource::Swap, load.pages.into())?;
+        }
+        if load.pool > 0 {
+            tree.charge(group, Resource::Pool, load.pool.into())
+                .inspect_err(|_| tree.uncharge(group, Resource::Swap, load.pages.into()))?;
+        }
+        Ok(())
+    }
+
+    fn for_each(&self, load: Load, change: impl Fn(Resource, u64)) {
+        let parts = [(Resource::Swap, u64::from(load.pages)), (Resource::Pool, u64::from(load.pool))];
+        parts.into_iter().filter(|(_, amount)| *amount > 0).for_each(|(resource, amount)| {
+            change(resource, amount);
+        });
+    }
+
+    /// Counts something that happened to a slot's page.
+    pub(crate) fn count_event(&self, slot: SlotId, event: Event) {
+        self.group_tree().count(self.space.charge_of(slot.cluster()).group(), event, 1);
+    }
+
+    /// Whether a cluster is charged to `group` or one below it.
+    pub(crate) fn is_cluster_within(&self, cluster: ClusterId, group: GroupId) -> bool {
+        group == GroupId::ROOT || self.group_tree().is_within(self.space.charge_of(cluster).group(), group)
+    }
+
+    /// A cluster that the caller keeps in use goes to another group with all that it has charged.
+    pub(crate) fn regroup_cluster(&self, cluster: ClusterId, to: GroupId) -> Result<(), EngineError> {
+        let _tree = self.tree.next.lock();
+        self.existing(to)?;
+        let tree = self.group_tree();
+        loop {
+            let seen = self.space.charge_of(cluster);
+            let (from, Load { pages, pool }) = (seen.group(), seen.load());
+            tree.transfer(from, to, Resource::Swap, pages.into())?;
+            if let Err(error) = tree.transfer(from, to, Resource::Pool, pool.into()) {
+                self.take_back(seen, to, Load { pages, pool: 0 });
+                return Err(error.into());
+            }
+            if self.space.regroup(cluster, seen, to) {
+                return Ok(());
+            }
+            self.take_back(seen, to, seen.load());
+        }
+    }
+
+    /// Counts everything anew, slot by slot, and compares it with what is charged. For tests, and for whoever doubts: nothing may be under
+    /// way meanwhile.
+    ///
+    /// # Errors
+    /// What is charged wrongly.
+    pub fn audit_groups(&self) -> Result<(), String> {
+        let tree = self.group_tree();
+        let mut sums = vec![[0u64; 2]; MOST as usize];
+        for cluster in (0..self.space.end()).map(ClusterId::new) {
+            if !self.space.state(cluster).in_use() {
+                continue;
+            }
+            let charge = self.space.charge_of(cluster);
+            let words = PageIndex::all().map(|page| cluster.slot(page)).map(|slot| (slot, self.word(slot)));
+            let load = words.fold(Load::default(), |load, (slot, word)| Load {
+                pages: load.pages + u16::from(!word.is_empty()),
+                pool: load.pool + self.entry_length(slot, word),
+            });
+            if load != charge.load() {
+                let number = cluster.get();
+                return Err(format!("cluster {number} has {load:?} and is charged {:?}", charge.load()));
+            }
+            let up = std::iter::successors(Some(charge.group()), |at| tree.parent(*at));
+            for at in up {
+                sums[at.get() as usize][0] += u64::from(load.pages);
+                sums[at.get() as usize][1] += u64::from(load.pool);
+            }
+        }
+        for group in tree.all() {
+            let charged = [Resource::Swap, Resource::Pool].map(|resource| tree.usage(group, resource));
+            let sum = sums[group.get() as usize];
+            if sum != charged {
+                return Err(format!("group {} has {sum:?} and is charged {charged:?}", group.get()));
+            }
+        }
+        Ok(())
+    }
+
+    fn entry_length(&self, slot: SlotId, word: SlotWord) -> u32 {
+        let handle = word.backing().pool_entry();
+        let length = handle.and_then(|handle| self.pool.read(handle, slot, |_, bytes| bytes.len()));
+        length.unwrap_or(0) as u32
+    }
+
+    /// Undoes a transfer, whatever the limits say by now.
+    fn take_back(&self, seen: ClusterCharge, to: GroupId, load: Load) {
+        self.for_each(load, |resource, amount| {
+            self.group_tree().force(seen.group(), resource, amount);
+            self.group_tree().uncharge(to, resource, amount);
+        });
+    }
+}

@@ -1,0 +1,132 @@
+//! Groups of an engine: what they may have, and that what is charged is what is there while all of it moves.
+use crate::flaky::{Faults, Flaky};
+use crate::rig::middling;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vswap_core::{ByteCount, Event, GroupId, PAGE_SIZE, PageIndex, Resource};
+use vswap_engine::{Engine, EngineConfig, StoreError};
+
+fn index(at: usize) -> PageIndex {
+    PageIndex::new(at).unwrap()
+}
+
+#[test]
+fn the_least_limit_on_the_way_up_refuses_a_store_and_the_slot_keeps_what_it_held() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut scratch = engine.scratch();
+    let above = engine.new_group(GroupId::ROOT).unwrap();
+    let below = engine.new_group(above).unwrap();
+    engine.set_group_limit(above, Resource::Swap, Some(2)).unwrap();
+    engine.set_group_limit(below, Resource::Swap, Some(3)).unwrap();
+    let mut block = engine.owner_block(below).unwrap();
+    let mut store = |at: usize, content: usize, block: &mut vswap_engine::OwnerBlock| {
+        let slot = block.slot_for_store(&engine, index(at)).unwrap();
+        engine.store(slot, &middling(content), &mut scratch)
+    };
+    store(0, 1, &mut block).unwrap();
+    store(1, 2, &mut block).unwrap();
+    let refused = store(2, 3, &mut block).unwrap_err();
+    assert!(matches!(refused, StoreError::GroupFull { full, .. } if full.group == above), "{refused}");
+    // What takes no page more is stored.
+    store(1, 4, &mut block).unwrap();
+    let pool = engine.group(below).unwrap().pool.usage;
+    engine.set_group_limit(below, Resource::Pool, Some(pool)).unwrap();
+    let refused = store(1, 5, &mut block).unwrap_err();
+    assert!(refused.to_string().contains("bytes in the pool"), "{refused}");
+    let mut page = [0; PAGE_SIZE];
+    engine.load(block.slot(index(1)).unwrap(), &mut page, &mut engine.scratch()).unwrap();
+    assert!(page == middling(4));
+    let figures = engine.group(below).unwrap().swap;
+    assert_eq!((figures.usage, figures.limit, figures.effective), (2, Some(3), Some(2)));
+    engine.audit_groups().unwrap();
+    block.dispose(&engine);
+    engine.audit_groups().unwrap();
+    assert_eq!(engine.group(GroupId::ROOT).unwrap().pool.usage, 0);
+}
+
+#[test]
+fn a_group_that_is_removed_leaves_its_pages_its_groups_and_its_owners_to_its_parent() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut scratch = engine.scratch();
+    let above = engine.new_group(GroupId::ROOT).unwrap();
+    let between = engine.new_group(above).unwrap();
+    let below = engine.new_group(between).unwrap();
+    let mut blocks: Vec<_> = [between, below].map(|group| engine.owner_block(group).unwrap()).into();
+    let store = |blocks: &mut [vswap_engine::OwnerBlock], at: usize, scratch: &mut _| {
+        for block in blocks {
+            let slot = block.slot_for_store(&engine, index(at)).unwrap();
+            engine.store(slot, &middling(at), scratch).unwrap();
+        }
+    };
+    store(&mut blocks, 0, &mut scratch);
+    engine.remove_group(between).unwrap();
+    store(&mut blocks, 1, &mut scratch);
+    assert_eq!(engine.group(below).unwrap().parent, Some(above));
+    assert_eq!(engine.group(above).unwrap().swap.usage, 4);
+    assert_eq!(engine.group(below).unwrap().swap.usage, 2);
+    let stored = Event::ALL.iter().position(|event| *event == Event::Zswpout).unwrap();
+    assert_eq!(engine.group(above).unwrap().events[stored], 4);
+    assert!(engine.group(between).is_err() && engine.owner_block(between).is_err());
+    engine.audit_groups().unwrap();
+    blocks.into_iter().for_each(|block| block.dispose(&engine));
+    engine.audit_groups().unwrap();
+}
+
+/// Stores, writeback, compaction, forks and moves between groups at once: no byte is charged twice, to nobody, or to two.
+#[test]
+fn charges_are_exact_after_everything_met_everything() {
+    const BLOCKS: usize = 4;
+    let disk = Flaky::new(256 << 20, Faults::default());
+    let engine = Engine::with_storage(EngineConfig::default(), disk).unwrap();
+    let groups: Vec<_> = (0..3).map(|_| engine.new_group(GroupId::ROOT).unwrap()).collect();
+    let groups = [groups, vec![engine.new_group(GroupId::new(1)).unwrap()]].concat();
+    let blocks: Vec<_> = (0..BLOCKS).map(|_| Mutex::new(engine.owner_block(groups[0]).unwrap())).collect();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let storers: Vec<_> = (0..2)
+            .map(|thread| {
+                let (engine, blocks) = (&engine, &blocks);
+                scope.spawn(move || {
+                    let mut scratch = engine.scratch();
+                    for step in 0..6_000usize {
+                        let block = &blocks[thread * 2 + step % 2];
+                        let at = index(step * 31 % 64);
+                        if step % 5 == 0 {
+                            block.lock().release(engine, at);
+                            continue;
+                        }
+                        // As the pager does: the slot under the lock, the bytes without it. Nobody else stores to it.
+                        let slot = block.lock().slot_for_store(engine, at).unwrap();
+                        engine.store(slot, &middling(step), &mut scratch).unwrap();
+                        if step % 97 == 0 {
+                            let mut child = block.lock().fork(engine);
+                            child.release(engine, at);
+                            child.dispose(engine);
+                        }
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            let mut scratch = engine.scratch();
+            while !over.load(Ordering::Relaxed) {
+                engine.writeback(ByteCount::new(64 << 10), &mut scratch).unwrap();
+                engine.compact(3, 3);
+            }
+        });
+        scope.spawn(|| {
+            for turn in (0..).take_while(|_| !over.load(Ordering::Relaxed)) {
+                let group = groups[turn * 7 % groups.len()];
+                blocks[turn % BLOCKS].lock().move_to_group(&engine, group).unwrap();
+            }
+        });
+        storers.into_iter().for_each(|thread| thread.join().unwrap());
+        over.store(true, Ordering::Relaxed);
+    });
+    engine.audit_groups().unwrap();
+    let pages: u64 = engine.group(GroupId::ROOT).unwrap().swap.usage;
+    assert!(pages > 0);
+    blocks.into_iter().for_each(|block| block.into_inner().dispose(&engine));
+    engine.audit_groups().unwrap();
+    assert_eq!(engine.group(GroupId::ROOT).unwrap().swap.usage, 0);
+}
