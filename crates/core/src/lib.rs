@@ -8,6 +8,7 @@
 //! - [`slot`]: the 8 bytes of a slot; [`fill`] and [`place`]: what its locator can say.
 //! - [`cluster`]: who shares 512 slots; [`group`]: whom they are charged to.
 //! - [`age`]: generations and the clock hand's judgement: which pages are cold.
+//! - [`heat`]: the same for what is resident, by how soon pages come back.
 //! - [`sparse`]: where an item of the top-level array is.
 //! - [`sync`]: the atomics, which loom replaces.
 #![no_std]
@@ -21,6 +22,7 @@ pub mod bitmap;
 pub mod cluster;
 pub mod fill;
 pub mod group;
+pub mod heat;
 pub mod place;
 pub mod slot;
 pub mod sparse;
@@ -32,6 +34,7 @@ pub use bitmap::Bitmap512;
 pub use cluster::ClusterState;
 pub use fill::FillPattern;
 pub use group::{ChargeError, Group, Groups};
+pub use heat::{Heat, Terms};
 pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
 pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
 pub use sparse::Sparse;

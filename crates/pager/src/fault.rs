@@ -222,7 +222,7 @@ impl Shared {
             installed(result, count)
         });
         state.resident |= came.pages;
-        state.young |= came.pages;
+        state.heat.install(came.pages);
         if let Some(came) = came.pages.bounds() {
             state.trail.went(came, reach);
         }
@@ -292,7 +292,7 @@ impl Shared {
             state.staged.clear(page);
             state.flight.clear(page);
             state.resident.set(page);
-            state.young.set(page);
+            state.heat.install(Bitmap512::single(page));
             state.heat.come_back(page, true);
             self.counters.fault(FaultKind::Second, fault.since.elapsed());
         } else if done.found && state.staged.get(page) {

@@ -1,12 +1,11 @@
 //! The keeper: a thread that samples, shares out the memory between residents and the pool, and keeps the pool to its share.
 
-use crate::heat::Terms;
 use crate::pager::Shared;
 use crate::share::Sample;
 use crate::stats::FaultKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use vswap_core::ByteCount;
+use vswap_core::{ByteCount, Terms};
 use vswap_engine::{Scratch, WritebackError};
 
 /// Milliseconds after which the pager's own memory is counted again.

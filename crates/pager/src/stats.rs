@@ -77,6 +77,8 @@ pub struct Counters {
     pub faults: [Histogram; KINDS],
     /// Faults of pages that had gone a short while before: from the pool, from segments.
     pub soon: [AtomicU64; 2],
+    /// Pages that came back after they had been moved out, asked for or not.
+    pub refaulted: AtomicU64,
     /// Pages brought in with another's fault.
     pub read_ahead: AtomicU64,
     /// Pages given zeroes with another's fault.
@@ -139,6 +141,11 @@ pub struct PagerStats {
     pub granted: u64,
     /// Evicted pages that another owner since a fork had stored already.
     pub adopted: u64,
+    /// Pages that came back after they had been moved out, with another's fault too: `workingset_refault_anon` of the kernel's
+    /// `memory.stat`.
+    pub refaulted: u64,
+    /// Of these, pages asked for so soon that they are protected: `workingset_activate_anon`.
+    pub activated: u64,
     /// Page moves that failed.
     pub stuck: u64,
     /// Faults that waited for room.

@@ -192,7 +192,7 @@ impl Shared {
         // A page that an eviction took just after it was installed is staged already.
         let came = batch.installed.and_not(&state.staged);
         state.resident |= came;
-        state.young |= came;
+        state.heat.install(came);
         for page in (batch.dirty | gone).iter() {
             state.release_slot(&self.engine, page);
         }
@@ -222,6 +222,7 @@ impl Shared {
         hands.owe(block.address(batch.start()), batch.run.len() as u64 * PAGE_BYTES);
         let beside = batch.installed.count() - usize::from(batch.installed.get(batch.asked) && !fault.ahead);
         self.counters.read_ahead.fetch_add(beside as u64, Relaxed);
+        self.counters.refaulted.fetch_add(batch.installed.count() as u64, Relaxed);
         if fault.ahead || !(batch.installed | lost).get(batch.asked) {
             return Outcome::Done;
         }

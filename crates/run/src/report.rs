@@ -117,6 +117,8 @@ impl Report {
             ("granted_pages", stats.granted),
             ("adopted_pages", stats.adopted),
             ("stuck_pages", stats.stuck),
+            ("workingset_refault_anon", stats.refaulted),
+            ("workingset_activate_anon", stats.activated),
             ("waited_faults", stats.waited),
             ("lost_pages", stats.poisoned),
             ("stored_fill_pages", engine.stored_fill),
