@@ -33,6 +33,7 @@ mod error;
 mod maintain;
 mod movement;
 mod owner;
+mod raw;
 mod run;
 mod scratch;
 mod share;

@@ -2,6 +2,7 @@
 mod flaky;
 mod model;
 mod pages;
+mod raw;
 mod rig;
 mod segments;
 mod stress;
