@@ -9,6 +9,7 @@
 //! - [`cluster`]: who shares 512 slots; [`group`]: whom they are charged to.
 //! - [`age`]: generations and the clock hand's judgement: which pages are cold.
 //! - [`heat`]: the same for what is resident, by how soon pages come back.
+//! - [`pressure`]: the share of time in which somebody waits for memory.
 //! - [`sparse`]: where an item of the top-level array is.
 //! - [`sync`]: the atomics, which loom replaces.
 #![no_std]
@@ -24,6 +25,7 @@ pub mod fill;
 pub mod group;
 pub mod heat;
 pub mod place;
+pub mod pressure;
 pub mod slot;
 pub mod sparse;
 pub mod sync;
@@ -34,8 +36,9 @@ pub use bitmap::Bitmap512;
 pub use cluster::ClusterState;
 pub use fill::FillPattern;
 pub use group::{ChargeError, Group, Groups};
-pub use heat::{Heat, Terms};
+pub use heat::{Back, Heat, Terms};
 pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
+pub use pressure::Pressure;
 pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
 pub use sparse::Sparse;
 pub use units::{

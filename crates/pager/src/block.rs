@@ -197,7 +197,7 @@ impl BlockState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswap_core::{GroupId, Page};
+    use vswap_core::{Back, GroupId, Page};
     use vswap_engine::{EngineConfig, Scratch};
 
     fn page(at: usize) -> PageIndex {
@@ -222,8 +222,8 @@ mod tests {
         let mut state = block(&engine);
         state.resident = Bitmap512::from_range(page(0), 4);
         state.heat.install(Bitmap512::single(page(1)));
-        state.heat.come_back(page(2), true);
-        state.heat.come_back(page(2), true);
+        state.heat.come_back(page(2), Back::Soon);
+        state.heat.come_back(page(2), Back::Soon);
         state.pinned.set(page(3));
         let taken = |state: &mut BlockState| {
             state.choose_victims(&Bitmap512::FULL, 512, false).iter().map(|p| p.get()).collect::<Vec<_>>()

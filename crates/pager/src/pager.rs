@@ -495,6 +495,8 @@ impl Pager {
             refaulted: counters.refaulted.load(Relaxed),
             activated: counters.soon.iter().map(|soon| soon.load(Relaxed)).sum(),
             waited: counters.waited.load(Relaxed),
+            stalled: counters.stalled(),
+            pressure: counters.pressure.load(Relaxed),
             poisoned: counters.poisoned.load(Relaxed),
             grown: self.shared.told_full.load(Relaxed),
         }

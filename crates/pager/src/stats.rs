@@ -95,6 +95,10 @@ pub struct Counters {
     pub stuck: AtomicU64,
     /// Faults that waited for room.
     pub waited: AtomicU64,
+    /// Time that faults waited for room or a device, nanoseconds.
+    pub stalled_ns: AtomicU64,
+    /// What this comes to of late, millionths of the time.
+    pub pressure: AtomicU64,
     /// Faults that found their page there.
     pub spurious: AtomicU64,
     /// Pages made unreadable because their bytes were lost.
@@ -150,6 +154,10 @@ pub struct PagerStats {
     pub stuck: u64,
     /// Faults that waited for room.
     pub waited: u64,
+    /// Time that faults waited for room or a device, all together.
+    pub stalled: Duration,
+    /// Its share of the time, averaged over ten seconds (`some avg10` of the kernel's `memory.pressure`), millionths.
+    pub pressure: u64,
     /// Pages made unreadable.
     pub poisoned: u64,
     /// Whether the limit had to be exceeded.
@@ -160,6 +168,16 @@ impl Counters {
     /// Counts a fault.
     pub fn fault(&self, kind: FaultKind, time: Duration) {
         self.faults[kind as usize].add(time);
+    }
+
+    /// A fault waited for room or a device.
+    pub fn stall(&self, time: Duration) {
+        self.stalled_ns.fetch_add(time.as_nanos() as u64, Relaxed);
+    }
+
+    /// All such waits.
+    pub fn stalled(&self) -> Duration {
+        Duration::from_nanos(self.stalled_ns.load(Relaxed))
     }
 
     /// The faults in numbers.

@@ -120,6 +120,8 @@ impl Report {
             ("workingset_refault_anon", stats.refaulted),
             ("workingset_activate_anon", stats.activated),
             ("waited_faults", stats.waited),
+            ("stalled_us", stats.stalled.as_micros() as u64),
+            ("pressure_avg10_millionths", stats.pressure),
             ("lost_pages", stats.poisoned),
             ("stored_fill_pages", engine.stored_fill),
             ("stored_compressed_pages", engine.stored_compressed),
