@@ -67,7 +67,8 @@ fn plain_optimum(room: usize, touches: &[u32]) -> Vec<bool> {
 /// The paper's algorithm 1, on plain lists: newest first.
 fn plain_s3fifo(room: usize, touches: &[u32]) -> Vec<bool> {
     let small_room = (room / 10).max(1);
-    let (mut small, mut main): (Vec<(u32, u8)>, Vec<(u32, u8)>) = (Vec::new(), Vec::new());
+    let mut small: Vec<(u32, u8)> = Vec::new();
+    let mut main = small.clone();
     // A place whose page has come back stays taken, as a hole.
     let mut ghosts: Vec<Option<u32>> = Vec::new();
     let mut hits = Vec::new();
