@@ -1,6 +1,6 @@
 //! Automation, as `cargo xtask TASK`: everything that CI, a release or a measurement does, in one place.
 //!
-//! Nothing here imports the product: tasks run programs and look at them from outside.
+//! Nothing here imports the product but `traces`, which replays the core's policy: tasks run programs and look at them from outside.
 
 mod churn;
 mod deaths;
@@ -14,6 +14,7 @@ mod suite;
 mod swapoff;
 mod test;
 mod tidy;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ enum Task {
     Peers(peers::Options),
     /// Measure how long it takes to empty a tier, beside the kernel's swapoff.
     Swapoff(swapoff::Options),
+    /// Replay traces of page touches by vswap's order of eviction and by others.
+    Traces(traces::Options),
     /// Build the static release.
     Dist,
 }
@@ -70,6 +73,7 @@ fn perform() -> Result<()> {
         Task::Deaths(options) => deaths::run(&options),
         Task::Peers(options) => peers::run(&options),
         Task::Swapoff(options) => swapoff::run(&options),
+        Task::Traces(options) => traces::run(&options),
         Task::Dist => dist::run(),
     }
 }

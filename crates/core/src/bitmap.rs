@@ -129,6 +129,17 @@ impl Bitmap512 {
         Self { words }
     }
 
+    /// The `most` lowest pages in the set.
+    #[must_use]
+    pub fn lowest(&self, most: usize) -> Self {
+        if self.count() <= most {
+            return *self;
+        }
+        let mut fewer = Self::EMPTY;
+        self.iter().take(most).for_each(|page| fewer.set(page));
+        fewer
+    }
+
     /// The pages in the set, lowest first.
     pub fn iter(&self) -> Iter {
         Iter { rest: *self, word: 0 }

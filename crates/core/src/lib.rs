@@ -8,6 +8,8 @@
 //! - [`slot`]: the 8 bytes of a slot; [`fill`] and [`place`]: what its locator can say.
 //! - [`cluster`]: who shares 512 slots; [`charge`]: what they take, and whom that is charged to; [`group`]: the tree of those.
 //! - [`age`]: generations and the clock hand's judgement: which pages are cold.
+//! - [`heat`]: the same for what is resident, by how soon pages come back.
+//! - [`pressure`]: the share of time in which somebody waits for memory.
 //! - [`sparse`]: where an item of the top-level array is.
 //! - [`sync`]: the atomics, which loom replaces.
 #![no_std]
@@ -22,7 +24,9 @@ pub mod charge;
 pub mod cluster;
 pub mod fill;
 pub mod group;
+pub mod heat;
 pub mod place;
+pub mod pressure;
 pub mod slot;
 pub mod sparse;
 pub mod sync;
@@ -34,7 +38,9 @@ pub use charge::{ClusterCharge, Load};
 pub use cluster::ClusterState;
 pub use fill::FillPattern;
 pub use group::{ChargeError, Event, GROUP_WORDS, Groups, Resource};
+pub use heat::{Back, Heat, Terms};
 pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
+pub use pressure::Pressure;
 pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
 pub use sparse::Sparse;
 pub use units::{

@@ -5,6 +5,7 @@ use crate::disk::Disk;
 use crate::error::EngineError;
 use crate::groups::Tree;
 use crate::owner::{LIST_BYTES, OwnerBlock};
+use crate::raw::RawSlots;
 use crate::scratch::{LEAN_RUN_BLOCKS, RUN_BLOCKS, Scratch};
 use crate::share::LargeCounts;
 use crate::space::Space;
@@ -33,6 +34,7 @@ pub struct Engine {
     lean: bool,
     pub(crate) disk: Disk,
     pub(crate) dictionaries: Dictionaries,
+    pub(crate) raw: RawSlots,
     pub(crate) trainer: Trainer,
     pub(crate) counters: Counters,
     /// Calls of `maintain` for which the pool is left as it is.
@@ -77,6 +79,7 @@ impl Engine {
             dictionaries: Dictionaries::default(),
             lean: config.lean,
             trainer: Trainer::new(config.codec != CodecChoice::Lz4 && !config.lean),
+            raw: RawSlots::default(),
             counters: Counters::default(),
             rest: AtomicU64::new(0),
             compacting: Mutex::new(()),

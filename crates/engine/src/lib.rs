@@ -36,6 +36,7 @@ mod groups;
 mod maintain;
 mod movement;
 mod owner;
+mod raw;
 mod run;
 mod scratch;
 mod share;

@@ -103,6 +103,9 @@ impl Engine {
             self.trainer.offer(slot);
         }
         let raw = length == PAGE_SIZE;
+        if raw {
+            self.raw.note(slot);
+        }
         Counters::add(if raw { &self.counters.stored_raw } else { &self.counters.stored_compressed }, 1);
         Counters::add(&self.counters.stored_bytes, length as u64);
         Ok(StoredAs::Pool { length })

@@ -1,4 +1,4 @@
-//! Writeback: the coldest pool entries go, still compressed, into segments.
+//! Writeback: what does not compress and the coldest pool entries go, still compressed, into segments.
 //!
 //! One writer at a time. For each slot that the clock hand takes: its word changes from `Pool(h)` to
 //! `Moving(h, batch)`, the entry is copied into the segment's buffer, and when the segment is written the
@@ -20,7 +20,7 @@ use crate::stats::{Counters, WritebackReport};
 use std::io;
 use vswap_core::age::{Verdict, judge};
 use vswap_core::{
-    Age, Backing, ByteCount, ClusterId, Event, GroupId, Load, MoveId, Moving, PageCount, PageIndex,
+    Age, Backing, ByteCount, ClusterId, Event, GroupId, Load, MoveId, Moving, PAGE_SIZE, PageCount, PageIndex,
     PoolHandle, SlotCell, SlotId, SlotWord,
 };
 use vswap_segment::{Appended, Purpose, SegmentBuilder, Written};
@@ -145,7 +145,9 @@ impl Engine {
         want: usize,
     ) -> Result<usize, WritebackError> {
         let batch = writing.new_batch();
-        let mut taken = 0;
+        // Whose they are is not noted: if only some groups' are wanted, the hand finds them.
+        let all = writing.within == GroupId::ROOT;
+        let (mut taken, full) = if all { self.fill_with_raw(&mut builder, batch) } else { (0, false) };
         let end = self.space.end();
         let pool = self.pool.stats();
         // As many pages as fill a segment, at the pool's mean length, or as the caller wants if that is more.
@@ -153,7 +155,7 @@ impl Engine {
         let pages = (want.max(vswap_segment::SEGMENT_BYTES) as u64).div_ceil(mean);
         'filling: for round in 0..ROUNDS {
             let last = round + 1 == ROUNDS;
-            if last && taken >= want {
+            if full || last && taken >= want {
                 break;
             }
             let threshold = if last { 0 } else { self.generations.threshold(pages) };
@@ -179,6 +181,36 @@ impl Engine {
         writing.batches.push_back((builder.segment(), batch));
         writing.writer.submit(builder)?;
         Ok(taken)
+    }
+
+    /// Takes pages that do not compress, as many as fit: no look at the hand or at ages is needed to tell that they are to go. One that
+    /// was loaded meanwhile is left to the hand. Gives the payload taken, and whether the segment is full.
+    fn fill_with_raw(&self, builder: &mut SegmentBuilder, batch: MoveId) -> (usize, bool) {
+        let mut taken = 0;
+        while let Some(slot) = self.raw.take() {
+            let Some(cell) = self.space.slot(slot) else { continue };
+            let word = cell.load();
+            let Backing::Pool(handle) = word.backing() else { continue };
+            let length = self.pool.read(handle, slot, |_, bytes| bytes.len());
+            if word.accessed() || length != Some(PAGE_SIZE) {
+                continue;
+            }
+            match self.pack(slot, cell, word, batch, builder) {
+                Packed::In(bytes) => taken += bytes,
+                Packed::Lost => {}
+                Packed::NoRoom => {
+                    self.raw.put_back(slot);
+                    return (taken, true);
+                }
+            }
+        }
+        (taken, false)
+    }
+
+    /// Bytes of pages that do not compress and wait in the pool for [`Engine::writeback`], which takes them first; those that have
+    /// been stored anew or released since count as well.
+    pub fn raw_waiting(&self) -> ByteCount {
+        ByteCount::new((self.raw.len() * PAGE_SIZE) as u64)
     }
 
     /// Takes what the hand finds in its cluster from its page on. `Err` when the segment is full; the hand

@@ -116,6 +116,7 @@ impl Shared {
             write: place.write,
             protected: false,
             by_stub: false,
+            waited: false,
             ahead: true,
             since: Instant::now(),
         };

@@ -11,12 +11,11 @@
 //! - `granted` and `joining` are disjoint from `mapped`; `untouched ⊆ joining`; no page of any other set is outside of `mapped`;
 //! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`, a page that owners share once for all of them.
 
-use crate::heat::Heat;
 use crate::sharing::Sharing;
 use crate::trail::Trail;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use vswap_core::{Bitmap512, PageIndex, SlotId};
+use vswap_core::{Bitmap512, Heat, PageIndex, SlotId};
 use vswap_engine::{Engine, OwnerBlock};
 
 /// Bytes of a block.
@@ -70,8 +69,6 @@ pub struct BlockState {
     pub pinned: Bitmap512,
     /// Pages that could not be moved when last tried.
     pub stuck: Bitmap512,
-    /// Pages installed since the clock hand last passed.
-    pub young: Bitmap512,
     /// How long each page is spared by the hand.
     pub heat: Heat,
     /// The staging window of pages in flight or staged.
@@ -106,7 +103,6 @@ impl Block {
                 storing: none,
                 pinned: none,
                 stuck: none,
-                young: none,
                 heat: Heat::COLD,
                 window: None,
                 trail: Trail::default(),
@@ -180,18 +176,7 @@ impl BlockState {
     pub fn choose_victims(&mut self, among: &Bitmap512, most: usize, force: bool) -> Bitmap512 {
         let fixed = self.pinned | self.stuck | self.flight;
         let candidates = (self.resident & *among).and_not(&fixed);
-        let spared = if force { Bitmap512::EMPTY } else { self.young | self.heat.hot() };
-        let mut victims = candidates.and_not(&spared);
-        if !force {
-            self.heat.pass(candidates.and_not(&self.young));
-            self.young = self.young.and_not(among);
-        }
-        if victims.count() > most {
-            let mut fewer = Bitmap512::EMPTY;
-            victims.iter().take(most).for_each(|page| fewer.set(page));
-            victims = fewer;
-        }
-        victims
+        if force { candidates.lowest(most) } else { self.heat.choose(candidates, among, most) }
     }
 
     /// Panics if a relation of the module does not hold.
@@ -212,7 +197,7 @@ impl BlockState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswap_core::{GroupId, Page};
+    use vswap_core::{Back, GroupId, Page};
     use vswap_engine::{EngineConfig, Scratch};
 
     fn page(at: usize) -> PageIndex {
@@ -236,9 +221,9 @@ mod tests {
         let engine = Engine::new(EngineConfig::default()).unwrap();
         let mut state = block(&engine);
         state.resident = Bitmap512::from_range(page(0), 4);
-        state.young.set(page(1));
-        state.heat.come_back(page(2), true);
-        state.heat.come_back(page(2), true);
+        state.heat.install(Bitmap512::single(page(1)));
+        state.heat.come_back(page(2), Back::Soon);
+        state.heat.come_back(page(2), Back::Soon);
         state.pinned.set(page(3));
         let taken = |state: &mut BlockState| {
             state.choose_victims(&Bitmap512::FULL, 512, false).iter().map(|p| p.get()).collect::<Vec<_>>()

@@ -55,7 +55,15 @@ impl Shared {
     /// Makes a page present as a fault at it would, without one. `false` if it does not come.
     fn bring(&self, space: &Space, hands: &mut Hands, address: u64) -> bool {
         let since = Instant::now();
-        let fault = Fault { address, write: false, protected: false, by_stub: false, ahead: false, since };
+        let fault = Fault {
+            address,
+            write: false,
+            protected: false,
+            by_stub: false,
+            ahead: false,
+            waited: false,
+            since,
+        };
         // Who waits for room is counted: with nothing left to move out, the limit's policy decides.
         let mut parked = false;
         let came = loop {

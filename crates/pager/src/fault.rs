@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use vswap_core::{Bitmap512, PAGE_SIZE, Page, PageIndex};
+use vswap_core::{Back, Bitmap512, PAGE_SIZE, Page, PageIndex};
 use vswap_engine::Scratch;
 use vswap_sys::mapping::Mapping;
 use vswap_sys::uffd::Install;
@@ -36,6 +36,8 @@ pub(crate) struct Fault {
     pub by_stub: bool,
     /// Of nobody: the page will be asked for soon.
     pub ahead: bool,
+    /// It has waited for room; the wait is counted when it is over.
+    pub waited: bool,
     pub since: Instant,
 }
 
@@ -222,7 +224,7 @@ impl Shared {
             installed(result, count)
         });
         state.resident |= came.pages;
-        state.young |= came.pages;
+        state.heat.install(came.pages);
         if let Some(came) = came.pages.bounds() {
             state.trail.went(came, reach);
         }
@@ -292,8 +294,8 @@ impl Shared {
             state.staged.clear(page);
             state.flight.clear(page);
             state.resident.set(page);
-            state.young.set(page);
-            state.heat.come_back(page, true);
+            state.heat.install(Bitmap512::single(page));
+            state.heat.come_back(page, Back::AtOnce);
             self.counters.fault(FaultKind::Second, fault.since.elapsed());
         } else if done.found && state.staged.get(page) {
             // The page is there after all; staging holds an older copy of it.

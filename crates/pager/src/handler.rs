@@ -93,6 +93,7 @@ fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked
                         protected,
                         by_stub: thread as i32 == space.pid,
                         ahead: false,
+                        waited: false,
                         since,
                     },
                 );
@@ -125,7 +126,7 @@ fn answer(shared: &Shared, space: &Space, hands: &mut Hands, parked: &mut Vec<(u
                 shared.counters.waited.fetch_add(1, Relaxed);
                 if parked.len() < PARKED_MAX {
                     shared.parked.fetch_add(1, Relaxed);
-                    parked.push((space.id, fault));
+                    parked.push((space.id, Fault { waited: true, ..fault }));
                 } else {
                     let _ = space.uffd.wake(fault.address, PAGE_BYTES);
                 }
@@ -149,6 +150,7 @@ fn retry(shared: &Shared, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
         shared.budget.call_if_short();
         match outcome {
             Outcome::Done => {
+                shared.counters.stall(fault.since.elapsed());
                 shared.parked.fetch_sub(1, Relaxed);
             }
             Outcome::Again => {

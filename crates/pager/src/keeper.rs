@@ -1,13 +1,12 @@
 //! The keeper: a thread that samples, shares out the memory between residents and the pool, and keeps the pool to its share.
 
-use crate::heat::Terms;
 use crate::pager::Shared;
 use crate::share::Sample;
 use crate::stats::FaultKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use vswap_core::ByteCount;
-use vswap_engine::{Scratch, WritebackError};
+use vswap_core::{ByteCount, Pressure, Terms};
+use vswap_engine::{SEGMENT_BYTES, Scratch, WritebackError};
 
 /// Milliseconds after which the pager's own memory is counted again.
 const OWN_EVERY: u64 = 20;
@@ -30,11 +29,14 @@ impl Shared {
     pub(crate) fn keeper(&self) {
         let mut scratch = self.engine.scratch();
         let mut shared_out = Instant::now();
+        let mut pressure = Pressure::default();
         while !self.stopping() {
             self.engine.maintain(self.budget.wanted() > 0);
             if shared_out.elapsed() >= SHARE_OUT_EVERY {
                 shared_out = Instant::now();
                 self.share_out();
+                pressure.sample(self.counters.stalled(), Duration::from_millis(self.clock_ms()));
+                self.counters.pressure.store(pressure.millionths(), Relaxed);
             }
             self.watch_listeners();
             self.budget.set_pool(self.engine.pool_bytes());
@@ -88,10 +90,15 @@ impl Shared {
         pool.get().saturating_sub(self.pool_share()).max(missing)
     }
 
-    /// Makes the pool smaller if it has more than its share: a part at a time, for the keeper has others to look after. `false` if
-    /// nothing was done.
+    /// Sends what does not compress to the device once that fills a segment, for in the pool it saves nothing. Else makes the pool
+    /// smaller if it has more than its share: a part at a time, for the keeper has others to look after. `false` if nothing was done.
     fn shrink_pool(&self, scratch: &mut Scratch) -> bool {
         let pool = self.engine.pool_bytes();
+        let raw = self.engine.raw_waiting();
+        if raw.get() >= SEGMENT_BYTES as u64 && !self.disk_full.load(Relaxed) && self.write_back(raw, scratch)
+        {
+            return true;
+        }
         let surplus = self.pool_surplus(pool);
         // Within its share, it is to go because room is needed at once.
         let over = pool.get() > self.pool_share();

@@ -18,13 +18,10 @@ mod fork;
 mod gate;
 mod grant;
 mod handler;
-mod heat;
 mod install;
 mod keeper;
 mod link;
 mod listen;
-#[cfg(test)]
-mod order;
 mod pager;
 mod quick;
 mod share;

@@ -6,7 +6,6 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
 use crate::handler::{self, ROOM, STOP};
-use crate::heat::Terms;
 use crate::quick::Quick;
 use crate::share::Share;
 use crate::space::{Adopt, Hold, Space};
@@ -20,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vswap_core::{ByteCount, GroupId};
+use vswap_core::{ByteCount, GroupId, Terms};
 use vswap_engine::{Engine, EngineError, OwnerBlock, WritebackError};
 use vswap_sys::mapping;
 use vswap_sys::poll::{Epoll, Event};
@@ -493,7 +492,11 @@ impl Pager {
             granted: counters.granted.load(Relaxed),
             adopted: counters.adopted.load(Relaxed),
             stuck: counters.stuck.load(Relaxed),
+            refaulted: counters.refaulted.load(Relaxed),
+            activated: counters.soon.iter().map(|soon| soon.load(Relaxed)).sum(),
             waited: counters.waited.load(Relaxed),
+            stalled: counters.stalled(),
+            pressure: counters.pressure.load(Relaxed),
             poisoned: counters.poisoned.load(Relaxed),
             grown: self.shared.told_full.load(Relaxed),
         }

@@ -221,7 +221,7 @@ impl Space {
                 let fresh = pages & state.joining & state.untouched;
                 let fresh = fresh.and_not(&(state.resident | state.staged | state.busy));
                 state.resident |= fresh;
-                state.young |= fresh;
+                state.heat.install(fresh);
                 // From here on an evictor may take them: their charge is that of resident pages, and no grant's any more.
                 let granted = fresh & state.granted;
                 state.granted = state.granted.and_not(&granted);
@@ -489,7 +489,6 @@ impl Space {
     pub fn cool(&self, range: Range<u64>) {
         self.for_blocks(&range, |block, pages| {
             let mut state = block.state.lock();
-            state.young = state.young.and_not(&pages);
             state.heat.forget(pages);
         });
     }

@@ -77,6 +77,8 @@ pub struct Counters {
     pub faults: [Histogram; KINDS],
     /// Faults of pages that had gone a short while before: from the pool, from segments.
     pub soon: [AtomicU64; 2],
+    /// Pages that came back after they had been moved out, asked for or not.
+    pub refaulted: AtomicU64,
     /// Pages brought in with another's fault.
     pub read_ahead: AtomicU64,
     /// Pages given zeroes with another's fault.
@@ -93,6 +95,10 @@ pub struct Counters {
     pub stuck: AtomicU64,
     /// Faults that waited for room.
     pub waited: AtomicU64,
+    /// Time that faults waited for room or a device, nanoseconds.
+    pub stalled_ns: AtomicU64,
+    /// What this comes to of late, millionths of the time.
+    pub pressure: AtomicU64,
     /// Faults that found their page there.
     pub spurious: AtomicU64,
     /// Pages made unreadable because their bytes were lost.
@@ -139,10 +145,19 @@ pub struct PagerStats {
     pub granted: u64,
     /// Evicted pages that another owner since a fork had stored already.
     pub adopted: u64,
+    /// Pages that came back after they had been moved out, with another's fault too: `workingset_refault_anon` of the kernel's
+    /// `memory.stat`.
+    pub refaulted: u64,
+    /// Of these, pages asked for so soon that they are protected: `workingset_activate_anon`.
+    pub activated: u64,
     /// Page moves that failed.
     pub stuck: u64,
     /// Faults that waited for room.
     pub waited: u64,
+    /// Time that faults waited for room or a device, all together.
+    pub stalled: Duration,
+    /// Its share of the time, averaged over ten seconds (`some avg10` of the kernel's `memory.pressure`), millionths.
+    pub pressure: u64,
     /// Pages made unreadable.
     pub poisoned: u64,
     /// Whether the limit had to be exceeded.
@@ -153,6 +168,16 @@ impl Counters {
     /// Counts a fault.
     pub fn fault(&self, kind: FaultKind, time: Duration) {
         self.faults[kind as usize].add(time);
+    }
+
+    /// A fault waited for room or a device.
+    pub fn stall(&self, time: Duration) {
+        self.stalled_ns.fetch_add(time.as_nanos() as u64, Relaxed);
+    }
+
+    /// All such waits.
+    pub fn stalled(&self) -> Duration {
+        Duration::from_nanos(self.stalled_ns.load(Relaxed))
     }
 
     /// The faults in numbers.

@@ -12,7 +12,7 @@ use crate::trail::Reach;
 use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
-use vswap_core::{Bitmap512, PAGES_PER_CLUSTER, PageIndex, SlotId};
+use vswap_core::{Back, Bitmap512, PAGES_PER_CLUSTER, PageIndex, SlotId};
 use vswap_engine::{Loaded, LoadedFrom};
 use vswap_sys::uffd::Install;
 
@@ -31,8 +31,8 @@ struct Batch {
     installed: Bitmap512,
     /// Installed without write protection: the slot is let go.
     dirty: Bitmap512,
-    /// The page asked for is back soon after it went.
-    soon: bool,
+    /// How soon after it went the page asked for is back.
+    back: Back,
     /// Its slot is this owner's alone.
     sole: bool,
 }
@@ -46,7 +46,7 @@ impl Batch {
     fn is_exclusive(&self, room: bool) -> bool {
         let wanted = match self.loaded[self.at()] {
             Some(Ok(LoadedFrom::Pool)) => true,
-            Some(Ok(LoadedFrom::Segment)) => room || self.soon,
+            Some(Ok(LoadedFrom::Segment)) => room || self.back.is_soon(),
             _ => false,
         };
         wanted && self.sole && self.run.len() == 1
@@ -116,7 +116,7 @@ impl Shared {
             loaded: [const { None }; READAHEAD_MAX],
             installed: Bitmap512::EMPTY,
             dirty: Bitmap512::EMPTY,
-            soon: state.heat.is_soon(page, self.terms.now()),
+            back: state.heat.since_gone(page, self.terms.now()),
             sole: state.owner.as_ref().is_some_and(|owner| owner.is_sole(&self.engine, page)),
         };
         let pages = Bitmap512::from_range(batch.start(), batch.run.len());
@@ -192,12 +192,12 @@ impl Shared {
         // A page that an eviction took just after it was installed is staged already.
         let came = batch.installed.and_not(&state.staged);
         state.resident |= came;
-        state.young |= came;
+        state.heat.install(came);
         for page in (batch.dirty | gone).iter() {
             state.release_slot(&self.engine, page);
         }
         if batch.installed.get(batch.asked) && !fault.ahead {
-            state.heat.come_back(batch.asked, batch.soon);
+            state.heat.come_back(batch.asked, batch.back);
         }
         let mut lost = Bitmap512::EMPTY;
         for (i, page) in all.iter().enumerate() {
@@ -222,6 +222,7 @@ impl Shared {
         hands.owe(block.address(batch.start()), batch.run.len() as u64 * PAGE_BYTES);
         let beside = batch.installed.count() - usize::from(batch.installed.get(batch.asked) && !fault.ahead);
         self.counters.read_ahead.fetch_add(beside as u64, Relaxed);
+        self.counters.refaulted.fetch_add(batch.installed.count() as u64, Relaxed);
         if fault.ahead || !(batch.installed | lost).get(batch.asked) {
             return Outcome::Done;
         }
@@ -230,10 +231,14 @@ impl Shared {
             Some(Ok(LoadedFrom::Fill | LoadedFrom::Empty)) => FaultKind::Fill,
             _ => FaultKind::Pool,
         };
-        if batch.soon {
+        if batch.back.is_soon() {
             self.counters.soon[usize::from(kind == FaultKind::Segment)].fetch_add(1, Relaxed);
         }
-        self.counters.fault(kind, fault.since.elapsed());
+        let time = fault.since.elapsed();
+        if kind == FaultKind::Segment && !fault.waited {
+            self.counters.stall(time);
+        }
+        self.counters.fault(kind, time);
         Outcome::Done
     }
 }

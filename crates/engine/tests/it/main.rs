@@ -3,6 +3,7 @@ mod flaky;
 mod groups;
 mod model;
 mod pages;
+mod raw;
 mod rig;
 mod segments;
 mod stress;
