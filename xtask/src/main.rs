@@ -8,6 +8,7 @@ mod dist;
 mod host;
 mod layers;
 mod licences;
+mod numbers;
 mod peers;
 mod setup;
 mod suite;
@@ -45,6 +46,8 @@ enum Task {
     Peers(peers::Options),
     /// Measure how long it takes to empty a tier, beside the kernel's swapoff.
     Swapoff(swapoff::Options),
+    /// Measure memory, operations, write amplification, demotion and scale.
+    Numbers(numbers::Options),
     /// Build the static release.
     Dist,
 }
@@ -70,6 +73,7 @@ fn perform() -> Result<()> {
         Task::Deaths(options) => deaths::run(&options),
         Task::Peers(options) => peers::run(&options),
         Task::Swapoff(options) => swapoff::run(&options),
+        Task::Numbers(options) => numbers::run(&options),
         Task::Dist => dist::run(),
     }
 }
