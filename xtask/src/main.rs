@@ -8,6 +8,7 @@ mod dist;
 mod host;
 mod layers;
 mod licences;
+mod numbers;
 mod peers;
 mod setup;
 mod suite;
@@ -48,6 +49,8 @@ enum Task {
     Swapoff(swapoff::Options),
     /// Replay traces of page touches by vswap's order of eviction and by others.
     Traces(traces::Options),
+    /// Measure memory, operations, write amplification, demotion and scale.
+    Numbers(numbers::Options),
     /// Build the static release.
     Dist,
 }
@@ -74,6 +77,7 @@ fn perform() -> Result<()> {
         Task::Peers(options) => peers::run(&options),
         Task::Swapoff(options) => swapoff::run(&options),
         Task::Traces(options) => traces::run(&options),
+        Task::Numbers(options) => numbers::run(&options),
         Task::Dist => dist::run(),
     }
 }

@@ -14,8 +14,10 @@ use vswap_segment::{
     AlignedBuf, Appended, Candidate, EntryAddr, Purpose, SEGMENT_BYTES, SegmentBuilder, SegmentId,
 };
 
-/// Segments fuller than this are not worth the copying.
-const MOST_ALIVE: f64 = 0.85;
+/// Segments fuller than this are not worth the copying: 12 of them would be written to win one.
+const MOST_ALIVE: f64 = 0.92;
+/// The most segments that are written to win one.
+const MOST_WRITTEN: usize = 16;
 /// The most segments that are read for one that is written.
 const MOST_READ: usize = 16;
 
@@ -28,12 +30,22 @@ pub(crate) struct Gathered {
 }
 
 impl Engine {
-    /// Writes one segment from the live entries of several sparse ones. Tells whether room was won. Nothing else may
+    /// Writes segments from the live entries of sparse ones until room is won. Tells whether it was. Nothing else may
     /// be under way.
     pub(crate) fn clean(&self, disk: &Disk, writing: &mut Writing) -> Result<bool, WritebackError> {
-        let pick = || disk.store().pick_to_clean(MOST_ALIVE);
-        let gathered = self.gather(disk, writing, Purpose::Cleaning, pick)?;
-        Ok(gathered.is_some_and(|gathered| gathered.died > usize::from(gathered.copied > 0)))
+        let mut won = 0;
+        // Where most is alive, one segment written is hardly more than one emptied: what is left of the last one read goes on being
+        // emptied by the next, until the dead parts add up to a whole segment.
+        for _ in 0..MOST_WRITTEN {
+            let pick = || disk.store().pick_to_clean(MOST_ALIVE);
+            let Some(gathered) = self.gather(disk, writing, Purpose::Cleaning, pick)? else { break };
+            let written = usize::from(gathered.copied > 0);
+            won += gathered.died as isize - written as isize;
+            if won > 0 || gathered.died + written == 0 {
+                break;
+            }
+        }
+        Ok(won > 0)
     }
 
     /// Writes one segment from the live entries of those that `next` has picked and marked. `None` if there is no room for it. Nothing

@@ -32,6 +32,11 @@ impl AtomicArray {
         Ok(AtomicArray { mapping })
     }
 
+    /// Asks for huge pages, for an array of which all will be written; a hint.
+    pub fn ask_for_huge_pages(&self) {
+        self.mapping.huge_pages(true);
+    }
+
     /// How many words there are.
     pub fn len(&self) -> usize {
         self.mapping.len() / size_of::<AtomicU64>()
