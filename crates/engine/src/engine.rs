@@ -53,7 +53,7 @@ impl Engine {
     /// # Errors
     /// When a tier cannot be made.
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
-        let engine = Self::without_tiers(&config);
+        let engine = Self::without_tiers(&config)?;
         for tier in &config.tiers {
             engine.add_tier(tier)?;
         }
@@ -70,14 +70,15 @@ impl Engine {
         Ok(engine)
     }
 
-    fn without_tiers(config: &EngineConfig) -> Arc<Self> {
-        Arc::new(Self {
+    fn without_tiers(config: &EngineConfig) -> Result<Arc<Self>, EngineError> {
+        let disk = Disk::new(config.lean, config.encryption).map_err(|source| EngineError::Key { source })?;
+        Ok(Arc::new(Self {
             space: Space::new(),
             large_counts: LargeCounts::default(),
             lists: AtomicU64::new(0),
             pool: Pool::new(PoolConfig { limit: config.pool_limit, ..PoolConfig::default() }),
             generations: Generations::default(),
-            disk: Disk::new(config.lean),
+            disk,
             dictionaries: Dictionaries::default(),
             lean: config.lean,
             trainer: Trainer::new(config.codec != CodecChoice::Lz4 && !config.lean),
@@ -87,7 +88,7 @@ impl Engine {
             codec: config.codec,
             groups: (0..GROUPS).map(|_| Group::default()).collect(),
             group_count: AtomicU64::new(1),
-        })
+        }))
     }
 
     /// A block of 512 positions for an owner; costs nothing until something is stored. Its clusters are

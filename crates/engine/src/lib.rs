@@ -43,7 +43,7 @@ mod tiers;
 mod train;
 mod writeback;
 
-pub use config::{CodecChoice, EngineConfig, TierConfig};
+pub use config::{CodecChoice, Encryption, EngineConfig, TierConfig};
 pub use engine::Engine;
 pub use error::{EngineError, LoadError, RemoveTierError, StoreError, WritebackError};
 pub use owner::OwnerBlock;
