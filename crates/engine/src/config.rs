@@ -16,6 +16,16 @@ pub enum CodecChoice {
     Zstd,
 }
 
+/// Whether pages are encrypted before they leave memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Encryption {
+    /// With a random key that is kept in locked memory and nowhere else.
+    #[default]
+    On,
+    /// Not: whoever can read the disk can read the pages.
+    Off,
+}
+
 /// A place for segments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TierConfig {
@@ -42,6 +52,8 @@ pub struct EngineConfig {
     pub codec: CodecChoice,
     /// Where segments go at first; without any, all stays in memory. See [`Engine::add_tier`](crate::Engine::add_tier).
     pub tiers: Vec<TierConfig>,
+    /// Whether what goes there is encrypted. One answer for all tiers, those of memory too: a segment moves to another as it is.
+    pub encryption: Encryption,
     /// The most memory that the pool may hold; `None` is no limit (the caller watches
     /// [`Engine::pool_bytes`](crate::Engine::pool_bytes) and calls writeback).
     pub pool_limit: Option<ByteCount>,

@@ -1,5 +1,6 @@
 //! [`Disk`]: the segment store of an engine, over whatever tiers there are, with what its one writer at a time keeps.
 
+use crate::config::Encryption;
 use crate::engine::Engine;
 use crate::movement::entry_addr;
 use crate::stats::EngineStats;
@@ -8,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use vswap_core::{ByteCount, ClusterId, GroupId, MoveId, PageCount, PageIndex, SegmentAddr};
-use vswap_segment::{AlignedBuf, EntryAddr, RunKey, SegmentId, SegmentStore, SegmentWriter};
+use vswap_segment::{AlignedBuf, EntryAddr, Keys, SegmentId, SegmentStore, SegmentWriter};
 
 /// Segments written at a time: the next is packed while one is under way.
 const DEPTH: usize = 2;
@@ -55,9 +56,9 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(lean: bool) -> Self {
+    pub(crate) fn new(lean: bool, encryption: Encryption) -> std::io::Result<Self> {
         let depth = if lean { 1 } else { DEPTH };
-        let store = SegmentStore::without_tiers(RunKey::random());
+        let store = SegmentStore::without_tiers(Keys::random(encryption == Encryption::On)?);
         let writing = Writing {
             writer: store.writer(depth),
             hand: Hand { cluster: ClusterId::new(0), page: PageIndex::default() },
@@ -66,7 +67,7 @@ impl Disk {
             next_batch: 0,
             spare: Vec::new(),
         };
-        Self {
+        Ok(Self {
             store,
             depth,
             removing: Mutex::new(()),
@@ -74,7 +75,7 @@ impl Disk {
             buffers: AtomicUsize::new(0),
             lent: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Gives the room of dead segments back to the file system, but for a few that will be written next. For

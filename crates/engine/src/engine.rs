@@ -51,7 +51,7 @@ impl Engine {
     /// # Errors
     /// When a tier cannot be made.
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
-        let engine = Self::without_tiers(&config);
+        let engine = Self::without_tiers(&config)?;
         for tier in &config.tiers {
             engine.add_tier(tier)?;
         }
@@ -68,14 +68,15 @@ impl Engine {
         Ok(engine)
     }
 
-    fn without_tiers(config: &EngineConfig) -> Arc<Self> {
-        Arc::new(Self {
+    fn without_tiers(config: &EngineConfig) -> Result<Arc<Self>, EngineError> {
+        let disk = Disk::new(config.lean, config.encryption).map_err(|source| EngineError::Key { source })?;
+        Ok(Arc::new(Self {
             space: Space::new(),
             large_counts: LargeCounts::default(),
             lists: AtomicU64::new(0),
             pool: Pool::new(PoolConfig { limit: config.pool_limit, ..PoolConfig::default() }),
             generations: Generations::default(),
-            disk: Disk::new(config.lean),
+            disk,
             dictionaries: Dictionaries::default(),
             lean: config.lean,
             trainer: Trainer::new(config.codec != CodecChoice::Lz4 && !config.lean),
@@ -85,7 +86,7 @@ impl Engine {
             compacting: Mutex::new(()),
             codec: config.codec,
             tree: Tree::new(),
-        })
+        }))
     }
 
     /// A block of 512 positions for an owner; costs nothing until something is stored. Its clusters are

@@ -29,6 +29,14 @@ pub enum EngineError {
         #[from]
         source: PlaceError,
     },
+    /// No key to encrypt pages with.
+    #[error(
+        "no key for encrypting pages on disk: {source}; allow the process 64 KiB of locked memory (ulimit -l), or switch encryption off (--encrypt off)"
+    )]
+    Key {
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// There can be no other tier.
     #[error(transparent)]
     Tier(#[from] TierError),

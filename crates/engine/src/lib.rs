@@ -47,7 +47,7 @@ mod tiers;
 mod train;
 mod writeback;
 
-pub use config::{CodecChoice, EngineConfig, TierConfig};
+pub use config::{CodecChoice, Encryption, EngineConfig, TierConfig};
 pub use engine::Engine;
 pub use error::{EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError};
 pub use groups::{Figure, Group};

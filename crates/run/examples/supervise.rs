@@ -22,6 +22,7 @@ fn main() {
             .find_map(|option| option.to_str()?.strip_prefix("disk-path="))
             .map(Into::into),
         tiers: Vec::new(),
+        encrypt: true,
         codec: Codec::Auto,
         huge_pages: if has("huge") { HugePages::On } else { HugePages::Auto },
         full: if has("kill") { Full::Kill } else { Full::Grow },

@@ -16,6 +16,8 @@ pub struct RunConfig {
     pub disk_path: Option<PathBuf>,
     /// More places for compressed pages.
     pub tiers: Vec<TierPlace>,
+    /// Whether pages are encrypted before they are written to any of these places.
+    pub encrypt: bool,
     /// How pages are compressed.
     pub codec: Codec,
     /// Whether huge pages are asked for in what is left to the kernel.

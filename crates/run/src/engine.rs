@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use vswap_engine::{CodecChoice, Engine, EngineConfig};
+use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig};
 use vswap_pager::{FullPolicy, Pager, PagerConfig};
 use vswap_stub::protocol::STAGING_WINDOWS;
 use vswap_sys::poll::{EVENTS, Epoll};
@@ -118,8 +118,10 @@ fn prepare(
         })?;
     }
     let lean = config.memory.get() < LEAN_BELOW;
-    let engine = Engine::new(EngineConfig { codec: codec(config.codec), tiers, pool_limit: None, lean })
-        .map_err(|error| error.to_string())?;
+    let encryption = if config.encrypt { Encryption::On } else { Encryption::Off };
+    let engine_config =
+        EngineConfig { codec: codec(config.codec), tiers, encryption, pool_limit: None, lean };
+    let engine = Engine::new(engine_config).map_err(|error| error.to_string())?;
     let poll = Epoll::new().map_err(text("epoll"))?;
     let report = Report::new(config, started);
     let (listener, pid) = receive_listener(&program, front)?;

@@ -2,10 +2,10 @@
 
 use crate::addr::UNIT;
 use crate::format::{
-    CodecTag, EntryHeader, HEADER_BYTES, Header, RunKey, SUMMARY_ENTRY_BYTES, SummaryEntry, checksum, padded,
+    CodecTag, EntryHeader, Guard, HEADER_BYTES, Header, SUMMARY_ENTRY_BYTES, SummaryEntry, checksum, padded,
 };
 use crate::table::Reservation;
-use crate::{AlignedBuf, EntryAddr, MAX_ENTRY_BYTES, SEGMENT_BYTES, SegmentId};
+use crate::{AlignedBuf, EntryAddr, Keys, MAX_ENTRY_BYTES, SEGMENT_BYTES, SegmentId};
 use vswap_core::SlotId;
 
 /// What became of an entry offered to a builder.
@@ -22,7 +22,7 @@ pub enum Appended {
 /// A segment being filled. Dropped unwritten, it gives its number and extent back.
 #[derive(Debug)]
 pub struct SegmentBuilder {
-    key: RunKey,
+    keys: Keys,
     reservation: Reservation,
     buf: AlignedBuf,
     end: usize,
@@ -37,14 +37,15 @@ pub(crate) struct Sealed {
     /// Bytes to write: whole blocks.
     pub len: usize,
     pub entries_end: u32,
+    pub guard: Guard,
     pub entries: Vec<SummaryEntry>,
 }
 
 impl SegmentBuilder {
     /// Starts filling the reserved segment. A buffer shorter than a segment is replaced.
-    pub(crate) fn new(key: RunKey, reservation: Reservation, buf: AlignedBuf) -> Self {
+    pub(crate) fn new(keys: Keys, reservation: Reservation, buf: AlignedBuf) -> Self {
         let buf = if buf.len() == SEGMENT_BYTES { buf } else { AlignedBuf::zeroed(SEGMENT_BYTES) };
-        Self { key, reservation, buf, end: HEADER_BYTES, entries: Vec::with_capacity(1024) }
+        Self { keys, reservation, buf, end: HEADER_BYTES, entries: Vec::with_capacity(1024) }
     }
 
     /// Adds a slot's encoded bytes.
@@ -53,17 +54,19 @@ impl SegmentBuilder {
             return Appended::TooLong;
         }
         let header = EntryHeader { slot, len: bytes.len() as u16, tag };
-        let (start, end) = (self.end, self.end + EntryHeader::stride(bytes.len()));
+        let guard = self.keys.guard();
+        let (start, stride) = (self.end, guard.stride(bytes.len()));
+        let end = start + stride;
         if end + (self.entries.len() + 1) * SUMMARY_ENTRY_BYTES > SEGMENT_BYTES {
             return Appended::NoRoom;
         }
         let place = self.reservation.place();
-        let Some(addr) = EntryAddr::new(place.segment, start, EntryHeader::stride(bytes.len())) else {
+        let Some(addr) = EntryAddr::new(place.segment, start, stride) else {
             return Appended::NoRoom;
         };
         let out = &mut self.buf[start..end];
-        out[crate::format::ENTRY_HEADER_BYTES..][..bytes.len()].copy_from_slice(bytes);
-        header.encode(self.key.seed(place.sequence, start), out);
+        out[guard.header_bytes()..][..bytes.len()].copy_from_slice(bytes);
+        header.encode(guard, out);
         let summary = SummaryEntry { slot, offset: start as u32, len: header.len, codec: tag.codec };
         self.entries.push(summary);
         self.end = end;
@@ -97,7 +100,7 @@ impl SegmentBuilder {
     /// Whether an entry of `len` encoded bytes still fits.
     #[must_use]
     pub fn fits(&self, len: usize) -> bool {
-        self.bytes() + EntryHeader::stride(len) + SUMMARY_ENTRY_BYTES <= SEGMENT_BYTES
+        self.bytes() + self.keys.guard().stride(len) + SUMMARY_ENTRY_BYTES <= SEGMENT_BYTES
     }
 
     /// Gives up: number and extent go back, and the buffer to the caller.
@@ -106,12 +109,16 @@ impl SegmentBuilder {
         self.buf
     }
 
-    /// Writes summary and header into the buffer.
+    /// Encrypts or sums up the entries, and writes summary and header into the buffer. Not done in [`append`](Self::append), whose callers
+    /// hold locks. Consumes the builder: no entry is sealed twice.
     pub(crate) fn seal(mut self) -> Sealed {
         debug_assert!(self.end.is_multiple_of(UNIT));
         let place = self.reservation.place();
+        let guard = self.keys.guard();
         let mut at = self.end;
         for entry in &self.entries {
+            let (offset, len) = (entry.offset as usize, guard.header_bytes() + usize::from(entry.len));
+            self.keys.protect(place.sequence, offset, &mut self.buf[offset..offset + len]);
             entry.encode(&mut self.buf[at..at + SUMMARY_ENTRY_BYTES]);
             at += SUMMARY_ENTRY_BYTES;
         }
@@ -122,14 +129,15 @@ impl SegmentBuilder {
             sequence: place.sequence,
             count: self.entries.len() as u32,
             entries_end: self.end as u32,
-            summary_checksum: checksum(self.key.seed(place.sequence, self.end), &self.buf[self.end..at]),
+            summary_checksum: checksum(self.keys.run.seed(place.sequence, self.end), &self.buf[self.end..at]),
         };
-        header.encode(self.key, &mut self.buf[..HEADER_BYTES]);
+        header.encode(&self.keys, &mut self.buf[..HEADER_BYTES]);
         Sealed {
             reservation: self.reservation,
             buf: self.buf,
             len,
             entries_end: self.end as u32,
+            guard,
             entries: self.entries,
         }
     }

@@ -36,8 +36,8 @@ pub enum FormatError {
         /// Ours.
         known: u16,
     },
-    /// Uses a feature (encryption, say) that this version does not know.
-    #[error("offset {offset:#x}: unknown flags {found:#06x}")]
+    /// Uses a feature that this version does not know, or is encrypted where it should not be, or the reverse.
+    #[error("offset {offset:#x}: unexpected flags {found:#06x}")]
     Flags {
         /// Where.
         offset: usize,
@@ -68,6 +68,12 @@ pub enum FormatError {
         /// Where the checked part starts.
         offset: usize,
     },
+    /// The cipher's tag does not match.
+    #[error("offset {offset:#x}: the seal does not match: damaged, or sealed with another key")]
+    Seal {
+        /// Where the entry starts.
+        offset: usize,
+    },
     /// The entry is another slot's.
     #[error("offset {offset:#x}: entry of slot {found:#x}, expected {expected}")]
     Slot {
@@ -92,6 +98,7 @@ impl FormatError {
             | Self::Foreign { offset, .. }
             | Self::Layout { offset, .. }
             | Self::Checksum { offset }
+            | Self::Seal { offset }
             | Self::Slot { offset, .. } => offset,
         }
     }

@@ -3,15 +3,16 @@
 //! | part | where | holds |
 //! | --- | --- | --- |
 //! | [`Header`] | 0, 64 bytes | magic, version, flags, identity, lengths, checksums |
-//! | entries | from 64, each at a multiple of 16 | [`EntryHeader`] (24 bytes) and the encoded bytes |
+//! | entries | from 64, each at a multiple of 16 | [`EntryHeader`] (24 bytes, 32 if encrypted) and the encoded bytes |
 //! | summary | after the entries | [`SummaryEntry`] (16 bytes) for each entry, in order |
 //!
 //! Checksums are xxh3-64 with a seed that mixes the run's key, the segment's sequence number and the
 //! offset, so that bytes of another run, of an earlier writing of the same extent, or from another
-//! place do not match. They find faults; they do not withstand an attacker who can write the disk.
+//! place do not match. They find faults; they do not withstand an attacker who can write the disk. Where pages are encrypted
+//! ([`Guard::Encrypted`]), each entry has the cipher's tag instead, which does; see [`Cipher`](crate::Cipher).
 
 use crate::addr::UNIT;
-use crate::{BLOCK, FormatError, MAX_ENTRY_BYTES, SEGMENT_BYTES, SegmentId};
+use crate::{BLOCK, FormatError, Keys, MAX_ENTRY_BYTES, SEGMENT_BYTES, SegmentId};
 use std::hash::{BuildHasher, RandomState};
 use twox_hash::XxHash3_64;
 use vswap_core::SlotId;
@@ -22,10 +23,55 @@ pub const MAGIC: [u8; 8] = *b"VSWAPSEG";
 pub const VERSION: u16 = 1;
 /// Bytes of the segment's header.
 pub const HEADER_BYTES: usize = 64;
-/// Bytes of an entry's inline header.
-pub const ENTRY_HEADER_BYTES: usize = 24;
+/// Bytes of an entry's inline header behind its guard: slot, length, codec, flags, dictionary.
+pub const ENTRY_FIELDS_BYTES: usize = 16;
 /// Bytes of an entry in the summary.
 pub const SUMMARY_ENTRY_BYTES: usize = 16;
+
+/// What stands at the start of each entry and tells whether it is as it was written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Guard {
+    /// A checksum of 8 bytes; the page is in the clear.
+    Checksum,
+    /// The 16 bytes of an authenticated cipher's tag; the page is encrypted.
+    Encrypted,
+}
+
+impl Guard {
+    /// Bytes of a checksum.
+    pub(crate) const CHECKSUM_BYTES: usize = 8;
+
+    /// Bytes of the guard itself.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Checksum => Self::CHECKSUM_BYTES,
+            Self::Encrypted => 16,
+        }
+    }
+
+    /// The flags that the segment's header has for it.
+    const fn flags(self) -> u16 {
+        match self {
+            Self::Checksum => 0,
+            Self::Encrypted => 1,
+        }
+    }
+
+    /// Bytes of an entry's header: guard and fields.
+    #[must_use]
+    pub const fn header_bytes(self) -> usize {
+        self.bytes() + ENTRY_FIELDS_BYTES
+    }
+
+    /// Bytes that an entry of `len` encoded bytes takes, with header and padding.
+    #[must_use]
+    pub const fn stride(self, len: usize) -> usize {
+        (self.header_bytes() + len).next_multiple_of(UNIT)
+    }
+}
+
+/// The most bytes that an entry takes.
+pub(crate) const MAX_STRIDE: usize = Guard::Encrypted.stride(MAX_ENTRY_BYTES);
 
 /// How an entry's bytes are encoded; the meaning is the codec layer's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -113,12 +159,13 @@ pub struct Header {
 }
 
 impl Header {
-    pub(crate) fn encode(&self, key: RunKey, out: &mut [u8]) {
+    pub(crate) fn encode(&self, keys: &Keys, out: &mut [u8]) {
+        let (key, guard) = (keys.run, keys.guard());
         out[..8].copy_from_slice(&MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        out[10..12].copy_from_slice(&0_u16.to_le_bytes()); // flags: none yet
+        out[10..12].copy_from_slice(&guard.flags().to_le_bytes());
         out[12..14].copy_from_slice(&(HEADER_BYTES as u16).to_le_bytes());
-        out[14..16].copy_from_slice(&(ENTRY_HEADER_BYTES as u16).to_le_bytes());
+        out[14..16].copy_from_slice(&(guard.header_bytes() as u16).to_le_bytes());
         out[16..20].copy_from_slice(&self.segment.get().to_le_bytes());
         out[20..24].copy_from_slice(&self.count.to_le_bytes());
         out[24..32].copy_from_slice(&self.sequence.to_le_bytes());
@@ -134,7 +181,8 @@ impl Header {
     ///
     /// # Errors
     /// What is wrong and where.
-    pub fn decode(key: RunKey, bytes: &[u8]) -> Result<Self, FormatError> {
+    pub fn decode(keys: &Keys, bytes: &[u8]) -> Result<Self, FormatError> {
+        let (key, guard) = (keys.run, keys.guard());
         let raw = bytes_at(bytes, 0, HEADER_BYTES)?;
         let u16_at = |at| u16::from_le_bytes(field(raw, at));
         let u32_at = |at| u32::from_le_bytes(field(raw, at));
@@ -145,7 +193,7 @@ impl Header {
         if u16_at(8) != VERSION {
             return Err(FormatError::Version { offset: 8, found: u16_at(8), known: VERSION });
         }
-        if u16_at(10) != 0 {
+        if u16_at(10) != guard.flags() {
             return Err(FormatError::Flags { offset: 10, found: u16_at(10) });
         }
         if u64_at(32) != key.tag() {
@@ -156,7 +204,7 @@ impl Header {
             return Err(FormatError::Checksum { offset: 0 });
         }
         let layout = |offset, found: u32| FormatError::Layout { offset, found: u64::from(found) };
-        for (at, wanted) in [(12, HEADER_BYTES), (14, ENTRY_HEADER_BYTES)] {
+        for (at, wanted) in [(12, HEADER_BYTES), (14, guard.header_bytes())] {
             if usize::from(u16_at(at)) != wanted {
                 return Err(layout(at, u16_at(at).into()));
             }
@@ -195,50 +243,47 @@ pub struct EntryHeader {
 }
 
 impl EntryHeader {
-    /// Bytes that an entry of `len` encoded bytes takes, with header and padding.
-    #[must_use]
-    pub const fn stride(len: usize) -> usize {
-        (ENTRY_HEADER_BYTES + len).next_multiple_of(UNIT)
-    }
-
-    /// Writes header and padding around the payload, which already stands at its place in `out`
-    /// (`out` is exactly one stride).
-    pub(crate) fn encode(&self, seed: u64, out: &mut [u8]) {
-        let end = ENTRY_HEADER_BYTES + usize::from(self.len);
-        out[8..16].copy_from_slice(&self.slot.get().to_le_bytes());
-        out[16..18].copy_from_slice(&self.len.to_le_bytes());
-        out[18] = self.tag.codec;
-        out[19] = 0; // flags: none yet
-        out[20..24].copy_from_slice(&self.tag.dictionary.to_le_bytes());
+    /// Writes fields and padding around the payload, which already stands at its place in `out`
+    /// (`out` is exactly one stride). The guard comes later, from [`Keys::protect`].
+    pub(crate) fn encode(&self, guard: Guard, out: &mut [u8]) {
+        let (fields, end) = (guard.bytes(), guard.header_bytes() + usize::from(self.len));
+        let out_fields = &mut out[fields..fields + ENTRY_FIELDS_BYTES];
+        out_fields[..8].copy_from_slice(&self.slot.get().to_le_bytes());
+        out_fields[8..10].copy_from_slice(&self.len.to_le_bytes());
+        out_fields[10] = self.tag.codec;
+        out_fields[11] = 0; // flags: none yet
+        out_fields[12..16].copy_from_slice(&self.tag.dictionary.to_le_bytes());
         out[end..].fill(0);
-        let sum = checksum(seed, &out[8..end]);
-        out[..8].copy_from_slice(&sum.to_le_bytes());
     }
 
-    /// Reads and checks the entry at the start of `bytes`, which stands at `offset` of its segment.
-    pub(crate) fn decode(seed: u64, offset: usize, bytes: &[u8]) -> Result<Self, FormatError> {
-        let truncated = |needed| FormatError::Truncated { offset, needed, have: bytes.len() };
-        if bytes.len() < ENTRY_HEADER_BYTES {
-            return Err(truncated(ENTRY_HEADER_BYTES));
+    /// Checks the entry at the start of `bytes`, which stands at `offset` of its segment, decrypts it where it is, and reads its header.
+    pub(crate) fn open(
+        keys: &Keys,
+        sequence: u64,
+        offset: usize,
+        bytes: &mut [u8],
+    ) -> Result<Self, FormatError> {
+        let (guard, have) = (keys.guard(), bytes.len());
+        let (fields, payload) = (guard.bytes(), guard.header_bytes());
+        let truncated = |needed| FormatError::Truncated { offset, needed, have };
+        if have < payload {
+            return Err(truncated(payload));
         }
-        let len = u16::from_le_bytes(field(bytes, 16));
+        let len = u16::from_le_bytes(field(bytes, fields + 8));
         if usize::from(len) > MAX_ENTRY_BYTES {
-            return Err(FormatError::Layout { offset: offset + 16, found: len.into() });
+            return Err(FormatError::Layout { offset: offset + fields + 8, found: len.into() });
         }
-        let end = ENTRY_HEADER_BYTES + usize::from(len);
-        if end > bytes.len() {
-            return Err(truncated(end));
+        let entry =
+            bytes.get_mut(..payload + usize::from(len)).ok_or(truncated(payload + usize::from(len)))?;
+        keys.open(sequence, offset, entry)?;
+        let flags = entry[fields + 11];
+        if flags != 0 {
+            return Err(FormatError::Flags { offset: offset + fields + 11, found: flags.into() });
         }
-        if u64::from_le_bytes(field(bytes, 0)) != checksum(seed, &bytes[8..end]) {
-            return Err(FormatError::Checksum { offset });
-        }
-        if bytes[19] != 0 {
-            return Err(FormatError::Flags { offset: offset + 19, found: bytes[19].into() });
-        }
-        let slot = u64::from_le_bytes(field(bytes, 8));
-        let slot = SlotId::new(slot).ok_or(FormatError::Layout { offset: offset + 8, found: slot })?;
-        let tag = CodecTag { codec: bytes[18], dictionary: u32::from_le_bytes(field(bytes, 20)) };
-        Ok(Self { slot, len, tag })
+        let slot = u64::from_le_bytes(field(entry, fields));
+        let slot = SlotId::new(slot).ok_or(FormatError::Layout { offset: offset + fields, found: slot })?;
+        let dictionary = u32::from_le_bytes(field(entry, fields + 12));
+        Ok(Self { slot, len, tag: CodecTag { codec: entry[fields + 10], dictionary } })
     }
 }
 
@@ -264,15 +309,21 @@ impl SummaryEntry {
         out[15] = 0; // flags: none yet
     }
 
-    /// Reads the summary entry that starts at `at` of `segment`; `limit` is where entries end.
-    pub(crate) fn decode(segment: &[u8], at: usize, limit: u32) -> Result<Self, FormatError> {
-        let raw = bytes_at(segment, at, SUMMARY_ENTRY_BYTES)?;
+    /// Reads an entry of the summary; `limit` is where entries end and the summary starts.
+    pub(crate) fn decode(
+        guard: Guard,
+        summary: &[u8],
+        index: usize,
+        limit: u32,
+    ) -> Result<Self, FormatError> {
+        let raw = bytes_at(summary, index * SUMMARY_ENTRY_BYTES, SUMMARY_ENTRY_BYTES)?;
+        let at = limit as usize + index * SUMMARY_ENTRY_BYTES;
         let slot = u64::from_le_bytes(field(raw, 0));
         let slot = SlotId::new(slot).ok_or(FormatError::Layout { offset: at, found: slot })?;
         let units = u32::from_le_bytes(field(raw, 8));
         let len = u16::from_le_bytes(field(raw, 12));
         let offset = u64::from(units) * UNIT as u64;
-        let end = offset + EntryHeader::stride(len.into()) as u64;
+        let end = offset + guard.stride(len.into()) as u64;
         if offset < HEADER_BYTES as u64 || end > u64::from(limit) || usize::from(len) > MAX_ENTRY_BYTES {
             return Err(FormatError::Layout { offset: at + 8, found: units.into() });
         }

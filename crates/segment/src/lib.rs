@@ -6,6 +6,7 @@
 //! three blocks that hold it, checked against the slot, the segment's sequence number and a key of the run.
 //!
 //! - [`format`](mod@format): the bytes (see `docs/segment-format.md`); [`SegmentView`] reads a whole one back.
+//! - [`Keys`]: entries are encrypted when the segment is sealed, and decrypted in the reader's buffer; [`Cipher`] says why that is sound.
 //! - [`SegmentTable`]: pure accounting. Segment -> (tier, extent), live entries, what to clean next.
 //! - [`Storage`]: the one narrow interface to a tier; [`FileStorage`] is an unlinked file with direct I/O.
 //! - [`SegmentMover`]: takes segments, as they are, to other tiers.
@@ -17,13 +18,15 @@
 //! - A move to another tier copies a segment, checked, and changes its row if that is still as it was: no address changes.
 //! - Its extent is not reused before its last live entry was released.
 //! - An address that is out of date gives an error or the slot's own bytes, never another's: each
-//!   entry's checksum covers its slot and is seeded by key, sequence number and offset.
+//!   entry's checksum or cipher tag covers its slot and depends on key, sequence number and offset.
+//! - No nonce is used twice: see [`Cipher`].
 //!
 //! Neighbours: the engine above decides what is written and when; the pool beside is unknown here.
 #![forbid(unsafe_code)]
 
 mod addr;
 mod builder;
+mod cipher;
 mod error;
 mod extents;
 pub mod format;
@@ -38,9 +41,10 @@ mod writer;
 
 pub use addr::{EntryAddr, SegmentId};
 pub use builder::{Appended, SegmentBuilder};
+pub use cipher::{Cipher, Keys};
 pub use error::{FormatError, Full, ReadError, ReleaseError, TierError};
 pub use extents::{Extent, TierId};
-pub use format::{CodecTag, RunKey};
+pub use format::{CodecTag, Guard, RunKey};
 pub use mover::{Moved, SegmentMover, Started};
 pub use storage::{FileStorage, Storage, SyncQueue, WriteQueue, is_full};
 pub use store::{AGES, SegmentStore, StoreStats};

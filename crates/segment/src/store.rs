@@ -7,7 +7,6 @@ mod tiers;
 
 use crate::builder::SegmentBuilder;
 use crate::extents::TierId;
-use crate::format::RunKey;
 use crate::mover::SegmentMover;
 use crate::storage::{Storage, is_full};
 use crate::table::{Candidate, Place, Purpose, Reservation, SegmentTable};
@@ -15,7 +14,7 @@ use crate::tiers::{MAX_TIERS, TierState};
 use crate::view::{Entry, Expected, Run, SegmentView};
 use crate::writer::SegmentWriter;
 use crate::{
-    AlignedBuf, BLOCK, EntryAddr, FormatError, Full, ReadError, ReleaseError, SEGMENT_BYTES, SegmentId,
+    AlignedBuf, BLOCK, EntryAddr, FormatError, Full, Keys, ReadError, ReleaseError, SEGMENT_BYTES, SegmentId,
 };
 use parking_lot::RwLock;
 use std::io;
@@ -81,27 +80,27 @@ pub struct SegmentStore {
     table: Arc<RwLock<SegmentTable>>,
     /// By the number of the tier.
     storage: RwLock<Vec<Option<Arc<dyn Storage>>>>,
-    key: RunKey,
+    keys: Keys,
     clock: AtomicU64,
     counters: Counters,
 }
 
 impl SegmentStore {
-    /// A store over one tier.
+    /// A store over one tier. The keys are for this store alone.
     #[must_use]
-    pub fn new(storage: Arc<dyn Storage>, key: RunKey) -> Arc<Self> {
-        let store = Self::without_tiers(key);
+    pub fn new(storage: Arc<dyn Storage>, keys: impl Into<Keys>) -> Arc<Self> {
+        let store = Self::without_tiers(keys);
         store.add_tier(storage, 0).expect("there is room for the first tier");
         store
     }
 
     /// A store that has no tier yet.
     #[must_use]
-    pub fn without_tiers(key: RunKey) -> Arc<Self> {
+    pub fn without_tiers(keys: impl Into<Keys>) -> Arc<Self> {
         Arc::new(Self {
             table: Arc::default(),
             storage: RwLock::default(),
-            key,
+            keys: keys.into(),
             clock: AtomicU64::new(0),
             counters: Counters::default(),
         })
@@ -113,7 +112,7 @@ impl SegmentStore {
     /// [`Full`], with the buffer.
     pub fn begin(&self, purpose: Purpose, buf: AlignedBuf) -> Result<SegmentBuilder, (Full, AlignedBuf)> {
         match Reservation::take(&self.table, purpose) {
-            Ok(reservation) => Ok(SegmentBuilder::new(self.key, reservation, buf)),
+            Ok(reservation) => Ok(SegmentBuilder::new(self.keys.clone(), reservation, buf)),
             Err(full) => Err((full, buf)),
         }
     }
@@ -145,9 +144,9 @@ impl SegmentStore {
         let base = addr.first_block() * BLOCK;
         let from = addr.offset() - base;
         let (_, got, header) = self.read_checked(addr, base, len, buf, |expected, bytes| {
-            expected.header_of(slot, bytes, base, from)
+            expected.open_of(slot, bytes, base, from)
         })?;
-        Ok(Entry::new(header, addr, &buf[..got], from))
+        Ok(Entry::new(header, self.keys.guard(), addr, &buf[from..got]))
     }
 
     /// Reads an entry and what lies behind it, `len` bytes from the beginning of its first block but no more than fit `buf`: the
@@ -156,7 +155,7 @@ impl SegmentStore {
     /// # Errors
     /// As [`read_entry`](Self::read_entry), for the wanted entry only.
     pub fn read_run<'b>(
-        &self,
+        &'b self,
         addr: EntryAddr,
         slot: SlotId,
         len: usize,
@@ -166,10 +165,10 @@ impl SegmentStore {
         let from = addr.offset() - base;
         let most = len.min(buf.len()).max(addr.blocks() * BLOCK);
         let (place, got, header) = self.read_checked(addr, base, most, buf, |expected, bytes| {
-            expected.header_of(slot, bytes, base, from)
+            expected.open_of(slot, bytes, base, from)
         })?;
-        let bytes = &buf[..got.min((place.entries_end as usize).saturating_sub(base))];
-        Ok(Run::new(self.expected(place), Entry::new(header, addr, bytes, from), bytes, base, from))
+        let end = got.min((place.entries_end as usize).saturating_sub(base));
+        Ok(Run::new(self.expected(place), header, addr, &mut buf[..got], from, end))
     }
 
     /// Reads a whole segment, to clean it. `buf` needs [`SEGMENT_BYTES`]. One whose header or summary is
@@ -178,7 +177,7 @@ impl SegmentStore {
     /// # Errors
     /// As [`read_entry`](Self::read_entry), for header and summary only.
     pub fn read_segment<'b>(
-        &self,
+        &'b self,
         segment: SegmentId,
         buf: &'b mut AlignedBuf,
     ) -> Result<SegmentView<'b>, ReadError> {
@@ -191,15 +190,14 @@ impl SegmentStore {
                 self.leave_damaged(segment);
             }
         })?;
-        Ok(SegmentView::checked(self.expected(place), header, &buf[..got]))
+        Ok(SegmentView::checked(self.expected(place), header, &mut buf[..got]))
     }
 
-    /// Reads a whole segment and checks everything in it, dead entries too. Gives where it was read.
+    /// Reads a whole segment and checks everything in it, dead entries too; it stays encrypted. Gives where it was read.
     pub(crate) fn read_whole(&self, segment: SegmentId, buf: &mut AlignedBuf) -> Result<Place, ReadError> {
         let first = EntryAddr::new(segment, 0, 1).expect("every segment has a first byte");
         let (place, ..) = self.read_checked(first, 0, SEGMENT_BYTES, buf, |expected, bytes| {
-            let header = SegmentView::check(*expected, bytes)?;
-            SegmentView::checked(*expected, header, bytes).entries().try_for_each(|entry| entry.map(drop))
+            SegmentView::check_all(*expected, bytes)
         })?;
         Ok(place)
     }
@@ -342,8 +340,8 @@ impl SegmentStore {
         bump(&self.counters.reads_by_age[age.min(AGES - 1)], 1);
     }
 
-    fn expected(&self, place: Place) -> Expected {
-        Expected { key: self.key, segment: place.segment, sequence: place.sequence }
+    fn expected(&self, place: Place) -> Expected<'_> {
+        Expected { keys: &self.keys, segment: place.segment, sequence: place.sequence }
     }
 
     fn damaged(&self, place: Place, fault: FormatError) -> ReadError {
@@ -351,7 +349,7 @@ impl SegmentStore {
     }
 
     /// Reads `len` bytes (no more than the segment has) from `base` of the segment of `addr`, and
-    /// checks them. If they are wrong and the segment has moved or died meanwhile, reads again where it
+    /// checks them, which may decrypt some of them. If they are wrong and the segment has moved or died meanwhile, reads again where it
     /// is now. Returns where it was read, how many bytes came, and what the check found.
     fn read_checked<T>(
         &self,
@@ -359,7 +357,7 @@ impl SegmentStore {
         base: usize,
         len: usize,
         buf: &mut AlignedBuf,
-        check: impl Fn(&Expected, &[u8]) -> Result<T, FormatError>,
+        check: impl Fn(&Expected<'_>, &mut [u8]) -> Result<T, FormatError>,
     ) -> Result<(Place, usize, T), ReadError> {
         let segment = addr.segment();
         let gone = || ReadError::NotThere { segment, offset: addr.offset() };
@@ -369,7 +367,7 @@ impl SegmentStore {
                 return Err(gone());
             }
             let result = self.read_once(place, base, len.min(place.written() - base), buf).and_then(|got| {
-                let found = check(&self.expected(place), &buf[..got]);
+                let found = check(&self.expected(place), &mut buf[..got]);
                 Ok((place, got, found.map_err(|fault| self.damaged(place, fault))?))
             });
             let error = match result {

@@ -1,12 +1,12 @@
 //! Reading segments back: one entry, a run of neighbours, a whole segment.
 //!
 //! Everything here takes untrusted bytes and answers with an error that names the offset; nothing
-//! panics, nothing allocates.
+//! panics, nothing allocates. Entries are decrypted where they are, in the reader's buffer, each once: that is why the iterators
+//! take the buffer apart as they go.
 
-use crate::format::{
-    CodecTag, ENTRY_HEADER_BYTES, EntryHeader, Header, RunKey, SUMMARY_ENTRY_BYTES, SummaryEntry, checksum,
-};
-use crate::{EntryAddr, FormatError, SegmentId};
+use crate::format::{EntryHeader, Header, MAX_STRIDE, SummaryEntry, checksum};
+use crate::{CodecTag, EntryAddr, FormatError, Guard, Keys, SegmentId};
+use std::mem::take;
 use vswap_core::SlotId;
 
 /// An entry as it was stored, checked.
@@ -23,51 +23,51 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// The entry of a checked header at `from` of `bytes`.
-    pub(crate) fn new(header: EntryHeader, addr: EntryAddr, bytes: &'a [u8], from: usize) -> Self {
-        let bytes = &bytes[from + ENTRY_HEADER_BYTES..][..usize::from(header.len)];
+    /// The entry of a checked header at the start of `bytes`.
+    pub(crate) fn new(header: EntryHeader, guard: Guard, addr: EntryAddr, bytes: &'a [u8]) -> Self {
+        let bytes = &bytes[guard.header_bytes()..][..usize::from(header.len)];
         Self { slot: header.slot, addr, tag: header.tag, bytes }
     }
 }
 
 /// Identity of the segment that bytes are expected to be of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Expected {
-    pub key: RunKey,
+pub(crate) struct Expected<'k> {
+    pub keys: &'k Keys,
     pub segment: SegmentId,
     pub sequence: u64,
 }
 
-impl Expected {
-    /// Checks the entry whose header starts at `from` in `bytes`, which begin at `base` of the segment.
-    pub(crate) fn header(&self, bytes: &[u8], base: usize, from: usize) -> Result<EntryHeader, FormatError> {
-        let rest = bytes.get(from..).unwrap_or_default();
-        EntryHeader::decode(self.key.seed(self.sequence, base + from), base + from, rest)
-    }
-
-    /// As [`header`](Self::header), for the entry of a known slot.
-    pub(crate) fn header_of(
+impl Expected<'_> {
+    /// Checks and decrypts the entry of a known slot whose header starts at `from` in `bytes`, which begin at `base` of the segment.
+    pub(crate) fn open_of(
         &self,
         slot: SlotId,
-        bytes: &[u8],
+        bytes: &mut [u8],
         base: usize,
         from: usize,
     ) -> Result<EntryHeader, FormatError> {
-        let header = self.header(bytes, base, from)?;
-        if header.slot != slot {
-            let (offset, found) = (base + from, header.slot.get());
-            return Err(FormatError::Slot { offset, expected: slot, found });
-        }
+        let rest = bytes.get_mut(from..).unwrap_or_default();
+        let header = EntryHeader::open(self.keys, self.sequence, base + from, rest)?;
+        self.belongs(slot, header.slot, base + from)?;
         Ok(header)
     }
 
-    /// The checked entry at `from`, with its address.
-    fn entry<'a>(&self, bytes: &'a [u8], base: usize, from: usize) -> Result<Entry<'a>, FormatError> {
-        let header = self.header(bytes, base, from)?;
-        let len = usize::from(header.len);
-        let addr = EntryAddr::new(self.segment, base + from, EntryHeader::stride(len))
-            .ok_or(FormatError::Layout { offset: base + from, found: len as u64 })?;
-        Ok(Entry::new(header, addr, bytes, from))
+    fn belongs(&self, expected: SlotId, found: SlotId, offset: usize) -> Result<(), FormatError> {
+        if found == expected {
+            Ok(())
+        } else {
+            Err(FormatError::Slot { offset, expected, found: found.get() })
+        }
+    }
+
+    /// Checks and decrypts the entry at the start of `bytes`, which begin at `offset` of the segment.
+    fn open<'a>(&self, bytes: &'a mut [u8], offset: usize) -> Result<Entry<'a>, FormatError> {
+        let header = EntryHeader::open(self.keys, self.sequence, offset, bytes)?;
+        let (guard, len) = (self.keys.guard(), usize::from(header.len));
+        let addr = EntryAddr::new(self.segment, offset, guard.stride(len))
+            .ok_or(FormatError::Layout { offset, found: len as u64 })?;
+        Ok(Entry::new(header, guard, addr, bytes))
     }
 }
 
@@ -79,16 +79,24 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// `bytes` begin at `base` of the segment, hold `first` at `from` and end where entries end.
+    /// `bytes` begin at `base` of the segment, hold the entry of `header` (checked and decrypted) at `from`, and `end` where entries end
+    /// or what was read does.
     pub(crate) fn new(
-        expected: Expected,
-        first: Entry<'a>,
-        bytes: &'a [u8],
-        base: usize,
+        expected: Expected<'a>,
+        header: EntryHeader,
+        addr: EntryAddr,
+        bytes: &'a mut [u8],
         from: usize,
+        end: usize,
     ) -> Self {
-        let next = from + EntryHeader::stride(first.bytes.len());
-        Self { first, rest: RunIter { expected, bytes, base, next } }
+        let guard = expected.keys.guard();
+        let stride = guard.stride(header.len.into());
+        let next = addr.offset() + stride;
+        let rest = end.saturating_sub(from + stride);
+        let (_, here) = bytes.split_at_mut(from);
+        let (first, behind) = here.split_at_mut(stride.min(here.len()));
+        let rest = behind.get_mut(..rest).unwrap_or_default();
+        Self { first: Entry::new(header, guard, addr, first), rest: RunIter { expected, rest, next } }
     }
 
     /// The wanted entry.
@@ -100,17 +108,17 @@ impl<'a> Run<'a> {
     /// The entries behind it that were read whole, up to the first damaged one. Live or not is for the
     /// caller to say: an entry whose slot has another address by now is dead.
     #[must_use]
-    pub fn neighbours(&self) -> RunIter<'a> {
-        self.rest.clone()
+    pub fn neighbours(self) -> RunIter<'a> {
+        self.rest
     }
 }
 
 /// Iterates over the neighbours of a [`Run`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RunIter<'a> {
-    expected: Expected,
-    bytes: &'a [u8],
-    base: usize,
+    expected: Expected<'a>,
+    /// What was not given out yet, from `next` of the segment on.
+    rest: &'a mut [u8],
     next: usize,
 }
 
@@ -118,18 +126,27 @@ impl<'a> Iterator for RunIter<'a> {
     type Item = Entry<'a>;
 
     fn next(&mut self) -> Option<Entry<'a>> {
-        let entry = self.expected.entry(self.bytes, self.base, self.next).ok()?;
-        self.next += EntryHeader::stride(entry.bytes.len());
-        Some(entry)
+        // What is damaged ends it: where the next would begin is not known.
+        let here = take(&mut self.rest);
+        let header = EntryHeader::open(self.expected.keys, self.expected.sequence, self.next, here).ok()?;
+        let guard = self.expected.keys.guard();
+        let stride = guard.stride(header.len.into());
+        let addr = EntryAddr::new(self.expected.segment, self.next, stride)?;
+        let (entry, rest) = here.split_at_mut(stride.min(here.len()));
+        self.rest = rest;
+        self.next += stride;
+        Some(Entry::new(header, guard, addr, entry))
     }
 }
 
 /// A whole segment whose header and summary were checked.
 #[derive(Debug)]
 pub struct SegmentView<'a> {
-    expected: Expected,
+    expected: Expected<'a>,
     header: Header,
-    bytes: &'a [u8],
+    /// From the start of the segment to where entries end.
+    entries: &'a mut [u8],
+    summary: &'a [u8],
 }
 
 impl<'a> SegmentView<'a> {
@@ -138,19 +155,20 @@ impl<'a> SegmentView<'a> {
     /// # Errors
     /// What is wrong and where: truncated, foreign (another run, number or writing), damaged.
     pub fn parse(
-        key: RunKey,
+        keys: &'a Keys,
         segment: SegmentId,
         sequence: u64,
-        bytes: &'a [u8],
+        bytes: &'a mut [u8],
     ) -> Result<Self, FormatError> {
-        let expected = Expected { key, segment, sequence };
-        Ok(Self::checked(expected, Self::check(expected, bytes)?, bytes))
+        let expected = Expected { keys, segment, sequence };
+        let header = Self::check(expected, bytes)?;
+        Ok(Self::checked(expected, header, bytes))
     }
 
     /// Checks header and summary.
-    pub(crate) fn check(expected: Expected, bytes: &[u8]) -> Result<Header, FormatError> {
-        let Expected { key, segment, sequence } = expected;
-        let header = Header::decode(key, bytes)?;
+    pub(crate) fn check(expected: Expected<'_>, bytes: &[u8]) -> Result<Header, FormatError> {
+        let Expected { keys, segment, sequence } = expected;
+        let header = Header::decode(keys, bytes)?;
         let foreign = |offset, expected, found| FormatError::Foreign { offset, expected, found };
         if header.segment != segment {
             return Err(foreign(16, segment.get().into(), header.segment.get().into()));
@@ -162,15 +180,32 @@ impl<'a> SegmentView<'a> {
         let rest = bytes.get(start..).unwrap_or_default();
         let summary =
             rest.get(..needed).ok_or(FormatError::Truncated { offset: start, needed, have: rest.len() })?;
-        if checksum(key.seed(sequence, start), summary) != header.summary_checksum {
+        if checksum(keys.run.seed(sequence, start), summary) != header.summary_checksum {
             return Err(FormatError::Checksum { offset: start });
         }
         Ok(header)
     }
 
+    /// Checks all that is in a segment and leaves it as it is, to be copied.
+    pub(crate) fn check_all(expected: Expected<'_>, bytes: &[u8]) -> Result<(), FormatError> {
+        let header = Self::check(expected, bytes)?;
+        let (guard, summary) = (expected.keys.guard(), &bytes[header.entries_end as usize..]);
+        let mut copy = [0; MAX_STRIDE];
+        for index in 0..header.count as usize {
+            let listed = SummaryEntry::decode(guard, summary, index, header.entries_end)?;
+            let (offset, stride) = (listed.offset as usize, guard.stride(listed.len.into()));
+            // Opened elsewhere: what goes to the other tier stays sealed.
+            let copy = &mut copy[..stride];
+            copy.copy_from_slice(&bytes[offset..offset + stride]);
+            expected.open_of(listed.slot, copy, offset, 0)?;
+        }
+        Ok(())
+    }
+
     /// A view of bytes whose header [`check`](Self::check) gave.
-    pub(crate) fn checked(expected: Expected, header: Header, bytes: &'a [u8]) -> Self {
-        Self { expected, header, bytes }
+    pub(crate) fn checked(expected: Expected<'a>, header: Header, bytes: &'a mut [u8]) -> Self {
+        let (entries, summary) = bytes.split_at_mut(header.entries_end as usize);
+        Self { expected, header, entries, summary }
     }
 
     /// The segment's header.
@@ -193,21 +228,25 @@ impl<'a> SegmentView<'a> {
 
     /// Its summary: slot and address of every entry, without looking at the entries.
     pub fn summary(&self) -> impl Iterator<Item = Result<SummaryEntry, FormatError>> + '_ {
-        let start = self.header.entries_end as usize;
-        (0..self.len())
-            .map(move |i| SummaryEntry::decode(self.bytes, start + i * SUMMARY_ENTRY_BYTES, start as u32))
+        let (guard, limit) = (self.expected.keys.guard(), self.header.entries_end);
+        (0..self.len()).map(move |index| SummaryEntry::decode(guard, self.summary, index, limit))
     }
 
     /// Every entry, checked one by one: a damaged one does not hide the others.
-    pub fn entries(&self) -> impl Iterator<Item = Result<Entry<'a>, FormatError>> + '_ {
-        let inside = &self.bytes[..self.header.entries_end as usize];
-        self.summary().map(move |listed| {
-            let listed = listed?;
-            let entry = self.expected.entry(inside, 0, listed.offset as usize)?;
-            if entry.slot != listed.slot {
-                let (offset, found) = (listed.offset as usize, entry.slot.get());
-                return Err(FormatError::Slot { offset, expected: listed.slot, found });
-            }
+    pub fn entries(self) -> impl Iterator<Item = Result<Entry<'a>, FormatError>> {
+        let Self { expected, header, entries, summary } = self;
+        let (guard, limit) = (expected.keys.guard(), header.entries_end);
+        let (mut rest, mut at) = (entries, 0);
+        (0..header.count as usize).map(move |index| {
+            let listed = SummaryEntry::decode(guard, summary, index, limit)?;
+            let (offset, stride) = (listed.offset as usize, guard.stride(listed.len.into()));
+            // They are listed as they stand, one behind the other.
+            let skip = offset.checked_sub(at).ok_or(FormatError::Layout { offset, found: at as u64 })?;
+            let (_, here) = take(&mut rest).split_at_mut(skip);
+            let (entry, behind) = here.split_at_mut(stride);
+            (rest, at) = (behind, offset + stride);
+            let entry = expected.open(entry, offset)?;
+            expected.belongs(listed.slot, entry.slot, offset)?;
             Ok(entry)
         })
     }

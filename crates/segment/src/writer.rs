@@ -5,7 +5,7 @@
 //! held while waiting.
 
 use crate::builder::{Sealed, SegmentBuilder};
-use crate::format::{EntryHeader, SummaryEntry};
+use crate::format::{Guard, SummaryEntry};
 use crate::queues::Queues;
 use crate::table::{Place, Reservation};
 use crate::{AlignedBuf, EntryAddr, SegmentId, SegmentStore, WriteDone};
@@ -26,6 +26,7 @@ pub struct Written {
     pub bytes: usize,
     /// The buffer, for the next segment.
     pub buf: AlignedBuf,
+    guard: Guard,
     entries: Vec<SummaryEntry>,
 }
 
@@ -33,7 +34,7 @@ impl Written {
     /// Slot and address of each of its entries, in order.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (SlotId, EntryAddr)> + '_ {
         self.entries.iter().map(|entry| {
-            let (offset, stride) = (entry.offset as usize, EntryHeader::stride(entry.len.into()));
+            let (offset, stride) = (entry.offset as usize, self.guard.stride(entry.len.into()));
             let addr = EntryAddr::new(self.segment, offset, stride);
             (entry.slot, addr.expect("the builder gave this address before"))
         })
@@ -52,6 +53,7 @@ struct InFlight {
     reservation: Reservation,
     len: usize,
     entries_end: u32,
+    guard: Guard,
     entries: Vec<SummaryEntry>,
 }
 
@@ -80,11 +82,11 @@ impl SegmentWriter {
         if builder.is_empty() {
             return Ok(());
         }
-        let Sealed { reservation, buf, len, entries_end, entries } = builder.seal();
+        let Sealed { reservation, buf, len, entries_end, guard, entries } = builder.seal();
         let place = reservation.place();
         let tag = self.next_tag;
         self.next_tag += 1;
-        self.in_flight.push(InFlight { tag, reservation, len, entries_end, entries });
+        self.in_flight.push(InFlight { tag, reservation, len, entries_end, guard, entries });
         let Self { store, queues, in_flight, done, .. } = self;
         let at = (place.tier, place.extent.offset());
         let started = queues.submit(store, at, buf, len, tag, |write| finish(in_flight, done, write));
@@ -129,7 +131,8 @@ impl SegmentWriter {
             Ok(()) => sent.reservation.commit(sent.entries_end, sent.entries.len() as u32, self.store.now()),
             Err(_) => drop(sent.reservation),
         }
-        Written { segment, result: done.result, bytes: sent.len, buf: done.buf, entries: sent.entries }
+        let (guard, bytes) = (sent.guard, sent.len);
+        Written { segment, result: done.result, bytes, buf: done.buf, guard, entries: sent.entries }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Damaged, truncated and foreign bytes are refused with their offset; never a wrong byte, never a panic.
 
-use crate::support::{Fake, Fault, KEY, payload, slot, tag, write_slots};
+use super::keys;
+use crate::support::{Fake, Fault, payload, slot, tag, write_slots};
 use proptest::prelude::*;
 use vswap_segment::{
-    AlignedBuf, BLOCK, EntryAddr, FormatError, MAX_ENTRY_BLOCKS, ReadError, RunKey, SEGMENT_BYTES, SegmentId,
-    SegmentStore, SegmentView,
+    AlignedBuf, BLOCK, Cipher, EntryAddr, FormatError, Guard, Keys, MAX_ENTRY_BLOCKS, ReadError, RunKey,
+    SEGMENT_BYTES, SegmentId, SegmentStore, SegmentView,
 };
 
 fn fault_of(error: ReadError) -> FormatError {
@@ -14,10 +15,18 @@ fn fault_of(error: ReadError) -> FormatError {
     }
 }
 
+/// What an entry that is not as it was written gives.
+fn broken(offset: usize) -> FormatError {
+    match keys().guard() {
+        Guard::Checksum => FormatError::Checksum { offset },
+        Guard::Encrypted => FormatError::Seal { offset },
+    }
+}
+
 #[test]
 fn every_flipped_byte_gives_the_exact_page_or_an_error() {
     let fake = Fake::new(1);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     let entries = write_slots(&store, 0..6);
     let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
     let mut whole = AlignedBuf::zeroed(SEGMENT_BYTES);
@@ -46,14 +55,16 @@ fn every_flipped_byte_gives_the_exact_page_or_an_error() {
         }
         fake.edit(|bytes| bytes[at] ^= 1 << (at % 8));
     }
-    let stored: usize = entries.iter().map(|(n, _)| payload(*n, 0).len() + 24).sum();
+    let header = keys().guard().header_bytes();
+    let stored: usize = entries.iter().map(|(n, _)| payload(*n, 0).len() + header).sum();
     assert_eq!(caught, stored, "each byte of each entry and its header is covered once");
 }
 
 #[test]
 fn a_truncated_segment_is_refused_at_every_length() {
     let fake = Fake::new(1);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let keys = keys();
+    let store = SegmentStore::new(fake.clone(), keys.clone());
     let entries = write_slots(&store, 0..6);
     let id = entries[0].1.segment();
     let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
@@ -62,11 +73,11 @@ fn a_truncated_segment_is_refused_at_every_length() {
         (view.header().sequence, view.header().entries_end as usize + view.header().summary_bytes())
     };
     for len in 0..end {
-        let error = SegmentView::parse(KEY, id, sequence, &buf[..len]).unwrap_err();
+        let error = SegmentView::parse(&keys, id, sequence, &mut buf[..len]).unwrap_err();
         let FormatError::Truncated { offset, needed, have } = error else { panic!("{len}: {error}") };
         assert!(have == len.saturating_sub(offset) && have < needed, "{len}: {error}");
     }
-    assert!(SegmentView::parse(KEY, id, sequence, &buf[..end]).is_ok());
+    assert!(SegmentView::parse(&keys, id, sequence, &mut buf[..end]).is_ok());
     fake.set(Fault::ShortRead(0));
     let mut small = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
     let error = fault_of(store.read_entry(entries[1].1, slot(1), &mut small).unwrap_err());
@@ -76,46 +87,56 @@ fn a_truncated_segment_is_refused_at_every_length() {
 
 #[test]
 fn foreign_segments_are_refused_by_what_differs() {
-    let store = SegmentStore::new(Fake::new(1), KEY);
+    let keys = keys();
+    let store = SegmentStore::new(Fake::new(1), keys.clone());
     let entries = write_slots(&store, 0..6);
     let id = entries[0].1.segment();
     let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
     let sequence = store.read_segment(id, &mut buf).unwrap().header().sequence;
-    let parse = |key, id, sequence, bytes: &[u8]| SegmentView::parse(key, id, sequence, bytes).unwrap_err();
+    let parse = |keys: &Keys, id, sequence, bytes: &mut [u8]| {
+        SegmentView::parse(keys, id, sequence, bytes).unwrap_err()
+    };
 
-    let other_run = parse(RunKey::new(1), id, sequence, &buf);
+    let other_run = match keys.guard() {
+        Guard::Checksum => RunKey::new(1).into(),
+        Guard::Encrypted => Keys::encrypting(RunKey::new(1), Cipher::random().unwrap()),
+    };
+    let other_run = parse(&other_run, id, sequence, &mut buf);
     assert!(matches!(other_run, FormatError::Foreign { offset: 32, .. }), "{other_run}");
-    let other_number = parse(KEY, SegmentId::new(77).unwrap(), sequence, &buf);
+    let other_number = parse(&keys, SegmentId::new(77).unwrap(), sequence, &mut buf);
     assert!(matches!(other_number, FormatError::Foreign { offset: 16, expected: 77, found: 0 }));
-    let other_writing = parse(KEY, id, sequence + 1, &buf);
+    let other_writing = parse(&keys, id, sequence + 1, &mut buf);
     assert!(matches!(other_writing, FormatError::Foreign { offset: 24, .. }), "{other_writing}");
-    assert!(matches!(parse(KEY, id, sequence, &[0x7f; 4096]), FormatError::Magic { offset: 0, .. }));
+    assert!(matches!(parse(&keys, id, sequence, &mut [0x7f; 4096]), FormatError::Magic { offset: 0, .. }));
+    let version = buf[8];
     buf[8] = 9;
-    assert!(matches!(parse(KEY, id, sequence, &buf), FormatError::Version { offset: 8, found: 9, known: 1 }));
-    buf[8] = 1;
-    buf[10] = 1;
-    assert!(matches!(parse(KEY, id, sequence, &buf), FormatError::Flags { offset: 10, found: 1 }));
+    let newer = parse(&keys, id, sequence, &mut buf);
+    assert!(matches!(newer, FormatError::Version { offset: 8, found: 9, known: 1 }), "{newer}");
+    buf[8] = version;
+    buf[10] ^= 1;
+    let other_mode = parse(&keys, id, sequence, &mut buf);
+    assert!(matches!(other_mode, FormatError::Flags { offset: 10, .. }), "{other_mode}");
 }
 
 #[test]
 fn a_misdirected_read_of_another_segment_is_caught() {
     // Same slots, same lengths, same offsets: only the sequence number tells the two apart.
     let fake = Fake::new(2);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     let first = write_slots(&store, 0..50);
     let second = write_slots(&store, 0..50);
     fake.set(Fault::MisdirectedRead(SEGMENT_BYTES as u64));
     let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
     for (number, addr) in first.iter().chain(&second) {
         let error = fault_of(store.read_entry(*addr, slot(*number), &mut buf).unwrap_err());
-        assert_eq!(error, FormatError::Checksum { offset: addr.offset() });
+        assert_eq!(error, broken(addr.offset()));
     }
 }
 
 #[test]
 fn a_stale_block_of_an_earlier_writing_is_caught() {
     let fake = Fake::new(1);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     for (_, addr) in write_slots(&store, 0..50) {
         store.release(addr).unwrap();
     }
@@ -125,13 +146,13 @@ fn a_stale_block_of_an_earlier_writing_is_caught() {
     let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
     for (number, addr) in second {
         let error = fault_of(store.read_entry(addr, slot(number), &mut buf).unwrap_err());
-        assert_eq!(error, FormatError::Checksum { offset: addr.offset() });
+        assert_eq!(error, broken(addr.offset()));
     }
 }
 
 #[test]
 fn another_slots_entry_is_not_given_out() {
-    let store = SegmentStore::new(Fake::new(1), KEY);
+    let store = SegmentStore::new(Fake::new(1), keys());
     let entries = write_slots(&store, 0..5);
     let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
     let error = fault_of(store.read_entry(entries[2].1, slot(3), &mut buf).unwrap_err());
@@ -140,7 +161,7 @@ fn another_slots_entry_is_not_given_out() {
 
 #[test]
 fn an_address_of_nothing_is_out_of_date() {
-    let store = SegmentStore::new(Fake::new(2), KEY);
+    let store = SegmentStore::new(Fake::new(2), keys());
     let entries = write_slots(&store, 0..5);
     let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
     for (segment, offset) in [(5, 64), (1, 64), (0, SEGMENT_BYTES - 16)] {
@@ -168,7 +189,7 @@ proptest! {
         keep_header in any::<bool>(),
     ) {
         let fake = Fake::new(2);
-        let store = SegmentStore::new(fake.clone(), KEY);
+        let store = SegmentStore::new(fake.clone(), keys());
         let entries = write_slots(&store, 0..12);
         fake.edit(|bytes| for (at, len, value) in &cuts {
             let at = if keep_header { at + 64 } else { *at };
@@ -185,7 +206,8 @@ proptest! {
             }
         }
         for (number, addr) in &entries {
-            if let Ok(run) = store.read_run(*addr, slot(*number), buf.len(), &mut buf) {
+            let len = buf.len();
+            if let Ok(run) = store.read_run(*addr, slot(*number), len, &mut buf) {
                 prop_assert_eq!(run.first().bytes, payload(*number, 0));
                 for entry in run.neighbours() {
                     prop_assert_eq!(entry.bytes, payload(entry.slot.get(), 0));
@@ -207,6 +229,6 @@ proptest! {
             bytes[..8].copy_from_slice(b"VSWAPSEG");
             bytes[8..16].copy_from_slice(&[1, 0, 0, 0, 64, 0, 24, 0]);
         }
-        prop_assert!(SegmentView::parse(KEY, SegmentId::new(0).unwrap(), 1, &bytes).is_err());
+        prop_assert!(SegmentView::parse(&keys(), SegmentId::new(0).unwrap(), 1, &mut bytes).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! A real file: direct where the file system takes it, full midway, room given back.
 
-use crate::support::{KEY, payload, slot, tag, write_slots};
+use super::keys;
+use crate::support::{payload, slot, tag, write_slots};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +18,7 @@ fn disk_dir() -> PathBuf {
 #[test]
 fn segments_on_a_file_come_back() {
     let storage = Arc::new(FileStorage::create(&disk_dir(), 64 << 20).unwrap());
-    let store = SegmentStore::new(storage.clone(), KEY);
+    let store = SegmentStore::new(storage.clone(), keys());
     let entries: Vec<_> = (0..8).flat_map(|i| write_slots(&store, i * 1000..i * 1000 + 900)).collect();
     let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
     for (number, addr) in &entries {
@@ -36,7 +37,7 @@ fn segments_on_a_file_come_back() {
 #[test]
 fn several_segments_in_flight_through_io_uring_all_arrive() {
     let storage = Arc::new(FileStorage::create(&disk_dir(), 64 << 20).unwrap());
-    let store = SegmentStore::new(storage, KEY);
+    let store = SegmentStore::new(storage, keys());
     let mut writer = store.writer(3);
     let mut written = Vec::new();
     for round in 0..12_u64 {
@@ -189,7 +190,7 @@ fn a_disk_that_fills_midway_loses_nothing_and_works_again_after_a_trim() {
     };
     // The file may be longer than the disk has room: it is full before the table is.
     let storage = Arc::new(FileStorage::create(&disk.dir, 64 << 20).unwrap());
-    let store = SegmentStore::new(storage.clone(), KEY);
+    let store = SegmentStore::new(storage.clone(), keys());
     println!("direct on the small disk: {}", storage.file().is_direct());
     let mut writer = store.writer(2);
     let mut alive = Vec::new();

@@ -1,6 +1,7 @@
 //! The device fails: nothing is lost, nothing leaks, and the error says what happened.
 
-use crate::support::{Fake, Fault, KEY, begin, payload, slot, tag, write, write_slots};
+use super::keys;
+use crate::support::{Fake, Fault, begin, payload, slot, tag, write, write_slots};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +21,7 @@ fn filled(store: &SegmentStore) -> SegmentBuilder {
 #[test]
 fn a_failed_write_keeps_nothing_and_frees_the_extent() {
     let fake = Fake::new(1);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     for fault in [Fault::WriteError, Fault::DiskFullAfter(0), Fault::DiskFullAfter(12_288)] {
         fake.set(fault);
         let written = write(&store, filled(&store));
@@ -47,13 +48,13 @@ fn a_failed_write_keeps_nothing_and_frees_the_extent() {
 #[test]
 fn a_torn_write_is_found_entry_by_entry() {
     let fake = Fake::new(1);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     let kept = 20 * BLOCK;
     fake.set(Fault::TornWrite(kept));
     let entries = write_slots(&store, 0..300);
     let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);
     for (number, addr) in &entries {
-        let end = addr.offset() + 24 + payload(*number, 0).len();
+        let end = addr.offset() + keys().guard().header_bytes() + payload(*number, 0).len();
         let read = store.read_entry(*addr, slot(*number), &mut buf);
         assert_eq!(read.is_ok(), end <= kept, "slot {number} ends at {end}");
     }
@@ -64,7 +65,7 @@ fn a_torn_write_is_found_entry_by_entry() {
 #[test]
 fn a_read_error_names_segment_tier_and_file_offset() {
     let fake = Fake::new(3);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     let _first = write_slots(&store, 0..10);
     let second = write_slots(&store, 0..300);
     let (number, addr) = second[200];
@@ -82,19 +83,21 @@ fn a_read_error_names_segment_tier_and_file_offset() {
 #[test]
 fn a_short_read_gives_what_came_whole_and_no_more() {
     let fake = Fake::new(1);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     let entries = write_slots(&store, 0..300);
     fake.set(Fault::ShortRead(2 * BLOCK));
     let mut buf = AlignedBuf::zeroed(16 * BLOCK);
     let run = store.read_run(entries[0].1, slot(0), buf.len(), &mut buf).unwrap();
     let come = 1 + run.neighbours().count();
-    let whole = |i: usize| entries[i].1.offset() + 24 + payload(i as u64, 0).len() <= 2 * BLOCK;
+    let whole = |i: usize| {
+        entries[i].1.offset() + keys().guard().header_bytes() + payload(i as u64, 0).len() <= 2 * BLOCK
+    };
     assert!(come > 1 && whole(come - 1) && !whole(come), "{come} entries from two blocks");
 }
 
 #[test]
 fn a_full_tier_refuses_then_takes_again_after_a_release() {
-    let store = SegmentStore::new(Fake::new(3), KEY);
+    let store = SegmentStore::new(Fake::new(3), keys());
     let segments: Vec<_> = (0..3).map(|_| write_slots(&store, 0..10)).collect();
     let refused = store.begin(Purpose::Writeback, AlignedBuf::zeroed(SEGMENT_BYTES));
     let (full, buf) = refused.expect_err("three of three are in use");
@@ -107,7 +110,7 @@ fn a_full_tier_refuses_then_takes_again_after_a_release() {
 
 #[test]
 fn the_last_extents_are_kept_for_cleaning() {
-    let store = SegmentStore::new(Fake::new(8), KEY);
+    let store = SegmentStore::new(Fake::new(8), keys());
     let buf = || AlignedBuf::zeroed(SEGMENT_BYTES);
     let mut held: Vec<_> = (0..6).map(|_| store.begin(Purpose::Writeback, buf()).unwrap()).collect();
     assert!(store.begin(Purpose::Writeback, buf()).is_err());
@@ -120,7 +123,7 @@ fn the_last_extents_are_kept_for_cleaning() {
 #[test]
 fn freed_room_goes_back_to_the_file_system() {
     let fake = Fake::new(40);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     let all: Vec<_> = (0..30).flat_map(|_| write_slots(&store, 0..3)).collect();
     for (_, addr) in all {
         store.release(addr).unwrap();
@@ -138,7 +141,7 @@ fn freed_room_goes_back_to_the_file_system() {
 
 #[test]
 fn a_writer_dropped_with_writes_unclaimed_gives_everything_back() {
-    let store = SegmentStore::new(Fake::new(4), KEY);
+    let store = SegmentStore::new(Fake::new(4), keys());
     let mut writer = store.writer(1);
     for _ in 0..3 {
         writer.submit(filled(&store)).unwrap();
@@ -151,7 +154,7 @@ fn a_writer_dropped_with_writes_unclaimed_gives_everything_back() {
 #[test]
 fn a_damaged_segment_is_not_chosen_for_cleaning_again() {
     let fake = Fake::new(4);
-    let store = SegmentStore::new(fake.clone(), KEY);
+    let store = SegmentStore::new(fake.clone(), keys());
     let mut entries = write_slots(&store, 0..50);
     let id = entries[0].1.segment();
     let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
@@ -221,7 +224,7 @@ impl WriteQueue for BrokenQueue {
 /// The segment stayed "being written" for ever: its extent was lost, and its tier could not be removed.
 #[test]
 fn a_segment_that_could_not_be_sent_gives_its_extent_back() {
-    let store = SegmentStore::new(Arc::new(Broken), KEY);
+    let store = SegmentStore::new(Arc::new(Broken), keys());
     let mut writer = store.writer(1);
     assert_eq!(writer.submit(filled(&store)).unwrap_err().kind(), ErrorKind::BrokenPipe);
     assert_eq!((writer.outstanding(), store.stats().segments), (0, 0));

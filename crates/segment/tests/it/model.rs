@@ -1,6 +1,7 @@
 //! The store against a map: random writes, releases, cleaning, faults. Every page always reads right.
 
-use crate::support::{Fake, Fault, KEY, payload, slot, tag};
+use super::keys;
+use crate::support::{Fake, Fault, payload, slot, tag};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let fake = Fake::new(8);
-        let store = SegmentStore::new(fake.clone(), KEY);
+        let store = SegmentStore::new(fake.clone(), keys());
         let writer = store.writer(2);
         Self { fake, store, writer, live: BTreeMap::new(), version: 0 }
     }

@@ -1,6 +1,7 @@
 //! Readers while segments are written, cleaned, freed and their extents used again.
 
-use crate::support::{Fake, KEY, payload, slot, tag};
+use super::keys;
+use crate::support::{Fake, payload, slot, tag};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vswap_segment::{
     AlignedBuf, Appended, BLOCK, EntryAddr, MAX_ENTRY_BLOCKS, Purpose, SEGMENT_BYTES, SegmentStore,
@@ -31,7 +32,7 @@ fn read_as_an_engine(store: &SegmentStore, words: &[AtomicU64], number: u64, buf
 
 #[test]
 fn a_reader_that_loses_a_race_with_cleaning_sees_an_error_or_its_own_page() {
-    let store = SegmentStore::new(Fake::new(4), KEY);
+    let store = SegmentStore::new(Fake::new(4), keys());
     let words: Vec<AtomicU64> = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! Several tiers: which is written, what moves between them, what an error leaves.
 
-use crate::support::{Fake, Fault, KEY, begin, payload, slot, tag, write, write_slots};
+use super::keys;
+use crate::support::{Fake, Fault, begin, payload, slot, tag, write, write_slots};
 use std::sync::Arc;
 use vswap_segment::{
     AlignedBuf, Appended, BLOCK, EntryAddr, MAX_ENTRY_BLOCKS, MAX_TIERS, Moved, SEGMENT_BYTES, SegmentId,
@@ -8,7 +9,7 @@ use vswap_segment::{
 };
 
 fn over(tiers: &[(&Arc<Fake>, i16)]) -> Arc<SegmentStore> {
-    let store = SegmentStore::without_tiers(KEY);
+    let store = SegmentStore::without_tiers(keys());
     for (fake, priority) in tiers {
         store.add_tier(Arc::clone(fake) as _, *priority).unwrap();
     }
@@ -242,7 +243,7 @@ fn a_tier_that_the_others_cannot_hold_is_refused_at_once_with_the_sum() {
 
 #[test]
 fn a_number_is_used_again_and_there_are_so_many_of_them() {
-    let store = SegmentStore::without_tiers(KEY);
+    let store = SegmentStore::without_tiers(keys());
     assert!(!store.has_tiers() && store.stripes() == 0);
     for number in 0..MAX_TIERS {
         assert_eq!(store.add_tier(Fake::new(1), 0).unwrap(), TierId::new(number as u8));

@@ -141,6 +141,12 @@ pub struct RunArgs {
     #[arg(long = "tier", value_name = "DIR[,size=SIZE][,priority=N]", value_parser = tier_spec)]
     pub tiers: Vec<TierSpec>,
 
+    /// Whether pages are encrypted before they are written to a file or device
+    ///
+    /// With a random key for each run, which is kept in locked memory and nowhere else: what is left on a disk can be read by nobody.
+    #[arg(long, value_enum, default_value_t = Encrypt::On)]
+    pub encrypt: Encrypt,
+
     /// How pages are compressed
     #[arg(long, value_enum, default_value_t = Codec::Auto)]
     pub codec: Codec,
@@ -184,6 +190,15 @@ pub enum HugePages {
     /// Yes
     On,
     /// No
+    Off,
+}
+
+/// `--encrypt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Encrypt {
+    /// Yes: AES-256-GCM
+    On,
+    /// No: whoever can read the disk can read them
     Off,
 }
 

@@ -42,6 +42,7 @@ fn config(args: RunArgs) -> RunConfig {
         },
         disk_path: args.disk_path,
         tiers: args.tiers.into_iter().map(place).collect(),
+        encrypt: args.encrypt == args::Encrypt::On,
         codec: match args.codec {
             args::Codec::Auto => Codec::Auto,
             args::Codec::Lz4 => Codec::Lz4,
