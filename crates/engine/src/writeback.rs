@@ -270,6 +270,9 @@ impl Engine {
             if ok {
                 report.written = report.written.saturating_add(ByteCount::new(written.bytes as u64));
             }
+        } else if written.result.is_ok() {
+            // What cleaning had left behind when the queue broke down under it: the pages are where they were.
+            written.entries().for_each(|(_, addr)| self.release_segment_entry(locator(addr)));
         }
         writing.give_buffer(written.buf);
         written.result
