@@ -10,6 +10,7 @@ mod layers;
 mod licences;
 mod peers;
 mod setup;
+mod sim;
 mod suite;
 mod swapoff;
 mod test;
@@ -39,6 +40,8 @@ enum Task {
     Suite(suite::Options),
     /// Run the page checker under vswap.
     Checker(test::CheckerOptions),
+    /// Simulate the whole engine against a map, with faults; a seed replays exactly.
+    Sim(sim::Options),
     /// Kill program and supervisor at random moments.
     Deaths(deaths::Options),
     /// Measure beside the kernel's own swap.
@@ -67,6 +70,7 @@ fn perform() -> Result<()> {
         Task::Test(options) => test::run(&options),
         Task::Suite(options) => suite::run(&options),
         Task::Checker(options) => test::checker(&options),
+        Task::Sim(options) => sim::run(&options),
         Task::Deaths(options) => deaths::run(&options),
         Task::Peers(options) => peers::run(&options),
         Task::Swapoff(options) => swapoff::run(&options),
