@@ -11,6 +11,7 @@ mod licences;
 mod numbers;
 mod peers;
 mod setup;
+mod sim;
 mod suite;
 mod swapoff;
 mod test;
@@ -41,6 +42,8 @@ enum Task {
     Suite(suite::Options),
     /// Run the page checker under vswap.
     Checker(test::CheckerOptions),
+    /// Simulate the whole engine against a map, with faults; a seed replays exactly.
+    Sim(sim::Options),
     /// Kill program and supervisor at random moments.
     Deaths(deaths::Options),
     /// Measure beside the kernel's own swap.
@@ -73,6 +76,7 @@ fn perform() -> Result<()> {
         Task::Test(options) => test::run(&options),
         Task::Suite(options) => suite::run(&options),
         Task::Checker(options) => test::checker(&options),
+        Task::Sim(options) => sim::run(&options),
         Task::Deaths(options) => deaths::run(&options),
         Task::Peers(options) => peers::run(&options),
         Task::Swapoff(options) => swapoff::run(&options),

@@ -154,6 +154,12 @@ impl Engine {
         }
     }
 
+    /// The slot's word as it is now: what a simulation compares with the table of transitions. Nothing else should want to know.
+    #[doc(hidden)]
+    pub fn peek(&self, slot: SlotId) -> SlotWord {
+        self.word(slot)
+    }
+
     /// Frees the bytes of a word that the caller alone took out of its slot. Gives those that were in the pool, which are still charged.
     pub(crate) fn free_backing(&self, slot: SlotId, old: SlotWord) -> usize {
         match old.backing() {

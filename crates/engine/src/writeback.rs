@@ -20,8 +20,8 @@ use crate::stats::{Counters, WritebackReport};
 use std::io;
 use vswap_core::age::{Verdict, judge};
 use vswap_core::{
-    Age, Backing, ByteCount, ClusterId, Event, GroupId, Load, MoveId, Moving, PAGE_SIZE, PageCount, PageIndex,
-    PoolHandle, SlotCell, SlotId, SlotWord,
+    Age, Backing, ByteCount, ClusterId, Event, GroupId, Load, MoveId, Moving, PAGE_SIZE, PageCount,
+    PageIndex, PoolHandle, SlotCell, SlotId, SlotWord,
 };
 use vswap_segment::{Appended, Purpose, SegmentBuilder, Written};
 
@@ -326,6 +326,9 @@ impl Engine {
             if ok {
                 report.written = report.written.saturating_add(ByteCount::new(written.bytes as u64));
             }
+        } else if written.result.is_ok() {
+            // What cleaning had left behind when the queue broke down under it: the pages are where they were.
+            written.entries().for_each(|(_, addr)| self.release_segment_entry(locator(addr)));
         }
         writing.give_buffer(written.buf);
         written.result

@@ -1,0 +1,381 @@
+//! What owners do, each act against the map of what their pages must be.
+
+use crate::disk::SimDisk;
+use crate::random::page;
+use crate::table::Event;
+use crate::world::{Owner, World, index};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use vswap_core::{ByteCount, GroupId, PAGE_SIZE, Resource};
+use vswap_engine::{
+    EngineError, LoadError, LoadedFrom, RemoveTierError, StoreError, TierError, TierId, TierState,
+    Unreadable, WritebackError,
+};
+
+impl World {
+    /// One act, of the choices of the moment.
+    pub(crate) fn act(self: &World) {
+        match self.draw(1000) {
+            0..370 => self.store(),
+            370..700 => self.load(),
+            700..740 => self.load_run(),
+            740..850 => self.release(),
+            850..865 => self.fork(),
+            865..875 => self.dispose(),
+            875..880 if self.state().owners.len() < 8 => self.add_owner(),
+            880..900 => self.move_page(),
+            900..925 => self.adopt(),
+            925..955 => self.writeback(),
+            955..960 => self.compact(),
+            960..966 => self.maintain(),
+            966..968 => self.rot(),
+            968 => self.regroup(),
+            969..972 => self.reopen(),
+            972..975 => self.remove_some(),
+            975..978 => self.check_sums(),
+            _ => {}
+        }
+    }
+
+    fn store(&self) {
+        let (at, number) = (self.position(), self.number());
+        let Some(mut owner) = self.take_owner() else { return };
+        let before = owner.block.slot(index(at));
+        match owner.block.slot_for_store(&self.engine, index(at)) {
+            Ok(slot) => {
+                if before != Some(slot) {
+                    owner.pages.remove(&at);
+                    self.resync(Event::Release);
+                }
+                // Whoever else wants to, before it is filled.
+                if self.draw(8) == 0 {
+                    self.interlude();
+                }
+                self.watch(slot, Event::Count);
+                let stored = self.with_scratch(|scratch| self.engine.store(slot, &page(number), scratch));
+                match stored {
+                    Ok(stored) => {
+                        owner.pages.insert(at, number);
+                        self.state().lost.remove(&slot);
+                        self.digest(matches!(stored, vswap_engine::StoredAs::Fill).into());
+                    }
+                    Err(StoreError::PoolFull { .. }) if self.limited => self.digest(7),
+                    Err(StoreError::GroupFull { .. }) => self.digest(8),
+                    Err(error) => panic!("storing page {number} at {at}: {error}"),
+                }
+                self.watch(slot, Event::Store);
+            }
+            Err(error) => panic!("a slot for {at}: {error}"),
+        }
+        let known = owner.pages.contains_key(&at);
+        assert_eq!(owner.block.has_backing(&self.engine, index(at)), known, "position {at} after a store");
+        self.give_owner(owner);
+    }
+
+    /// An owner goes to another group, or a group may have more or less.
+    fn regroup(&self) {
+        let Some(mut owner) = self.take_owner() else { return };
+        let group = self.any_group();
+        match owner.block.move_to_group(&self.engine, group) {
+            Ok(()) => assert_eq!(owner.block.group(), group),
+            Err(EngineError::GroupFull(_)) => self.digest(9),
+            Err(error) => panic!("moving to group {}: {error}", group.get()),
+        }
+        self.give_owner(owner);
+        let (group, resource) = (self.any_group(), [Resource::Swap, Resource::Pool][self.draw(2) as usize]);
+        let limit = (group != GroupId::ROOT)
+            .then(|| self.draw(64) * if resource == Resource::Pool { 4096 } else { 1 });
+        self.engine.set_group_limit(group, resource, limit).expect("groups stay");
+    }
+
+    fn load(&self) {
+        let at = self.position();
+        let Some(owner) = self.take_owner() else { return };
+        // Mostly a page that is there.
+        let there = owner.pages.range(at..).next().map(|(at, _)| *at).filter(|_| self.draw(8) > 0);
+        self.load_at(&owner, there.unwrap_or(at));
+        self.give_owner(owner);
+    }
+
+    pub(crate) fn load_at(&self, owner: &Owner, at: usize) {
+        let known = owner.pages.get(&at).copied();
+        let backed = owner.block.has_backing(&self.engine, index(at));
+        assert_eq!(backed, known.is_some(), "whether position {at} has a page");
+        let Some(slot) = owner.block.slot(index(at)) else { return };
+        self.watch(slot, Event::Count);
+        let before = self.state().suspects;
+        // Another reader may be told so while this one has the right bytes already.
+        let was_lost = self.state().lost.contains(&slot);
+        let mut bytes = [0xee; PAGE_SIZE];
+        let loaded = self.with_scratch(|scratch| self.engine.load(slot, &mut bytes, scratch));
+        let lost = self.state().lost.contains(&slot);
+        let explained = self.state().suspects > before || lost;
+        match (loaded, known) {
+            (Ok(from), None) => assert_eq!(from, LoadedFrom::Empty, "{slot}"),
+            (Ok(from), Some(number)) => {
+                assert!(bytes == page(number), "{slot} from {from:?} is not page {number}");
+                assert!(!was_lost, "{slot} was lost and is there again");
+                self.digest(from as u64);
+            }
+            (Err(error), None) => panic!("{slot} holds no page: {error}"),
+            (Err(LoadError::Poisoned { .. }), Some(_)) => assert!(lost, "{slot} is lost, and nobody said so"),
+            (Err(error @ LoadError::Io { .. }), Some(_)) => assert!(explained, "no fault explains: {error}"),
+            (Err(error), Some(_)) => {
+                assert!(explained, "no fault explains: {error}");
+                self.state().lost.insert(slot);
+                self.digest(9);
+            }
+        }
+        self.watch(slot, Event::Load);
+    }
+
+    fn load_run(&self) {
+        let from = self.position().min(480);
+        let (count, asked) = (1 + self.draw(16) as usize, self.draw(16) as usize);
+        let Some(owner) = self.take_owner() else { return };
+        let slots: Vec<_> = (from..from + count).map(|at| owner.block.slot(index(at))).collect();
+        let asked = asked % count;
+        let mut pages = vec![[0xee; PAGE_SIZE]; count];
+        let mut loaded: Vec<vswap_engine::Loaded> = slots.iter().map(|_| None).collect();
+        let before = self.state().suspects;
+        for slot in slots.iter().flatten() {
+            self.watch(*slot, Event::Count);
+        }
+        self.with_scratch(|scratch| self.engine.load_run(&slots, asked, &mut pages, &mut loaded, scratch));
+        assert_eq!(loaded[asked].is_some(), slots[asked].is_some(), "the page asked for");
+        for (at, (result, bytes)) in loaded.iter().zip(&pages).enumerate() {
+            let (Some(result), Some(slot)) = (result, slots[at]) else { continue };
+            let lost = self.state().lost.contains(&slot);
+            let explained = self.state().suspects > before || lost;
+            match (result, owner.pages.get(&(from + at))) {
+                (Ok(_), Some(number)) => assert!(*bytes == page(*number), "{slot} is not page {number}"),
+                (Ok(from), None) => assert_eq!(*from, LoadedFrom::Empty, "{slot}"),
+                (Err(LoadError::Io { .. }), Some(_)) => {
+                    assert!(explained, "no fault explains it: {result:?}")
+                }
+                (Err(_), Some(_)) => {
+                    assert!(explained, "no fault explains it: {result:?}");
+                    self.state().lost.insert(slot);
+                }
+                (Err(error), None) => panic!("{slot} holds no page: {error}"),
+            }
+            self.watch(slot, Event::Load);
+        }
+        self.give_owner(owner);
+    }
+
+    fn release(&self) {
+        let at = self.position();
+        let Some(mut owner) = self.take_owner() else { return };
+        let slot = owner.block.slot(index(at));
+        slot.into_iter().for_each(|slot| self.watch(slot, Event::Count));
+        owner.block.release(&self.engine, index(at));
+        owner.pages.remove(&at);
+        assert!(!owner.block.has_backing(&self.engine, index(at)), "position {at} was released");
+        self.forget(slot);
+        slot.into_iter().for_each(|slot| self.watch(slot, Event::Release));
+        self.give_owner(owner);
+    }
+
+    /// A slot that is empty now is nobody's lost page.
+    fn forget(&self, slot: Option<vswap_core::SlotId>) {
+        if let Some(slot) = slot.filter(|slot| self.engine.peek(*slot).is_empty()) {
+            self.state().lost.remove(&slot);
+        }
+    }
+
+    fn forget_all(&self) {
+        let engine = &self.engine;
+        self.state().lost.retain(|slot| !engine.peek(*slot).is_empty());
+    }
+
+    fn fork(&self) {
+        if self.state().owners.len() >= 8 {
+            return self.dispose();
+        }
+        let Some(mut owner) = self.take_owner() else { return };
+        let child = Owner { block: owner.block.fork(&self.engine), pages: owner.pages.clone() };
+        self.give_owner(owner);
+        self.give_owner(child);
+    }
+
+    fn dispose(&self) {
+        let Some(owner) = self.take_owner() else { return };
+        self.resync(Event::Count);
+        owner.block.dispose(&self.engine);
+        self.resync(Event::Release);
+        self.forget_all();
+        if self.state().owners.is_empty() {
+            self.add_owner();
+        }
+    }
+
+    fn move_page(&self) {
+        let (at, to) = (self.position(), self.position());
+        let (Some(mut from), other) = (self.take_owner(), self.take_owner()) else { return };
+        if let Some(mut other) = other {
+            self.resync(Event::Count);
+            from.block.move_page(&self.engine, index(at), &mut other.block, index(to));
+            match from.pages.remove(&at) {
+                Some(number) => other.pages.insert(to, number),
+                None => other.pages.remove(&to),
+            };
+            self.resync(Event::Release);
+            self.forget_all();
+            self.give_owner(other);
+        }
+        self.give_owner(from);
+    }
+
+    fn adopt(&self) {
+        let (at, to) = (self.position(), self.position());
+        let Some(from) = self.take_owner() else { return };
+        let known = (from.block.slot(index(at)), from.pages.get(&at).copied());
+        if let (Some(slot), _) = known
+            && known.1.is_some()
+        {
+            self.engine.keep_slot(slot);
+        }
+        self.give_owner(from);
+        let (Some(slot), Some(number)) = known else { return };
+        // Its owner may do with it what it likes meanwhile.
+        self.interlude();
+        self.resync(Event::Count);
+        match self.take_owner() {
+            Some(mut owner) if owner.block.slot(index(to)) != Some(slot) => {
+                owner.block.adopt(&self.engine, index(to), slot);
+                owner.pages.insert(to, number);
+                self.give_owner(owner);
+            }
+            owner => {
+                self.engine.let_slot_go(slot);
+                owner.into_iter().for_each(|owner| self.give_owner(owner));
+            }
+        }
+        self.resync(Event::Release);
+        self.forget_all();
+    }
+
+    fn writeback(&self) {
+        if self.state().writer {
+            return;
+        }
+        let want = ByteCount::new(4096 << self.draw(10));
+        let result = self.engine_does(Event::Writeback, true, || {
+            self.with_scratch(|scratch| self.engine.writeback(want, scratch))
+        });
+        match result {
+            Ok(report) => self.digest(report.pages.get()),
+            Err(WritebackError::NoTier) => self.add_tier(),
+            Err(WritebackError::Io { .. }) if self.faults.write > 0 => {}
+            Err(error) => panic!("{error}"),
+        }
+        if self.engine.tiers().len() < 3 && self.draw(40) == 0 {
+            self.add_tier();
+        }
+    }
+
+    fn add_tier(&self) {
+        let world = self.state().this.upgrade().expect("it is alive");
+        // Tiers of eight and more keep room for cleaning.
+        let segments = if self.draw(2) == 0 { 8 } else { 1 + self.draw(4) as usize };
+        let disk = SimDisk::new(segments, self.faults, &world);
+        let tier = self.engine.add_storage(Arc::clone(&disk) as _, self.draw(3) as i16);
+        self.state().disks.insert(tier.expect("few tiers"), disk);
+    }
+
+    fn compact(&self) {
+        let moved = self.engine_does(Event::Compaction, false, || self.engine.compact(3, 3));
+        self.digest(moved as u64);
+    }
+
+    fn maintain(&self) {
+        self.engine_does(Event::Compaction, false, || self.engine.maintain(false));
+    }
+
+    fn rot(&self) {
+        let (tiers, at) = (self.engine.tiers(), self.draw(u64::MAX));
+        if self.faults.read == 0 || tiers.is_empty() {
+            return;
+        }
+        let tier = tiers[self.draw(tiers.len() as u64) as usize].id;
+        self.state().disks[&tier].rot(at);
+    }
+
+    fn reopen(&self) {
+        for tier in self.engine.tiers().iter().filter(|tier| tier.state == TierState::Failing) {
+            self.engine.reopen_tier(tier.id).expect("it is there, and failing");
+        }
+    }
+
+    fn remove_some(&self) {
+        let tiers = self.engine.tiers();
+        if self.state().writer || tiers.is_empty() {
+            return;
+        }
+        let lose = self.draw(3) == 0 && self.state().depth == 0;
+        self.remove(tiers[self.draw(tiers.len() as u64) as usize].id, lose);
+    }
+
+    /// Removes a tier, or begins to; whoever watches lets the others act, and ends it sometimes.
+    pub(crate) fn remove(&self, tier: TierId, lose: bool) {
+        let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
+        let mut left = self.draw(10);
+        let healthy = self.state().healthy;
+        let before = self.state().suspects;
+        let removed = self.engine_does(Event::Removal, true, || {
+            self.engine.remove_tier(tier, unreadable, &mut |_| {
+                self.state().writer = false;
+                self.interlude();
+                self.state().writer = true;
+                left = left.wrapping_sub(1);
+                if left == 0 && !healthy { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        });
+        let gone = !self.engine.tiers().iter().any(|other| other.id == tier);
+        match removed {
+            Ok(done) => {
+                assert!(gone, "{tier} was removed");
+                self.count_lost(done.lost);
+                assert!(done.lost == 0 || self.state().suspects > before, "pages lost that were readable");
+                let disk = self.state().disks.remove(&tier).expect("it was there");
+                // A reader further up may be just reading it.
+                let held = Arc::strong_count(&disk) > 1 && self.state().depth == 0;
+                assert!(!held, "{tier} is gone, its device is held");
+                self.digest(done.segments);
+            }
+            Err(error) => {
+                let busy = matches!(error, RemoveTierError::Busy);
+                assert!(!gone || busy, "{error}, but {tier} is gone");
+                let excused = match &error {
+                    RemoveTierError::Cancelled { .. } => left == 0,
+                    RemoveTierError::Tier(TierError::NoRoom { .. }) | RemoveTierError::NoRoom { .. } => true,
+                    RemoveTierError::Busy => self.state().depth > 0,
+                    RemoveTierError::Unreadable { .. } => self.state().suspects > before && !lose,
+                    RemoveTierError::Io { .. } => self.faults.write > 0,
+                    _ => false,
+                };
+                assert!(excused, "nothing explains: {error}");
+                self.count_lost(0);
+            }
+        }
+    }
+
+    /// So many distinct pages have been lost with a tier.
+    fn count_lost(&self, expected: u64) {
+        let mut state = self.state();
+        if state.depth > 0 {
+            return assert_eq!(expected, 0, "lost, though nothing may be");
+        }
+        let all = state
+            .owners
+            .iter()
+            .flat_map(|owner| owner.pages.keys().filter_map(|at| owner.block.slot(index(*at))));
+        let poisoned =
+            |slot: &vswap_core::SlotId| self.engine.peek(*slot).backing() == vswap_core::Backing::Poisoned;
+        let newly: std::collections::HashSet<_> =
+            all.filter(poisoned).filter(|slot| !state.lost.contains(slot)).collect();
+        assert_eq!(newly.len() as u64, expected, "pages that went with the tier, and pages told of");
+        state.lost.extend(newly);
+    }
+}

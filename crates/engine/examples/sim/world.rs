@@ -1,0 +1,287 @@
+//! [`World`]: an engine, its devices, and what every page of every owner must be.
+//!
+//! One thread. What makes it a simulation of many is that the devices call back ([`World::interlude`]): in the middle of a write, a
+//! read or a removal other owners store, load, let go and fork. An owner in the middle of a call is not in the list, as its lock
+//! would keep the others out.
+
+use crate::disk::{Faults, SimDisk};
+use crate::random::Random;
+use crate::table::{Event, Seen};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use vswap_core::{Backing, ByteCount, GroupId, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource, SlotId};
+use vswap_engine::{CodecChoice, Engine, EngineConfig, OwnerBlock, Scratch, TierId};
+
+/// Calls into the engine that are inside of one another.
+const DEEPEST: usize = 3;
+/// Positions of a block that are used.
+const POSITIONS: u64 = 384;
+
+/// A block and the number of the page at each position.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(crate) block: OwnerBlock,
+    pub(crate) pages: BTreeMap<usize, u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) random: Random,
+    pub(crate) owners: Vec<Owner>,
+    pub(crate) groups: Vec<GroupId>,
+    pub(crate) disks: HashMap<TierId, Arc<SimDisk>>,
+    scratches: Vec<Scratch>,
+    /// Slots whose bytes a fault has made wrong, as a reader was told.
+    pub(crate) lost: HashSet<SlotId>,
+    pub(crate) next_page: u64,
+    /// Reads that brought what was not written.
+    pub(crate) suspects: u64,
+    pub(crate) depth: usize,
+    /// Somebody up the stack is the one writer.
+    pub(crate) writer: bool,
+    pub(crate) healthy: bool,
+    pub(crate) seen: Seen,
+    watched: HashMap<SlotId, Backing>,
+    /// What of its doings, that change every slot, the engine is at.
+    pub(crate) event: Option<Event>,
+    pub(crate) digest: u64,
+    /// The act of the episode.
+    pub(crate) act: u64,
+    pub(crate) this: Weak<World>,
+}
+
+impl Default for Random {
+    fn default() -> Self {
+        Self::of(0, 0, 0)
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) faults: Faults,
+    pub(crate) limited: bool,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("World")
+    }
+}
+
+pub(crate) fn index(at: usize) -> PageIndex {
+    PageIndex::new(at).expect("below 512")
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, episode: u64) -> Arc<Self> {
+        let mut random = Random::of(seed, episode, u64::MAX);
+        let codec = match random.below(4) {
+            0 => CodecChoice::Auto,
+            1 => CodecChoice::Zstd,
+            _ => CodecChoice::Lz4,
+        };
+        let limited = random.below(3) == 0;
+        let pool_limit = limited.then(|| ByteCount::new(512 << 10 << random.below(4)));
+        let config =
+            EngineConfig { codec, pool_limit, lean: random.below(4) == 0, ..EngineConfig::default() };
+        let faults = match random.below(3) {
+            0 => Faults::default(),
+            1 => Faults { read: 0, write: 12, queue: 60 },
+            _ => Faults { read: 25, write: 12, queue: 60 },
+        };
+        let engine = Engine::new(config).expect("no tier that could fail");
+        let state = Mutex::new(State { random, ..State::default() });
+        let world = Arc::new(Self { engine, faults, limited, state });
+        let small = world.engine.new_group(GroupId::ROOT).expect("room for groups");
+        let tiny = world.engine.new_group(small).expect("room for groups");
+        for (group, resource, limit) in [(small, Resource::Pool, 300_000), (tiny, Resource::Swap, 24)] {
+            world.engine.set_group_limit(group, resource, Some(limit)).expect("made just above");
+        }
+        world.state().this = Arc::downgrade(&world);
+        world.state().groups = vec![GroupId::ROOT, GroupId::ROOT, GroupId::ROOT, small, tiny];
+        world.add_owner();
+        world
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.try_lock().expect("never held over a call of the engine")
+    }
+
+    pub(crate) fn draw(&self, limit: u64) -> u64 {
+        self.state().random.below(limit)
+    }
+
+    pub(crate) fn faulty(&self) -> bool {
+        !self.state().healthy
+    }
+
+    pub(crate) fn suspect(&self) {
+        self.state().suspects += 1;
+    }
+
+    pub(crate) fn position(&self) -> usize {
+        match self.draw(16) {
+            0 => PAGES_PER_CLUSTER - 1,
+            _ => self.draw(POSITIONS) as usize,
+        }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        let mut state = self.state();
+        state.next_page += 1;
+        let newest = state.next_page;
+        // The same page again, now and then.
+        if state.random.below(8) == 0 { 1 + state.random.below(newest) } else { newest }
+    }
+
+    pub(crate) fn any_group(&self) -> GroupId {
+        let mut state = self.state();
+        let groups = state.groups.len() as u64;
+        let at = state.random.below(groups) as usize;
+        state.groups[at]
+    }
+
+    pub(crate) fn add_owner(&self) {
+        let group = self.any_group();
+        let block = self.engine.owner_block(group).expect("the group is there");
+        self.state().owners.push(Owner { block, pages: BTreeMap::new() });
+    }
+
+    /// An owner that nobody else has to do with until it is given back.
+    pub(crate) fn take_owner(&self) -> Option<Owner> {
+        let mut state = self.state();
+        let count = state.owners.len();
+        let at = state.random.below(count as u64) as usize;
+        (count > 0).then(|| state.owners.swap_remove(at))
+    }
+
+    pub(crate) fn give_owner(&self, owner: Owner) {
+        self.state().owners.push(owner);
+    }
+
+    pub(crate) fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch) -> R) -> R {
+        let spare = self.state().scratches.pop();
+        let mut scratch = spare.unwrap_or_else(|| self.engine.scratch_for_runs());
+        let result = act(&mut scratch);
+        self.state().scratches.push(scratch);
+        result
+    }
+
+    /// Others act, in the middle of what the engine is at.
+    pub(crate) fn interlude(&self) {
+        self.watch_all();
+        {
+            let mut state = self.state();
+            if state.depth >= DEEPEST || state.healthy || state.random.below(2) == 0 {
+                return;
+            }
+            state.depth += 1;
+        }
+        let (suspects, event) = {
+            let mut state = self.state();
+            (state.suspects, state.event.take())
+        };
+        for _ in 0..1 + self.draw(6) {
+            self.act();
+        }
+        let mut state = self.state();
+        state.suspects = suspects;
+        state.event = event;
+        state.depth -= 1;
+    }
+
+    /// Does something that every slot may be changed by, step by step seen as `event`.
+    pub(crate) fn engine_does<R>(&self, event: Event, writes: bool, act: impl FnOnce() -> R) -> R {
+        // Nothing may have changed that nobody was seen to change.
+        self.resync(Event::Count);
+        let before = {
+            let mut state = self.state();
+            let before = (state.event, state.writer);
+            state.event = Some(event);
+            state.writer |= writes;
+            before
+        };
+        let result = act();
+        self.watch_all();
+        let mut state = self.state();
+        (state.event, state.writer) = before;
+        result
+    }
+
+    /// Looks at every slot, to see what the engine has made of it since.
+    fn watch_all(&self) {
+        let mut state = self.state();
+        let Some(event) = state.event else { return };
+        let State { watched, seen, .. } = &mut *state;
+        for (slot, before) in watched {
+            let now = self.engine.peek(*slot).backing();
+            seen.note(*before, event, now);
+            *before = now;
+        }
+    }
+
+    /// What one owner's act has made of one slot.
+    pub(crate) fn watch(&self, slot: SlotId, event: Event) {
+        let now = self.engine.peek(slot);
+        let mut state = self.state();
+        let before = state.watched.insert(slot, now.backing()).unwrap_or(Backing::Empty);
+        state.seen.note(before, event, now.backing());
+    }
+
+    /// Whatever an act has done to slots that it does not name: fork, dispose, going over to a list.
+    pub(crate) fn resync(&self, event: Event) {
+        let mut state = self.state();
+        let before = state.event.replace(event);
+        drop(state);
+        self.watch_all();
+        self.state().event = before;
+    }
+
+    pub(crate) fn digest(&self, value: u64) {
+        let mut state = self.state();
+        state.digest = (state.digest.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// Everything that can be counted agrees.
+    pub(crate) fn check_sums(&self) {
+        let stats = self.engine.stats();
+        self.engine.audit_groups().expect("what is charged is what is there");
+        let used: u64 = self.engine.tiers().iter().map(|tier| tier.used.get()).sum();
+        assert!(used >= stats.disk_bytes.get(), "{used} in use on tiers, {} of segments", stats.disk_bytes);
+    }
+
+    /// All owners go; then nothing may be left anywhere. Gives what was seen and the digest.
+    pub(crate) fn finish(&self) -> (Seen, u64) {
+        self.state().healthy = true;
+        let owners = std::mem::take(&mut self.state().owners);
+        for owner in owners {
+            for at in 0..PAGES_PER_CLUSTER {
+                self.load_at(&owner, at);
+            }
+            owner.block.dispose(&self.engine);
+        }
+        self.resync(Event::Release);
+        // What a broken queue has left behind is taken in by the next who writes.
+        let _ = self.with_scratch(|scratch| self.engine.writeback(ByteCount::new(4096), scratch));
+        let _ = self.with_scratch(|scratch| self.engine.writeback(ByteCount::new(4096), scratch));
+        let stats = self.engine.stats();
+        assert_eq!(stats.pool_pages, PageCount::ZERO, "pool pages that nobody owns");
+        assert_eq!(stats.pool_payload, ByteCount::ZERO, "pool bytes that nobody owns");
+        assert_eq!(stats.segment_pages, PageCount::ZERO, "segment entries that nobody owns");
+        assert_eq!(stats.disk_bytes, ByteCount::ZERO, "segments that nobody owns");
+        assert_eq!(stats.clusters, 0, "clusters that nobody owns");
+        for group in self.engine.groups() {
+            assert_eq!((group.swap.usage, group.pool.usage), (0, 0), "charged for nothing");
+        }
+        for tier in self.engine.tiers() {
+            assert_eq!(tier.used, ByteCount::ZERO, "room of {} that nobody uses", tier.id);
+            self.remove(tier.id, false);
+        }
+        let mut state = self.state();
+        for (tier, disk) in state.disks.drain() {
+            assert_eq!(Arc::strong_count(&disk), 1, "{tier} is gone, its device is held");
+        }
+        (std::mem::take(&mut state.seen), state.digest)
+    }
+}
