@@ -44,9 +44,12 @@ impl Storage for Memory {
     }
 }
 
+/// Where each slot's entry is.
+type Places = Vec<(SlotId, EntryAddr)>;
+
 /// Writes segments until the tier is full, or so many; gives where entries are, and nanoseconds an entry: for all of it, and for the quickest handing over of
 /// a segment, which seals (and, in memory, copies) it and is too short to be interrupted each time.
-fn fill(store: &Arc<SegmentStore>, page: &[u8]) -> Result<(Vec<(SlotId, EntryAddr)>, [f64; 2]), Failure> {
+fn fill(store: &Arc<SegmentStore>, page: &[u8]) -> Result<(Places, [f64; 2]), Failure> {
     let mut writer = store.writer(2);
     let (mut placed, mut spare) = (Vec::new(), Vec::new());
     let (start, mut sealing) = (Instant::now(), f64::MAX);
