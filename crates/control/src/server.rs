@@ -54,6 +54,8 @@ pub struct Server {
     path: PathBuf,
     listener: Arc<UnixListener>,
     stopped: Arc<AtomicBool>,
+    /// Whose it is. A forked child that drops its copy must not take the socket away.
+    process: u32,
     /// The threads have it only while they answer.
     _controlled: Arc<dyn Controlled>,
 }
@@ -123,7 +125,8 @@ impl Server {
         std::fs::rename(&early, &path)?;
         let stopped = Arc::new(AtomicBool::new(false));
         // From here on a failure takes the socket away again.
-        let server = Self { path, listener, stopped, _controlled: controlled };
+        let process = std::process::id();
+        let server = Self { path, listener, stopped, process, _controlled: controlled };
         let thread = std::thread::Builder::new().name("control".into()).stack_size(STACK);
         let (listener, stopped) = (Arc::clone(&server.listener), Arc::clone(&server.stopped));
         let controlled = Arc::downgrade(&server._controlled);
@@ -140,6 +143,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
         let _ = std::fs::remove_file(&self.path);
         self.stopped.store(true, Ordering::Release);
         // Whoever waits for a caller wakes up.

@@ -229,10 +229,34 @@ impl<'a> Groups<'a> {
         resource: Resource,
         amount: u64,
     ) -> Result<(), ChargeError> {
-        let common = self.alive(to).find(|at| self.is_within(from, *at));
-        self.charge_below(to, common, resource, amount)?;
-        self.uncharge_below(from, common, resource, amount);
+        self.charge_apart(to, from, resource, amount)?;
+        self.uncharge_apart(from, to, resource, amount);
         Ok(())
+    }
+
+    /// The first half of [`Groups::transfer`]: charges to those that `to` is below and `from` is not.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn charge_apart(
+        self,
+        to: GroupId,
+        from: GroupId,
+        resource: Resource,
+        amount: u64,
+    ) -> Result<(), ChargeError> {
+        self.charge_below(to, self.common(to, from), resource, amount)
+    }
+
+    /// The second half, or what undoes the first with the two the other way round: takes a charge back from those that `from` is below and
+    /// `to` is not. No group may have been removed between the halves.
+    pub fn uncharge_apart(self, from: GroupId, to: GroupId, resource: Resource, amount: u64) {
+        self.uncharge_below(from, self.common(from, to), resource, amount);
+    }
+
+    /// The nearest group that both are below.
+    fn common(self, one: GroupId, other: GroupId) -> Option<GroupId> {
+        self.alive(one).find(|at| self.is_within(other, *at))
     }
 
     /// Counts something that happened in a group, for all above it too.
@@ -260,7 +284,7 @@ impl<'a> Groups<'a> {
         if self.line(group).is_none() || (group != GroupId::ROOT && self.parent(group).is_none()) {
             return Err(ChargeError::Unknown { group });
         }
-        for at in self.alive(group).take_while(|at| Some(*at) != end) {
+        for at in self.alive(group).take_while(|at| is_below(*at, end)) {
             if let Err(error) = self.charge_one(at, resource, amount) {
                 self.uncharge_below(group, Some(at), resource, amount);
                 return Err(error);
@@ -270,7 +294,7 @@ impl<'a> Groups<'a> {
     }
 
     fn uncharge_below(self, group: GroupId, end: Option<GroupId>, resource: Resource, amount: u64) {
-        for at in self.alive(group).take_while(|at| Some(*at) != end) {
+        for at in self.alive(group).take_while(|at| is_below(*at, end)) {
             if let Some(usage) = self.usage_word(at, resource) {
                 let before = usage.fetch_sub(amount, Ordering::Relaxed);
                 // One that is being removed may have been passed on the way up before, and not now, or the other way round.
@@ -318,4 +342,10 @@ impl<'a> Groups<'a> {
     fn lines(self) -> u32 {
         (self.0.len() / GROUP_WORDS) as u32
     }
+}
+
+/// Whether a group comes before `end` on the way up. By number, since those above have lower ones: `end` itself may have been removed meanwhile,
+/// and would not be met.
+fn is_below(at: GroupId, end: Option<GroupId>) -> bool {
+    end.is_none_or(|end| at > end)
 }

@@ -10,8 +10,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, GroupFull, StoreError};
 use parking_lot::Mutex;
 use vswap_core::{
-    ChargeError, ClusterCharge, ClusterId, Event, GROUP_WORDS, GroupId, Groups, Load, PageIndex, Resource,
-    SlotId, SlotWord,
+    ChargeError, ClusterId, Event, GROUP_WORDS, GroupId, Groups, Load, PageIndex, Resource, SlotId, SlotWord,
 };
 use vswap_sys::atomics::AtomicArray;
 
@@ -147,22 +146,20 @@ impl Engine {
     /// Charges what is about to come to a slot of a cluster that the caller keeps in use.
     pub(crate) fn charge(&self, slot: SlotId, load: Load) -> Result<(), StoreError> {
         let cluster = slot.cluster();
-        let group = self.space.charge_of(cluster).group();
-        self.charge_group(group, load).map_err(|error| match error {
-            ChargeError::OverLimit { group, resource, usage, limit } => {
-                StoreError::GroupFull { slot, full: GroupFull { group, resource, usage, limit } }
+        loop {
+            let group = self.space.charge_of(cluster).group();
+            self.charge_group(group, load).map_err(|error| match error {
+                ChargeError::OverLimit { group, resource, usage, limit } => {
+                    StoreError::GroupFull { slot, full: GroupFull { group, resource, usage, limit } }
+                }
+                _ => StoreError::NoSlot { slot },
+            })?;
+            if self.space.add_load(cluster, load, group) {
+                return Ok(());
             }
-            _ => StoreError::NoSlot { slot },
-        })?;
-        let now = self.space.add_load(cluster, load).group();
-        if now != group {
-            // It has gone to another group since, with what it had by then.
-            self.for_each(load, |resource, amount| {
-                self.group_tree().force(now, resource, amount);
-                self.group_tree().uncharge(group, resource, amount);
-            });
+            // It has gone to another group since.
+            self.for_each(load, |resource, amount| self.group_tree().uncharge(group, resource, amount));
         }
-        Ok(())
     }
 
     /// Takes off what has left a slot of a cluster that the caller keeps in use.
@@ -213,16 +210,20 @@ impl Engine {
         let tree = self.group_tree();
         loop {
             let seen = self.space.charge_of(cluster);
-            let (from, Load { pages, pool }) = (seen.group(), seen.load());
-            tree.transfer(from, to, Resource::Swap, pages.into())?;
-            if let Err(error) = tree.transfer(from, to, Resource::Pool, pool.into()) {
-                self.take_back(seen, to, Load { pages, pool: 0 });
+            let (from, load) = (seen.group(), seen.load());
+            // The one has it before the other has lost it: what leaves the cluster meanwhile finds its charge wherever its word says.
+            tree.charge_apart(to, from, Resource::Swap, load.pages.into())?;
+            let pool = tree.charge_apart(to, from, Resource::Pool, load.pool.into());
+            if let Err(error) = pool {
+                tree.uncharge_apart(to, from, Resource::Swap, load.pages.into());
                 return Err(error.into());
             }
-            if self.space.regroup(cluster, seen, to) {
+            let regrouped = self.space.regroup(cluster, seen, to);
+            let (loser, keeper) = if regrouped { (from, to) } else { (to, from) };
+            self.for_each(load, |resource, amount| tree.uncharge_apart(loser, keeper, resource, amount));
+            if regrouped {
                 return Ok(());
             }
-            self.take_back(seen, to, seen.load());
         }
     }
 
@@ -268,13 +269,5 @@ impl Engine {
         let handle = word.backing().pool_entry();
         let length = handle.and_then(|handle| self.pool.read(handle, slot, |_, bytes| bytes.len()));
         length.unwrap_or(0) as u32
-    }
-
-    /// Undoes a transfer, whatever the limits say by now.
-    fn take_back(&self, seen: ClusterCharge, to: GroupId, load: Load) {
-        self.for_each(load, |resource, amount| {
-            self.group_tree().force(seen.group(), resource, amount);
-            self.group_tree().uncharge(to, resource, amount);
-        });
     }
 }

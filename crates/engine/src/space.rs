@@ -187,17 +187,20 @@ impl Space {
         ClusterCharge::from_word(self.load_record(id, CHARGE))
     }
 
-    /// Adds to what a cluster in use has charged; gives the word before, which says to whom.
-    pub(crate) fn add_load(&self, id: ClusterId, load: Load) -> ClusterCharge {
-        self.change_charge(id, load.to_word())
+    /// Adds to what a cluster in use has charged, if that is still to `group`.
+    pub(crate) fn add_load(&self, id: ClusterId, load: Load, group: GroupId) -> bool {
+        // Relaxed: as below.
+        let add = |word: u64| {
+            let same = ClusterCharge::from_word(word).group() == group;
+            same.then(|| word.wrapping_add(load.to_word()))
+        };
+        let record = self.record(id, CHARGE);
+        record.is_some_and(|word| word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok())
     }
 
     /// Takes off what a cluster in use has charged; gives the word before.
     pub(crate) fn take_load(&self, id: ClusterId, load: Load) -> ClusterCharge {
-        self.change_charge(id, load.to_word().wrapping_neg())
-    }
-
-    fn change_charge(&self, id: ClusterId, addend: u64) -> ClusterCharge {
+        let addend = load.to_word().wrapping_neg();
         // Relaxed: a number that guards nothing; that the cluster is in use meanwhile is seen to by its owners and its lock.
         let before = self.record(id, CHARGE).map_or(0, |word| word.fetch_add(addend, Ordering::Relaxed));
         ClusterCharge::from_word(before)

@@ -76,6 +76,8 @@ impl Engine {
         let result = self.write_segments(disk, &mut writing, want.get() as usize, &mut report);
         if result.is_err() {
             self.turn_all_back();
+            // What is written in spite of that is dead: who takes it in later is not to take it for a batch of his own of the same number.
+            writing.batches.clear();
         }
         disk.put_buffers_away(&mut writing);
         result.map(|()| report)

@@ -68,6 +68,8 @@ impl Pager {
         copy: &Arc<Space>,
         to: u64,
     ) -> io::Result<()> {
+        // What the program discarded before this is applied: it goes on when the event was read, under the gate, and that may be before.
+        drop(source.gate.read());
         let end = to + (range.end - range.start);
         copy.make_blocks(&(to..end))?;
         copy.uffd.register(to, end - to, true)?;
@@ -111,7 +113,9 @@ impl Shared {
     /// A handler may be loading some, and install them: they are what the slots hold.
     fn copy_if_stored(&self, block: &Block, twin: &Block) -> bool {
         let mut state = block.state.lock();
-        let stored = (state.resident | state.staged).and_not(&state.backed).is_empty();
+        // What is being stored goes to a slot that must not be shared meanwhile.
+        let unstored = (state.resident | state.staged).and_not(&state.backed) | state.storing;
+        let stored = unstored.is_empty();
         if stored {
             self.copy_block(&mut state, &mut twin.state.lock());
         }
@@ -155,6 +159,10 @@ impl Shared {
     fn store_resident(&self, space: &Space, block: &Block, tools: &mut Tools) -> io::Result<()> {
         let dirty = {
             let state = block.state.lock();
+            // The hold waits for these, but for those of a space that can no more be read.
+            if !((state.staged | state.flight).and_not(&state.backed) | state.storing).is_empty() {
+                return Err(io::Error::other("pages of it that are staged cannot be read"));
+            }
             state.resident.and_not(&state.backed)
         };
         // To read what is not there would be a fault, and nobody answers it now.

@@ -17,6 +17,8 @@ const PAGE: usize = 4096;
 pub struct Locked<T> {
     value: NonNull<T>,
     len: usize,
+    /// Whose pages they are: a forked child has none there, or others by now.
+    process: u32,
 }
 
 impl<T> Locked<T> {
@@ -50,7 +52,7 @@ impl<T> Locked<T> {
         fill(value, make);
         scrub_stack();
         std::mem::forget(locked);
-        Ok(Self { value, len })
+        Ok(Self { value, len, process: std::process::id() })
     }
 }
 
@@ -91,9 +93,13 @@ impl<T> Deref for Locked<T> {
 
 impl<T> Drop for Locked<T> {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
         let bytes = self.value.as_ptr().cast::<u8>();
         // SAFETY: (1) the value is dropped once and not used again; (2) the pages are writable for `len` bytes, and volatile writes are
-        // not left out; (3) the mapping is self's alone, and self is gone afterwards. Unmapping unlocks.
+        // not left out; (3) the mapping is self's alone, in the process that made it, which this
+        // is, and self is gone afterwards. Unmapping unlocks.
         unsafe {
             self.value.as_ptr().drop_in_place();
             for at in 0..self.len {
