@@ -57,7 +57,7 @@ proptest! {
     #[test]
     fn usage_is_the_sum_of_what_is_below_whatever_is_moved_limited_and_removed(
         parents in prop::collection::vec(any::<prop::sample::Index>(), LINES - 1),
-        steps in prop::collection::vec(step(), 0..80),
+        steps in prop::collection::vec(step(), 0..if cfg!(miri) { 8 } else { 80 }),
     ) {
         let id = |group: usize| GroupId::new(group as u32);
         let words = words();
