@@ -23,9 +23,7 @@ const TOP: u8 = 3;
 /// How soon a page was asked for after it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Back {
-    /// While it was on its way, or in the term in which it went.
-    AtOnce,
-    /// In the term after that.
+    /// While it was on its way, in the term in which it went, or in the one after that.
     Soon,
     /// Later, or nobody knows when it went.
     Late,
@@ -34,7 +32,7 @@ pub enum Back {
 impl Back {
     /// Whether it would still have been there with about half as much memory more.
     pub fn is_soon(self) -> bool {
-        self != Back::Late
+        self == Back::Soon
     }
 }
 
@@ -133,11 +131,7 @@ impl Heat {
     /// How soon after it went `page` is asked for, in term `now`.
     pub fn since_gone(&mut self, page: PageIndex, now: u64) -> Back {
         self.catch_up(now);
-        match self.went.map(|went| went.get(page)) {
-            [true, _] => Back::AtOnce,
-            [_, true] => Back::Soon,
-            _ => Back::Late,
-        }
+        if self.went.iter().any(|went| went.get(page)) { Back::Soon } else { Back::Late }
     }
 
     /// `page`, moved out before, is back, and was installed.
@@ -212,7 +206,7 @@ mod tests {
         for (back, rank) in [
             (Back::Late, 0),
             (Back::Soon, 1),
-            (Back::AtOnce, 2),
+            (Back::Soon, 2),
             (Back::Soon, 3),
             (Back::Soon, 3),
             (Back::Late, 2),
@@ -228,7 +222,7 @@ mod tests {
     #[test]
     fn soon_is_the_term_in_which_a_page_went_or_the_next() {
         let page = PageIndex::of_addr(7 << 12);
-        for (later, soon) in [(0, Back::AtOnce), (1, Back::Soon), (2, Back::Late), (9, Back::Late)] {
+        for (later, soon) in [(0, Back::Soon), (1, Back::Soon), (2, Back::Late), (9, Back::Late)] {
             let mut heat = Heat::COLD;
             heat.go(Bitmap512::single(page), 5);
             let back = heat.since_gone(page, 5 + later);

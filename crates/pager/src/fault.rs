@@ -295,7 +295,7 @@ impl Shared {
             state.flight.clear(page);
             state.resident.set(page);
             state.heat.install(Bitmap512::single(page));
-            state.heat.come_back(page, Back::AtOnce);
+            state.heat.come_back(page, Back::Soon);
             self.counters.fault(FaultKind::Second, fault.since.elapsed());
         } else if done.found && state.staged.get(page) {
             // The page is there after all; staging holds an older copy of it.

@@ -135,7 +135,7 @@ impl Order for Own {
         block.resident.set(page);
         block.heat.install(Bitmap512::single(page));
         if back {
-            block.heat.come_back(page, Back::AtOnce);
+            block.heat.come_back(page, Back::Soon);
         } else if block.out.get(page) {
             block.out.clear(page);
             let since = block.heat.since_gone(page, self.terms.now());
