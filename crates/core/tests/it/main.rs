@@ -5,6 +5,8 @@ mod age;
 mod bitmap;
 #[cfg(loom)]
 mod bytes;
+#[cfg(loom)]
+mod charges;
 #[cfg(not(loom))]
 mod group;
 #[cfg(loom)]
