@@ -18,8 +18,6 @@ use crate::units::GroupId;
 /// What is limited and counted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Resource {
-    /// Pages that take memory as they are.
-    Resident,
     /// Bytes of compressed pages in memory.
     Pool,
     /// Pages that have bytes in the swap space, wherever they are.
@@ -28,7 +26,7 @@ pub enum Resource {
 
 impl Resource {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Resident, Self::Pool, Self::Swap];
+    pub const ALL: [Self; 2] = [Self::Pool, Self::Swap];
 }
 
 /// What is counted as it happens, under the names of the kernel's `memory.stat`.
@@ -190,12 +188,6 @@ impl<'a> Groups<'a> {
         self.line(group).map_or(0, |line| line[USAGE + resource as usize].load(Ordering::Relaxed))
     }
 
-    /// What the group or one above it has beyond its limit, and which of them has most.
-    pub fn excess(self, group: GroupId, resource: Resource) -> Option<(GroupId, u64)> {
-        let over = |at| self.usage(at, resource).saturating_sub(self.limit(at, resource));
-        self.alive(group).map(|at| (at, over(at))).filter(|(_, over)| *over > 0).max_by_key(|(_, over)| *over)
-    }
-
     /// Charges to a group and all above it.
     ///
     /// # Errors
@@ -204,40 +196,16 @@ impl<'a> Groups<'a> {
         self.charge_below(group, None, resource, amount)
     }
 
-    /// As [`Groups::charge`], whatever the limits are.
-    pub fn force(self, group: GroupId, resource: Resource, amount: u64) {
-        for at in self.alive(group) {
-            if let Some(usage) = self.usage_word(at, resource) {
-                usage.fetch_add(amount, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// Takes a charge back from a group and all above it.
     pub fn uncharge(self, group: GroupId, resource: Resource, amount: u64) {
         self.uncharge_below(group, None, resource, amount);
     }
 
-    /// Moves a charge from one group to another: what both are below is not touched.
+    /// The first half of moving a charge from one group to another: charges to those that `to` is below and `from` is not. What both are
+    /// below is not touched.
     ///
     /// # Errors
     /// When one of those that would have more would pass its limit (nothing has changed then), or there is no such group.
-    pub fn transfer(
-        self,
-        from: GroupId,
-        to: GroupId,
-        resource: Resource,
-        amount: u64,
-    ) -> Result<(), ChargeError> {
-        self.charge_apart(to, from, resource, amount)?;
-        self.uncharge_apart(from, to, resource, amount);
-        Ok(())
-    }
-
-    /// The first half of [`Groups::transfer`]: charges to those that `to` is below and `from` is not.
-    ///
-    /// # Errors
-    /// As there.
     pub fn charge_apart(
         self,
         to: GroupId,

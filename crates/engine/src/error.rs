@@ -31,7 +31,7 @@ pub enum EngineError {
     },
     /// No key to encrypt pages with.
     #[error(
-        "no key for encrypting pages on disk: {source}; allow the process 64 KiB of locked memory (ulimit -l), or switch encryption off (--encrypt off)"
+        "no key for encrypting pages on disk: {source}; allow the process 64 KiB of locked memory (ulimit -l), or switch encryption off (`vswap run --encrypt off`, `Builder::encryption` of a region)"
     )]
     Key {
         /// What the kernel said.
@@ -74,7 +74,6 @@ impl std::fmt::Display for GroupFull {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { group, usage, limit, .. } = *self;
         let what = match self.resource {
-            Resource::Resident => "resident pages",
             Resource::Pool => "bytes in the pool",
             Resource::Swap => "pages in the swap space",
         };

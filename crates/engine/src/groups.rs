@@ -51,8 +51,6 @@ pub struct Group {
     pub id: GroupId,
     /// The one above; `None` for the root.
     pub parent: Option<GroupId>,
-    /// Resident pages, as far as whoever keeps pages resident charges them.
-    pub resident: Figure,
     /// Bytes of compressed pages in memory.
     pub pool: Figure,
     /// Pages that have bytes in the swap space, wherever they are.
@@ -124,15 +122,13 @@ impl Engine {
         Group {
             id,
             parent: tree.parent(id).map(|up| tree.resolve(up)),
-            resident: figure(Resource::Resident),
             pool: figure(Resource::Pool),
             swap: figure(Resource::Swap),
             events: Event::ALL.map(|event| tree.events(id, event)),
         }
     }
 
-    /// The tree itself, for whoever charges what is his to count: resident pages.
-    pub fn group_tree(&self) -> Groups<'_> {
+    pub(crate) fn group_tree(&self) -> Groups<'_> {
         Groups::new(self.tree.words.as_ref().map_or(&[], |words| words.words()))
     }
 

@@ -74,7 +74,7 @@ impl Engine {
     /// Stores a page into a slot that is exclusively the caller's, replacing what it held.
     ///
     /// # Errors
-    /// When there is no room for it in the pool; the slot then keeps what it held.
+    /// When there is no room for it in the pool, or its group is at a limit; the slot then keeps what it held.
     pub fn store(&self, slot: SlotId, page: &Page, scratch: &mut Scratch) -> Result<StoredAs, StoreError> {
         let cell = self.space.slot(slot).ok_or(StoreError::NoSlot { slot })?;
         if let Some(pattern) = FillPattern::of_page(page) {

@@ -20,4 +20,4 @@ mod region;
 mod visible;
 
 pub use region::{Builder, Region, RegionError, RegionStats};
-pub use vswap_engine::CodecChoice;
+pub use vswap_engine::{CodecChoice, Encryption};

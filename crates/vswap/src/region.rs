@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use vswap_core::ByteCount;
-use vswap_engine::{CodecChoice, Engine, EngineConfig, TierConfig};
+use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig, TierConfig};
 use vswap_pager::{Adopt, Mover, Pager, PagerConfig, PagerStats, Space, StagingArea};
 use vswap_sys::pagemap::Pagemap;
 use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
@@ -48,6 +48,7 @@ pub struct Builder {
     length: u64,
     limit: u64,
     codec: CodecChoice,
+    encryption: Encryption,
     disk: Option<(PathBuf, u64)>,
     #[cfg(feature = "control")]
     name: Option<String>,
@@ -65,6 +66,13 @@ impl Builder {
     #[must_use]
     pub fn codec(mut self, codec: CodecChoice) -> Builder {
         self.codec = codec;
+        self
+    }
+
+    /// Whether pages are encrypted before they go to a file; they are, unless this is called. The key takes a page of locked memory.
+    #[must_use]
+    pub fn encryption(mut self, encryption: Encryption) -> Builder {
+        self.encryption = encryption;
         self
     }
 
@@ -99,7 +107,12 @@ impl Builder {
         }
         let tier = self.disk.as_ref().map(|(dir, capacity)| TierConfig::new(dir, ByteCount::new(*capacity)));
         let tiers = tier.into_iter().collect();
-        let engine = Engine::new(EngineConfig { codec: self.codec, tiers, ..EngineConfig::default() })?;
+        let engine = Engine::new(EngineConfig {
+            codec: self.codec,
+            tiers,
+            encryption: self.encryption,
+            ..EngineConfig::default()
+        })?;
         let pager = Pager::new(PagerConfig::new(ByteCount::new(self.limit)), engine)
             .map_err(kernel("starting the pager's threads"))?;
         let made = Made::new(self.length, self.limit)?;
@@ -190,6 +203,7 @@ impl Region {
             length,
             limit: 256 << 20,
             codec: CodecChoice::default(),
+            encryption: Encryption::default(),
             disk: None,
             #[cfg(feature = "control")]
             name: None,
