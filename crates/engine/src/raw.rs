@@ -33,9 +33,4 @@ impl RawSlots {
     pub(crate) fn put_back(&self, slot: SlotId) {
         self.0.lock().push_front(slot);
     }
-
-    /// How many are noted.
-    pub(crate) fn len(&self) -> usize {
-        self.0.lock().len()
-    }
 }

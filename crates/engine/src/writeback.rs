@@ -209,12 +209,6 @@ impl Engine {
         (taken, false)
     }
 
-    /// Bytes of pages that do not compress and wait in the pool for [`Engine::writeback`], which takes them first; those that have
-    /// been stored anew or released since count as well.
-    pub fn raw_waiting(&self) -> ByteCount {
-        ByteCount::new((self.raw.len() * PAGE_SIZE) as u64)
-    }
-
     /// Takes what the hand finds in its cluster from its page on. `Err` when the segment is full; the hand
     /// then stands at the page that did not fit. Both give the payload taken.
     fn fill_from_cluster(

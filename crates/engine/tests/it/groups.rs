@@ -72,6 +72,40 @@ fn a_group_that_is_removed_leaves_its_pages_its_groups_and_its_owners_to_its_par
     engine.audit_groups().unwrap();
 }
 
+/// A cluster is free as soon as its last owner has gone; what it had charged must be taken off by then, and not when it is somebody else's.
+#[test]
+fn an_owner_that_goes_while_its_pages_are_written_leaves_no_charge_behind() {
+    let disk = Flaky::new(256 << 20, Faults::default());
+    let engine = Engine::with_storage(EngineConfig::default(), disk).unwrap();
+    let group = engine.new_group(GroupId::ROOT).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut scratch = engine.scratch();
+            while !over.load(Ordering::Relaxed) {
+                engine.writeback(ByteCount::new(1), &mut scratch).unwrap();
+            }
+        });
+        let owners = scope.spawn(|| {
+            let mut scratch = engine.scratch();
+            for turn in 0..3_000usize {
+                // By turns of groups, so that a charge that comes late is found with the wrong one.
+                let mut block = engine.owner_block([GroupId::ROOT, group][turn % 2]).unwrap();
+                for at in 0..12 {
+                    let slot = block.slot_for_store(&engine, index(at)).unwrap();
+                    engine.store(slot, &middling(turn + at), &mut scratch).unwrap();
+                }
+                block.dispose(&engine);
+            }
+        });
+        let went_well = owners.join();
+        over.store(true, Ordering::Relaxed);
+        went_well.unwrap();
+    });
+    engine.audit_groups().unwrap();
+    assert!(engine.groups().iter().all(|group| group.swap.usage == 0 && group.pool.usage == 0));
+}
+
 /// Stores, writeback, compaction, forks and moves between groups at once: no byte is charged twice, to nobody, or to two.
 #[test]
 fn charges_are_exact_after_everything_met_everything() {
