@@ -207,3 +207,38 @@ impl Shared {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pager::PagerConfig;
+    use vswap_core::ByteCount;
+    use vswap_engine::{Engine, EngineConfig};
+
+    /// The bytes of such a page are in nobody's slot yet, or on their way into one that the store takes for its own.
+    #[test]
+    fn a_block_of_which_a_page_is_not_stored_or_just_being_stored_is_not_shared_as_it_is() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let pager = Pager::new(PagerConfig::new(ByteCount::mib(16)), engine).unwrap();
+        let shared = &pager.shared;
+        let block = || Block::new(0, shared.owner_block().unwrap());
+        let page = Bitmap512::single(PageIndex::of_addr(0));
+        let shares = |set: fn(&mut BlockState, Bitmap512)| {
+            let (source, twin) = (block(), block());
+            set(&mut source.state.lock(), page);
+            let shares = shared.copy_if_stored(&source, &twin);
+            assert!(shares || twin.state.lock().backed.is_empty());
+            for owner in [source, twin].iter().filter_map(|block| block.state.lock().owner.take()) {
+                owner.dispose(&shared.engine);
+            }
+            shares
+        };
+        assert!(shares(|_, _| {}));
+        assert!(shares(|state, page| (state.resident, state.backed) = (page, page)));
+        assert!(shares(|state, page| (state.staged, state.backed) = (page, page)));
+        assert!(!shares(|state, page| state.resident = page));
+        assert!(!shares(|state, page| state.staged = page));
+        // Discarded by the program while an evictor stores it.
+        assert!(!shares(|state, page| state.storing = page));
+    }
+}
