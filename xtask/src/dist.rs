@@ -66,6 +66,14 @@ fn interpreter(image: &[u8]) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// What `vswap` prints for these words.
+pub fn say(vswap: &Path, words: &[&str]) -> Result<String> {
+    let out = Command::new(vswap).args(words).output()?;
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    ensure!(out.status.success(), "vswap {}: {error}", words.join(" "));
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::interpreter;

@@ -5,6 +5,7 @@
 mod churn;
 mod deaths;
 mod dist;
+mod family;
 mod host;
 mod layers;
 mod licences;
@@ -50,6 +51,8 @@ enum Task {
     Peers(peers::Options),
     /// Measure how long it takes to empty a tier, beside the kernel's swapoff.
     Swapoff(swapoff::Options),
+    /// Measure a parent with many children beside the kernel's own swap, and count the copies of its pages.
+    Family(family::Options),
     /// Replay traces of page touches by vswap's order of eviction and by others.
     Traces(traces::Options),
     /// Measure memory, operations, write amplification, demotion and scale.
@@ -80,6 +83,7 @@ fn perform() -> Result<()> {
         Task::Deaths(options) => deaths::run(&options),
         Task::Peers(options) => peers::run(&options),
         Task::Swapoff(options) => swapoff::run(&options),
+        Task::Family(options) => family::run(&options),
         Task::Traces(options) => traces::run(&options),
         Task::Numbers(options) => numbers::run(&options),
         Task::Dist => dist::run(),

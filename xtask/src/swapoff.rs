@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::dist;
 use crate::host::cgroup::Cgroup;
-use crate::host::job::Job;
+use crate::host::job::{self, Job};
 use crate::host::scratch::Scratch;
 use crate::host::{interrupt, machine, programs, root};
 use crate::peers::swap::{self, Peer, Swap};
@@ -125,25 +124,16 @@ fn touch(options: &Options) -> Result<Vec<std::ffi::OsString>> {
 
 /// Waits until the program has filled its memory.
 fn filled(child: &mut Child, dir: &Path) -> Result<()> {
-    let until = Instant::now() + TIMEOUT;
-    while !fs::read_to_string(dir.join("stdout")).is_ok_and(|text| text.contains("fill")) {
-        interrupt::check()?;
-        ensure!(child.try_wait()?.is_none(), "the program ended before it had filled its memory");
-        ensure!(Instant::now() < until, "the program does not get its memory filled");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    job::says(child, dir, "fill", TIMEOUT)?;
     // What is under way arrives.
     std::thread::sleep(Duration::from_secs(1));
     Ok(())
 }
 
 /// Every page is read and checked, and the program ends.
-fn checked(child: &mut Child, dir: &Path) -> Result<()> {
-    let pid = Pid::from_raw(child.id().cast_signed()).context("a process has a number")?;
-    kill_process(pid, Signal::USR1)?;
-    let status = child.wait()?;
-    let said = fs::read_to_string(dir.join("stdout")).unwrap_or_default();
-    ensure!(status.success() && said.contains("scan"), "the program ended with {status}: {said}");
+fn checked(mut child: Child, dir: &Path) -> Result<()> {
+    let said = job::goes_on_to_its_end(&mut child, dir)?;
+    ensure!(said.contains("scan"), "the program said {said}");
     Ok(())
 }
 
@@ -161,7 +151,7 @@ fn kernel(options: &Options, file: &Path) -> Result<Emptied> {
     // It all comes back to memory.
     group.limit(64 << 30)?;
     let time = swap.off()?;
-    checked(&mut child, dir.path())?;
+    checked(child, dir.path())?;
     eprintln!("xtask: the kernel's swapoff of {} MiB: {:.2} s", bytes >> 20, time.as_secs_f64());
     Ok(Emptied { pages: bytes / 4096, time, bytes })
 }
@@ -181,25 +171,18 @@ fn tier(options: &Options, vswap: &Path, disk: &Path) -> Result<Emptied> {
     let mut child = Job { argv, cgroup: &group, dir: dir.path(), timeout: TIMEOUT, pool: None }.spawn()?;
     filled(&mut child, dir.path())?;
     let run = child.id().to_string();
-    let status = say(vswap, &["status", &run, "--json"])?;
+    let status = dist::say(vswap, &["status", &run, "--json"])?;
     let status: Value = serde_json::from_str(&status).context("vswap status --json")?;
     let number = |value: &Value| value.as_u64().context("vswap status --json lacks a figure");
     let (pages, bytes) = (number(&status[0]["swapped"])? / 4096, number(&status[0]["tiers"][0]["live"])?);
     let place = disk.to_string_lossy();
-    say(vswap, &["tier", "add", &place, "--size", "6G", "--run", &run])?;
+    dist::say(vswap, &["tier", "add", &place, "--size", "6G", "--run", &run])?;
     let began = Instant::now();
-    say(vswap, &["tier", "remove", "0", "--run", &run])?;
+    dist::say(vswap, &["tier", "remove", "0", "--run", &run])?;
     let time = began.elapsed();
-    checked(&mut child, dir.path())?;
+    checked(child, dir.path())?;
     eprintln!("xtask: vswap tier remove of {} MiB: {:.2} s", bytes >> 20, time.as_secs_f64());
     Ok(Emptied { pages, time, bytes })
-}
-
-fn say(vswap: &Path, words: &[&str]) -> Result<String> {
-    let out = Command::new(vswap).args(words).output()?;
-    let error = String::from_utf8_lossy(&out.stderr).into_owned();
-    ensure!(out.status.success(), "vswap {}: {error}", words.join(" "));
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 /// The engine with a real file, no program: so many owners, each of whom has every page.

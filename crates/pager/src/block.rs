@@ -123,6 +123,11 @@ impl BlockState {
         (self.resident | self.staged | self.busy | self.granted).count()
     }
 
+    /// Whether nothing of the block is in memory or on its way, so that there is nothing to move out.
+    pub(crate) fn is_out(&self) -> bool {
+        self.resident.is_empty() && self.window.is_none()
+    }
+
     /// Forgets the bytes of `page`, whoever is using its slot now.
     ///
     /// A slot in the hands of a loader or storer is released by that one, when it finds the page gone.

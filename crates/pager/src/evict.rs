@@ -29,12 +29,27 @@ pub(crate) struct Tools {
     buffer: Box<[Page]>,
     /// What a slot holds, to be compared.
     other: Box<Page>,
+    /// Evictions before blocks with plenty of cold pages are looked for again.
+    sparse: usize,
 }
 
 impl Tools {
     pub fn new(shared: &Shared) -> Tools {
         let buffer = vec![[0; PAGE_SIZE]; PAGES_AT_ONCE].into();
-        Tools { scratch: shared.engine.scratch(), buffer, other: Box::new([0; PAGE_SIZE]) }
+        Tools { scratch: shared.engine.scratch(), buffer, other: Box::new([0; PAGE_SIZE]), sparse: 0 }
+    }
+
+    /// Whether there was no block with plenty of cold pages a short while ago; asked once for each eviction.
+    pub fn is_sparse(&mut self) -> bool {
+        let sparse = self.sparse > 0;
+        self.sparse = self.sparse.saturating_sub(1);
+        sparse
+    }
+
+    /// A whole turn of the hand over `blocks` found none with plenty: not again before that is paid for. A thousand sparse blocks,
+    /// a few pages each of many children, were all looked at for each page that was moved out.
+    pub fn found_sparse(&mut self, blocks: usize) {
+        self.sparse = blocks / 32;
     }
 }
 
@@ -55,6 +70,10 @@ impl Shared {
         let rounds = self.clock.len();
         for _ in 0..rounds {
             let Some((id, block)) = self.clock.next() else { return false };
+            // Of a hundred children most blocks are like this: everything out.
+            if block.state.lock().is_out() {
+                continue;
+            }
             let Some(space) = self.space(id) else { continue };
             self.collect_late(&space);
             if !self.is_open(&space) {
@@ -90,7 +109,12 @@ impl Shared {
                 && !Arc::ptr_eq(left, &block)
             {
                 self.evict_block(&space, &block, effort.max(Effort::Any), pages);
-                self.write_down_surplus(&space, tools);
+                if self.budget.is_tight() {
+                    // Each owner's are in memory once more until they are written down: one owner's at a time.
+                    self.write_down_all(&space, tools);
+                } else {
+                    self.write_down_surplus(&space, tools);
+                }
             }
         }
     }
@@ -130,7 +154,11 @@ impl Shared {
         effort: Effort,
         among: &Bitmap512,
     ) -> Option<Option<(Arc<Sharing>, Bitmap512)>> {
-        let anchored = self.anchored(block);
+        let all = *among == Bitmap512::FULL;
+        let tight = self.budget.is_tight();
+        // While room is short only what makes some at once, and when that is all gone a few.
+        let spared = all && effort == Effort::Plenty && tight;
+        let anchored = if spared { Bitmap512::EMPTY } else { self.anchored(block) };
         let window = space.windows.lock().take_free()?;
         let mut state = block.state.lock();
         let mut victims = Bitmap512::EMPTY;
@@ -140,8 +168,6 @@ impl Shared {
             }
             // Shared pages take more room until the last owner's have gone: few at a time, and none while others will do.
             let shared = *among & state.cow.and_not(&state.alone());
-            let all = *among == Bitmap512::FULL;
-            let spared = all && effort < Effort::Forced && self.budget.is_tight();
             let wanted = if spared {
                 among.and_not(&shared)
             } else if all {
@@ -150,7 +176,11 @@ impl Shared {
                 // Of a relative's pages only those that it still has in common.
                 (*among & state.cow).and_not(&anchored)
             };
-            let most = if spared || shared.is_empty() { self.batch() } else { self.batch() / 4 };
+            let most = match (spared || shared.is_empty(), tight) {
+                (true, _) => self.batch(),
+                (false, false) => self.batch() / 4,
+                (false, true) => (self.budget.reserve() as usize / 8).clamp(8, 64),
+            };
             victims = state.choose_victims(&wanted, most, effort == Effort::Forced);
         }
         let least = if effort == Effort::Plenty { 16 } else { 1 };
@@ -269,6 +299,15 @@ impl Shared {
     fn write_down_surplus(&self, space: &Arc<Space>, tools: &mut Tools) {
         while self.staged.load(Relaxed) > self.budget.limit() / 32 && !space.unreadable.load(Relaxed) {
             let Some(staged) = self.take_staged(space) else { return };
+            self.write_down(space, staged, tools);
+        }
+    }
+
+    /// Writes down whatever is staged in `space`.
+    fn write_down_all(&self, space: &Arc<Space>, tools: &mut Tools) {
+        while !space.unreadable.load(Relaxed)
+            && let Some(staged) = self.take_staged(space)
+        {
             self.write_down(space, staged, tools);
         }
     }

@@ -256,9 +256,15 @@ impl Shared {
             return true;
         }
         for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced] {
+            if effort == Effort::Plenty && tools.is_sparse() {
+                continue;
+            }
             if self.evict_some(tools, effort) {
                 self.set_over(false);
                 return true;
+            }
+            if effort == Effort::Plenty {
+                tools.found_sparse(self.clock.len());
             }
             if self.write_down_any(tools) {
                 return true;

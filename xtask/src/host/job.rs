@@ -8,7 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::cgroup::{Cgroup, Usage};
 use super::interrupt;
@@ -149,6 +150,28 @@ impl Job<'_> {
         }
         (peaks, timed_out)
     }
+}
+
+/// Waits until a program that was started in `dir` has printed `word`.
+pub fn says(child: &mut Child, dir: &Path, word: &str, timeout: Duration) -> Result<()> {
+    let until = Instant::now() + timeout;
+    while !fs::read_to_string(dir.join("stdout")).is_ok_and(|text| text.contains(word)) {
+        interrupt::check()?;
+        ensure!(child.try_wait()?.is_none(), "the program ended before it said {word:?}");
+        ensure!(Instant::now() < until, "after {timeout:?} the program had not said {word:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A program that waits for it is told to go on, and ends. Returns what it has printed.
+pub fn goes_on_to_its_end(child: &mut Child, dir: &Path) -> Result<String> {
+    let pid = Pid::from_raw(child.id().cast_signed()).context("a process has a number")?;
+    kill_process(pid, Signal::USR1)?;
+    let status = child.wait()?;
+    let said = fs::read_to_string(dir.join("stdout")).unwrap_or_default();
+    ensure!(status.success(), "the program ended with {status}: {said}");
+    Ok(said)
 }
 
 impl Peaks {

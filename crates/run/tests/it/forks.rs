@@ -121,3 +121,18 @@ fn a_child_is_stopped_while_its_stub_is_started() {
     assert!(output.status.success(), "{}", text(&output));
     assert!(caught.iter().all(|&count| count > 0), "hardly any was caught in time: {caught:?}");
 }
+
+/// Each of fifty children had a page or two in most of its blocks: all blocks of all of them were looked through for each page that was
+/// moved out, and what they had in common stayed while they took their own pages from each other. It did not end in minutes.
+#[test]
+fn fifty_children_with_scattered_pages_stand_still() {
+    let body = "int main(){ size_t n=96*MIB, pages=n/4096; char*p=area(n); for(size_t i=0;i<pages;i++) fill(p+i*4096,4096,i); int up[2], go[2]; if(pipe(up)||pipe(go)) return 2;
+          for(int k=0;k<50;k++){ pid_t pid=fork(); if(pid<0) return 3; if(pid) continue; close(go[1]); unsigned long x=k+1; int bad=0;
+            for(int i=0;i<600;i++){ x=x*6364136223846793005ul+1442695040888963407ul; size_t at=(x>>33)%pages; bad|=wrong(p+at*4096,4096,at); }
+            char c=bad; write(up[1],&c,1); read(go[0],&c,1); _exit(bad); }
+          close(up[1]); int bad=0; for(int k=0;k<50;k++){ char c=1; read(up[0],&c,1); bad|=c; } close(go[1]);
+          for(int k=0;k<50;k++){ int st=0; wait(&st); bad|=st; } for(size_t i=0;i<pages;i++) bad|=wrong(p+i*4096,4096,i); return bad?4:0; }";
+    let program = compile("fifty_children", body, &[]);
+    let run = within(48, &[&program]).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run));
+}
