@@ -86,6 +86,40 @@ fn the_fallback_without_io_uring_writes_the_same() {
     }
 }
 
+/// Beside reads a write is given to the device in pieces; each piece is to lie where it belongs, the last, which is shorter, too.
+#[test]
+fn writes_in_pieces_beside_reads_arrive_whole() {
+    let file = Arc::new(DirectFile::create(&disk_dir()).unwrap());
+    let mut writer = DirectWriter::new(file.clone(), 2);
+    let lengths = [SEGMENT_BYTES, BLOCK, SEGMENT_BYTES - BLOCK, 300 << 10, 256 << 10];
+    let word = |write: usize, at: usize| (write << 32 | at) as u64;
+    let (mut offset, mut places, mut block) = (0, Vec::new(), AlignedBuf::zeroed(BLOCK));
+    file.write_at(0, &block).unwrap();
+    for (write, len) in lengths.into_iter().enumerate() {
+        let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
+        for (at, bytes) in buf.chunks_exact_mut(8).enumerate() {
+            bytes.copy_from_slice(&word(write, at).to_le_bytes());
+        }
+        if writer.is_full() {
+            writer.wait().unwrap().unwrap().result.unwrap();
+        }
+        file.read_at(0, &mut block).unwrap();
+        writer.submit(offset, buf, len, write as u64).unwrap();
+        places.push((write, offset, len));
+        offset += len as u64;
+    }
+    while let Some(done) = writer.wait().unwrap() {
+        done.result.unwrap();
+    }
+    for (write, offset, len) in places {
+        let mut buf = AlignedBuf::zeroed(len);
+        assert_eq!(file.read_at(offset, &mut buf).unwrap(), len);
+        let wrong =
+            buf.chunks_exact(8).enumerate().find(|(at, bytes)| *bytes != word(write, *at).to_le_bytes());
+        assert!(wrong.is_none(), "write {write} of {len}: {wrong:?}");
+    }
+}
+
 #[test]
 fn the_page_cache_fallback_keeps_bytes_and_gives_room_back() {
     let file = Arc::new(DirectFile::create_buffered(&disk_dir()).unwrap());

@@ -13,6 +13,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How often a fresh name is tried where `O_TMPFILE` does not exist.
 const NAME_TRIES: u32 = 64;
@@ -22,6 +23,8 @@ const NAME_TRIES: u32 = 64;
 pub struct DirectFile {
     fd: OwnedFd,
     direct: bool,
+    /// Reads that were begun.
+    reads: AtomicU64,
 }
 
 impl DirectFile {
@@ -62,7 +65,7 @@ impl DirectFile {
     }
 
     fn open(dir: &Path, direct: bool) -> io::Result<Self> {
-        let file = Self { fd: open_unlinked(dir, direct)?, direct };
+        let file = Self { fd: open_unlinked(dir, direct)?, direct, reads: AtomicU64::new(0) };
         // Some file systems take the flag and refuse the transfer: believe only a write, or who tells how to align one. A write to
         // the disk is the longest step of a start.
         if !direct || !file.promises_direct() {
@@ -109,6 +112,8 @@ impl DirectFile {
     /// `InvalidInput` unless offset, length and address are multiples of [`BLOCK`]; else as `pread`.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         check_aligned(offset, into)?;
+        // Relaxed: a hint for the writers.
+        self.reads.fetch_add(1, Relaxed);
         let mut done = 0;
         while done < into.len() {
             let rest = &mut into[done..];
@@ -143,6 +148,11 @@ impl DirectFile {
         self.write_rest(offset, from, 0)?;
         self.written(offset, from.len() as u64);
         Ok(())
+    }
+
+    /// How many reads were begun, by anybody.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Relaxed)
     }
 
     /// Writes what follows the first `done` bytes of `from`, which belongs at `offset`.

@@ -4,14 +4,18 @@
 //! write that io_uring does not finish exactly (an error, a short count) is finished with `pwrite`,
 //! whose answer is the definitive one, so both ways fail alike.
 //!
+//! A device works off what it was given in whatever order it likes: a read that comes behind two writes of 2 MiB waits for both, fifty times
+//! as long as alone. So where the file was read since the last write was begun, a write is given piece by piece: linked entries, of
+//! which the kernel starts each when the one before has ended. Where nobody reads it goes as a whole, which is faster.
+//!
 //! # Safety
 //! An io_uring entry names a buffer and a descriptor that must outlive it. Both are owned by the
 //! writer until the entry's completion was taken from the queue; `Drop` waits for those still out,
 //! and leaks them if it cannot.
 #![allow(unsafe_code)]
 
-use super::{AlignedBuf, DirectFile, is_block_multiple};
-use io_uring::{IoUring, opcode, types};
+use super::{AlignedBuf, BLOCK, DirectFile, is_block_multiple};
+use io_uring::{IoUring, opcode, squeue, types};
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io;
@@ -29,12 +33,57 @@ pub struct WriteDone {
     pub result: io::Result<()>,
 }
 
+/// What is given to the device at a time where others wait for their reads.
+const PIECE: usize = 256 << 10;
+/// Pieces of one write at the most: longer writes have longer pieces.
+const MOST_PIECES: usize = 8;
+
 #[derive(Debug)]
 struct Pending {
     tag: u64,
     offset: u64,
     len: u32,
     buf: AlignedBuf,
+    pieces: Pieces,
+}
+
+/// How a write was divided, and what the kernel has said of the pieces.
+#[derive(Clone, Copy, Debug)]
+struct Pieces {
+    /// Bytes of each but the last.
+    size: usize,
+    /// Pieces under way.
+    left: usize,
+    results: [i32; MOST_PIECES],
+}
+
+impl Pieces {
+    fn whole(len: usize) -> Pieces {
+        Pieces::of(len, len)
+    }
+
+    /// Pieces of [`PIECE`] bytes, or longer ones.
+    fn small(len: usize) -> Pieces {
+        Pieces::of(len, PIECE.max(len.div_ceil(MOST_PIECES).next_multiple_of(BLOCK)))
+    }
+
+    fn of(len: usize, size: usize) -> Pieces {
+        Pieces { size, left: len.div_ceil(size.max(1)).max(1), results: [0; MOST_PIECES] }
+    }
+
+    /// Bytes from the start that are written.
+    fn written(&self, len: usize) -> usize {
+        let mut done = 0;
+        for result in self.results {
+            let piece = self.size.min(len - done);
+            let written = usize::try_from(result).unwrap_or(0).min(piece);
+            done += written;
+            if written < piece || done == len {
+                break;
+            }
+        }
+        done
+    }
 }
 
 /// Writes large aligned buffers with up to `depth` in flight.
@@ -46,6 +95,8 @@ pub struct DirectWriter {
     done: VecDeque<WriteDone>,
     in_flight: usize,
     file: Arc<DirectFile>,
+    /// Reads of the file when the last write was begun.
+    reads: u64,
 }
 
 impl DirectWriter {
@@ -67,13 +118,14 @@ impl DirectWriter {
 
     fn with_ring(file: Arc<DirectFile>, depth: usize, ring: OnceCell<Option<IoUring>>) -> Self {
         let pending = (0..depth).map(|_| None).collect();
-        Self { ring, pending, done: VecDeque::with_capacity(depth), in_flight: 0, file }
+        let reads = file.reads();
+        Self { ring, pending, done: VecDeque::with_capacity(depth), in_flight: 0, file, reads }
     }
 
     /// Whether writes go through io_uring.
     #[must_use]
     pub fn uses_io_uring(&self) -> bool {
-        self.ring.get_or_init(|| working_ring(self.pending.len() as u32)).is_some()
+        self.ring.get_or_init(|| working_ring((self.pending.len() * MOST_PIECES) as u32)).is_some()
     }
 
     /// Writes submitted and not yet taken by [`wait`](Self::wait).
@@ -111,36 +163,35 @@ impl DirectWriter {
                 buf,
             ));
         };
-        let pending = Pending { tag, offset, len, buf };
+        let reads = self.file.reads();
+        let others_read = std::mem::replace(&mut self.reads, reads) != reads;
+        let pieces = if others_read { Pieces::small(len as usize) } else { Pieces::whole(len as usize) };
+        let pending = Pending { tag, offset, len, buf, pieces };
         let Some(place) = self.pending.iter().position(Option::is_none) else {
             return Err((
                 io::Error::new(io::ErrorKind::WouldBlock, "no place for another write"),
                 pending.buf,
             ));
         };
-        if self.uses_io_uring() {
-            let pending = self.pending[place].insert(pending);
-            let fd = types::Fd(self.file.as_fd().as_raw_fd());
-            let entry = opcode::Write::new(fd, pending.buf.as_ptr(), pending.len)
-                .offset(pending.offset)
-                .build()
-                .user_data(place as u64);
-            let ring = self.ring.get_mut().and_then(Option::as_mut).expect("checked above");
-            // SAFETY: (1) the buffer is readable for `len` bytes (checked above) and stays in
-            // `self.pending[place]`, unmoved and unwritten on the heap, until its completion is taken
-            // (`finish`) or leaked (`Drop`); (2) the descriptor is kept open by `self.file` as long;
-            // (3) the entry is a plain write, which touches nothing else.
-            if unsafe { ring.submission().push(&entry) }.is_ok() {
-                self.in_flight += 1;
-                // An error here leaves the entry queued; `wait` submits again.
-                let _ = ring.submit();
-                return Ok(());
-            }
-            let pending = self.pending[place].take().expect("put there above");
-            self.finish(pending, None);
+        if !self.uses_io_uring() {
+            self.finish(pending);
             return Ok(());
         }
-        self.finish(pending, None);
+        let pending = self.pending[place].insert(pending);
+        let entries = entries(pending, place, types::Fd(self.file.as_fd().as_raw_fd()));
+        let ring = self.ring.get_mut().and_then(Option::as_mut).expect("checked above");
+        // SAFETY: (1) the buffer is readable for `len` bytes (checked above), of which each entry names a part, and stays in
+        // `self.pending[place]`, unmoved and unwritten on the heap, until the completions of all of them are taken
+        // (`reap`) or it is leaked (`Drop`); (2) the descriptor is kept open by `self.file` as long;
+        // (3) the entries are plain writes, which touch nothing else.
+        if unsafe { ring.submission().push_multiple(&entries[..pending.pieces.left]) }.is_ok() {
+            self.in_flight += 1;
+            // An error here leaves the entries queued; `wait` submits again.
+            let _ = ring.submit();
+            return Ok(());
+        }
+        let pending = self.pending[place].take().expect("put there above");
+        self.finish(pending);
         Ok(())
     }
 
@@ -171,23 +222,45 @@ impl DirectWriter {
         while let Some(cqe) =
             self.ring.get_mut().and_then(Option::as_mut).and_then(|ring| ring.completion().next())
         {
-            let place = usize::try_from(cqe.user_data()).unwrap_or(usize::MAX);
-            if let Some(pending) = self.pending.get_mut(place).and_then(Option::take) {
+            let (place, piece) =
+                (cqe.user_data() as usize / MOST_PIECES, cqe.user_data() as usize % MOST_PIECES);
+            let Some(slot) = self.pending.get_mut(place) else { continue };
+            let Some(pending) = slot else { continue };
+            pending.pieces.results[piece] = cqe.result();
+            pending.pieces.left -= 1;
+            if pending.pieces.left == 0
+                && let Some(pending) = slot.take()
+            {
                 self.in_flight -= 1;
-                self.finish(pending, Some(cqe.result()));
+                self.finish(pending);
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, pending: Pending, result: Option<i32>) {
-        let Pending { tag, offset, len, buf } = pending;
+    /// Writes what is not written yet.
+    fn finish(&mut self, pending: Pending) {
+        let Pending { tag, offset, len, buf, pieces } = pending;
         let whole = &buf[..len as usize];
-        let written = result.and_then(|n| usize::try_from(n).ok()).unwrap_or(0).min(whole.len());
-        let result = self.file.write_rest(offset, whole, written);
+        let result = self.file.write_rest(offset, whole, pieces.written(whole.len()));
         self.file.written(offset, u64::from(len));
         self.done.push_back(WriteDone { tag, buf, result });
     }
+}
+
+/// The entries of a write, each linked to the next: an error or a short count cancels those after it.
+fn entries(pending: &Pending, place: usize, fd: types::Fd) -> [squeue::Entry; MOST_PIECES] {
+    let (whole, size) = (&pending.buf[..pending.len as usize], pending.pieces.size);
+    std::array::from_fn(|piece| {
+        let from = (piece * size).min(whole.len());
+        let part = &whole[from..(from + size).min(whole.len())];
+        let entry = opcode::Write::new(fd, part.as_ptr(), part.len() as u32)
+            .offset(pending.offset + from as u64)
+            .build()
+            .user_data((place * MOST_PIECES + piece) as u64);
+        let last = piece + 1 >= pending.pieces.left;
+        if last { entry } else { entry.flags(squeue::Flags::IO_LINK) }
+    })
 }
 
 /// A ring that has done something: a seccomp filter may allow the set-up and refuse the use.
@@ -230,5 +303,39 @@ impl std::fmt::Debug for DirectWriter {
             .field("io_uring", &self.ring.get().map(Option::is_some))
             .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_ends_at_the_first_piece_that_is_not_whole() {
+        let len = 2 * PIECE + 4096;
+        let mut pieces = Pieces::small(len);
+        assert_eq!((pieces.size, pieces.left), (PIECE, 3));
+        let whole = PIECE as i32;
+        for (results, written) in [
+            ([whole, whole, 4096], len),
+            ([whole, 512, -125], PIECE + 512),
+            ([whole, -5, -125], PIECE),
+            // Never linked so, and never believed.
+            ([-5, whole, 4096], 0),
+            ([i32::MAX, whole, i32::MAX], len),
+        ] {
+            pieces.results[..3].copy_from_slice(&results);
+            assert_eq!(pieces.written(len), written, "{results:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_has_no_more_pieces_than_there_are_entries() {
+        for len in [4096, PIECE, PIECE + 4096, 8 * PIECE, 8 * PIECE + 4096, 64 * PIECE + 4096] {
+            for pieces in [Pieces::small(len), Pieces::whole(len)] {
+                assert!(pieces.left <= MOST_PIECES && pieces.size.is_multiple_of(BLOCK), "{len}: {pieces:?}");
+                assert!((pieces.left - 1) * pieces.size < len && len <= pieces.left * pieces.size);
+            }
+        }
     }
 }
