@@ -1,5 +1,7 @@
 //! `cargo xtask numbers`: what vswap says of itself in figures, from programs that measure it; each part in a process of its own.
 
+mod cleaning;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -188,18 +190,22 @@ fn operations(found: &[&Value]) -> String {
 
 fn churn(found: &[&Value]) -> String {
     let mut text = "\n## Write amplification\n\nPages that do not compress are stored anew, at random, over a tier in memory; measured once it has been written three times over. \
-        *Amplification*: bytes written to the tier / bytes of them that came from the pool; the rest is cleaning. *For one stored*: bytes written to the tier / bytes \
-        stored, since the pool takes what is stored anew before it goes down. Zipf's exponent is 0.99.\n\n\
-        | stores | pool / tier | alive on the tier | amplification | for one stored |\n| --- | ---: | ---: | ---: | ---: |\n"
+        *For one stored*: bytes written to the tier / bytes stored, which is what a device with a buffer of its own is said to amplify: the pool takes what is stored anew before \
+        it goes down. *Cleaning's*: bytes written to the tier / bytes of them that came from the pool; the rest is cleaning. *At best*: the same by calculation, for a log whose every page \
+        lay among pages of its own frequency, each frequency with the room that suits it best (what separating hot from cold could reach, were all frequencies known). \
+        Zipf's exponent is 0.99.\n\n\
+        | stores | pool / tier | alive on the tier | for one stored | cleaning's | at best |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
         .to_owned();
     for value in found {
+        let (part, full) = (number(value, "pool_part"), number(value, "full"));
+        let exponent = if word(value, "how") == "zipf" { 0.99 } else { 0.0 };
         text += &format!(
-            "| {} | {:.3} | {:.0} % | **{:.2}** | {:.2} |\n",
+            "| {} | {part:.3} | {:.0} % | **{:.2}** | **{:.2}** | {:.2} |\n",
             word(value, "how"),
-            number(value, "pool_part"),
-            100.0 * number(value, "full"),
+            100.0 * full,
+            number(value, "written_for_stored"),
             number(value, "amplification"),
-            number(value, "written_for_stored")
+            cleaning::at_best(exponent, part, full)
         );
     }
     text + "\nWanted: 1.5 at 80 % with Zipf.\n"
