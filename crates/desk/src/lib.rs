@@ -8,13 +8,12 @@
 pub mod room;
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Instant;
 
 use vswap_control::Controlled;
-use vswap_control::protocol::{Status, Tier};
+use vswap_control::protocol::{NewTier, Status, Tier};
 use vswap_core::ByteCount;
-use vswap_engine::{Engine, TierId, Unreadable};
+use vswap_engine::{Engine, TierId, TierKind, Unreadable};
 use vswap_pager::Pager;
 
 /// Who has a pager to show.
@@ -58,7 +57,7 @@ fn tier(tier: vswap_engine::Tier) -> Tier {
         tier: tier.id.get(),
         // What is no Unicode is shown as well as can be.
         path: tier.path.map(|path| path.to_string_lossy().into_owned().into()),
-        kind: "file".into(),
+        kind: tier.kind.name().into(),
         size: tier.size.get(),
         used: tier.used.get(),
         live: tier.live.get(),
@@ -92,11 +91,17 @@ impl<S: Served> Controlled for Desk<S> {
         }
     }
 
-    fn add_tier(&self, path: &Path, size: Option<u64>, priority: i16) -> Result<u8, String> {
+    fn add_tier(&self, new: &NewTier) -> Result<u8, String> {
+        let NewTier { path, size, priority, force, .. } = new;
+        let named = |name: &String| {
+            TierKind::of_name(name).ok_or_else(|| format!("this vswap knows no tiers of kind {name:?}"))
+        };
+        let kind = new.kind.as_ref().map(named).transpose()?;
         if !path.is_absolute() {
             return Err(format!("{} is not an absolute path", path.display()));
         }
-        let config = room::tier(path, size.map(ByteCount::new), priority)?;
+        let size = size.map(ByteCount::new);
+        let config = room::tier(&room::Wanted { path, kind, size, priority: *priority, force: *force })?;
         self.engine().add_tier(&config).map(TierId::get).map_err(|error| error.to_string())
     }
 

@@ -111,6 +111,7 @@ impl SegmentStore {
     /// # Errors
     /// [`Full`], with the buffer.
     pub fn begin(&self, purpose: Purpose, buf: AlignedBuf) -> Result<SegmentBuilder, (Full, AlignedBuf)> {
+        self.ask_for_room();
         match Reservation::take(&self.table, purpose) {
             Ok(reservation) => Ok(SegmentBuilder::new(self.keys.clone(), reservation, buf)),
             Err(full) => Err((full, buf)),

@@ -7,7 +7,7 @@
 //! Live *entries* are counted exactly. Live *bytes* are the mean of the segment times that: an address
 //! does not say its length, and a length per entry in RAM would cost what segments are there to save.
 
-use crate::extents::{Extent, TierId};
+use crate::extents::{Extent, Extents, TierId};
 use crate::format::{SUMMARY_ENTRY_BYTES, padded};
 use crate::tiers::{TierState, TierStatus, Tiers};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
@@ -104,9 +104,9 @@ pub struct SegmentTable {
 }
 
 impl SegmentTable {
-    /// Adds a tier of so many bytes. `None` if there are as many as can be.
-    pub(crate) fn add_tier(&mut self, capacity: u64, priority: i16) -> Option<TierId> {
-        self.tiers.add(capacity, priority)
+    /// Adds a tier of so many bytes from `start` on. `None` if there are as many as can be.
+    pub(crate) fn add_tier(&mut self, capacity: u64, start: u64, priority: i16) -> Option<TierId> {
+        self.tiers.add(Extents::new(capacity, start), priority)
     }
 
     pub(crate) fn tiers(&self) -> &Tiers {

@@ -4,7 +4,7 @@
 
 use super::{SCAN_ROWS, SegmentStore};
 use crate::extents::TierId;
-use crate::storage::Storage;
+use crate::storage::{Storage, TierKind};
 use crate::table::{Candidate, Room};
 use crate::tiers::{MAX_TIERS, TierState, TierStatus};
 use crate::{SEGMENT_BYTES, SegmentId, TierError};
@@ -18,7 +18,7 @@ impl SegmentStore {
     /// When there are [`MAX_TIERS`](crate::MAX_TIERS).
     pub fn add_tier(&self, storage: Arc<dyn Storage>, priority: i16) -> Result<TierId, TierError> {
         let mut all = self.storage.write();
-        let tier = self.table.write().add_tier(storage.capacity(), priority);
+        let tier = self.table.write().add_tier(storage.capacity(), storage.start(), priority);
         let tier = tier.ok_or(TierError::TooMany { most: MAX_TIERS })?;
         let at = usize::from(tier.0);
         if all.len() <= at {
@@ -57,6 +57,7 @@ impl SegmentStore {
         let (whole, rest) = self.load_of(tier, sparse);
         let (_, holds) = self.load_of(tier, f64::INFINITY);
         self.table.write().tiers_mut().pass_nobody_over();
+        self.ask_for_room();
         let room = self.table.read().tiers().free();
         // Packing leaves a little of every segment unused.
         let packed = |live: u64| (live + live / 16).div_ceil(SEGMENT_BYTES as u64);
@@ -107,6 +108,7 @@ impl SegmentStore {
     /// Every tier, by number. Looks at every segment.
     #[must_use]
     pub fn tiers(&self) -> Vec<TierStatus> {
+        self.ask_for_room();
         let mut tiers = self.table.read().tiers().statuses();
         let mut from = 0;
         loop {
@@ -184,7 +186,24 @@ impl SegmentStore {
         self.storage.read().get(usize::from(tier.0))?.clone()
     }
 
+    /// What a tier is.
+    #[must_use]
+    pub fn kind(&self, tier: TierId) -> Option<TierKind> {
+        Some(self.storage(tier)?.kind())
+    }
+
+    /// Asks every storage that may have less room than its size promises.
+    pub(crate) fn ask_for_room(&self) {
+        for (at, storage) in self.storage.read().iter().enumerate() {
+            if let Some(bytes) = storage.as_ref().and_then(|storage| storage.room()) {
+                let segments = u32::try_from(bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
+                self.table.write().tiers_mut().set_room(TierId(at as u8), segments);
+            }
+        }
+    }
+
     pub(crate) fn room(&self) -> Option<Room> {
+        self.ask_for_room();
         Room::take(&self.table)
     }
 
