@@ -36,12 +36,12 @@ pub enum Request {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NewTier {
-    /// The directory in which its unlinked file is made, or a file or device.
+    /// The directory in which its unlinked file is made, or a file or device; nothing for a ghost.
     pub path: PathBuf,
-    /// `directory`, `file` or `device`; what the path stands for if nothing is said.
+    /// `directory`, `file`, `device` or `ghost`; what the path stands for if nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The most bytes that it may hold; if nothing is said, what the file system can spare, or all of a file or device.
+    /// The most bytes that it may hold; if nothing is said, what the file system can spare, all of a file or device, or what memory there is.
     pub size: Option<u64>,
     /// The highest that has room is written first.
     pub priority: i16,
@@ -108,6 +108,8 @@ pub struct Status {
     pub resident: u64,
     /// Memory of the compressed pages.
     pub pool: u64,
+    /// Memory of tiers with nothing behind them.
+    pub ghosts: u64,
     /// Bytes of the pages that are compressed in memory, uncompressed.
     pub pooled: u64,
     /// Bytes of the pages that are on tiers, uncompressed.
@@ -134,7 +136,7 @@ pub struct Tier {
     pub tier: u8,
     /// Where it is.
     pub path: Option<PathBuf>,
-    /// What kind it is: `directory`, `file` or `device`.
+    /// What kind it is: `directory`, `file`, `device` or `ghost`.
     pub kind: String,
     /// Bytes that it may hold.
     pub size: u64,

@@ -80,6 +80,7 @@ impl<S: Served> Controlled for Desk<S> {
             peak: pager.peak.max(self.served.peak()),
             resident: pager.resident,
             pool: engine.pool_bytes.get(),
+            ghosts: engine.ghost_bytes.get(),
             pooled: engine.pool_pages.get() * 4096,
             swapped: engine.segment_pages.get() * 4096,
             swapped_out: engine.written_pages.get(),
@@ -97,7 +98,7 @@ impl<S: Served> Controlled for Desk<S> {
             TierKind::of_name(name).ok_or_else(|| format!("this vswap knows no tiers of kind {name:?}"))
         };
         let kind = new.kind.as_ref().map(named).transpose()?;
-        if !path.is_absolute() {
+        if kind != Some(TierKind::Ghost) && !path.is_absolute() {
             return Err(format!("{} is not an absolute path", path.display()));
         }
         let size = size.map(ByteCount::new);
@@ -112,7 +113,10 @@ impl<S: Served> Controlled for Desk<S> {
         watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<(u64, u64, u64), String> {
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
-        let mut watch = |now: vswap_engine::Emptying| watch(now.moved.get(), now.left.get());
+        let mut watch = |now: vswap_engine::Emptying| {
+            self.served.pager().keep_pace();
+            watch(now.moved.get(), now.left.get())
+        };
         let removed = self.engine().remove_tier(TierId::new(tier), unreadable, &mut watch);
         removed.map(|done| (done.segments, done.bytes.get(), done.lost)).map_err(|error| error.to_string())
     }

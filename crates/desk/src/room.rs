@@ -1,6 +1,6 @@
 //! Whether a place does for a tier, what kind it is, and what it can spare.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vswap_core::ByteCount;
 use vswap_engine::{SEGMENT_BYTES, TierConfig, TierKind};
@@ -12,7 +12,7 @@ const SPARE_PERCENT: u64 = 80;
 /// A tier that is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// Where.
+    /// Where; of no use for a ghost.
     pub path: &'a Path,
     /// What it is; what the path stands for if nothing is said.
     pub kind: Option<TierKind>,
@@ -31,6 +31,9 @@ pub struct Wanted<'a> {
 pub fn tier(wanted: &Wanted<'_>) -> Result<TierConfig, String> {
     let Wanted { path, size, priority, force, .. } = *wanted;
     let kind = wanted.kind.map_or_else(|| kind_of(path), Ok)?;
+    if kind == TierKind::Ghost {
+        return Ok(TierConfig { kind, path: PathBuf::new(), size, priority, force });
+    }
     if kind == TierKind::Directory {
         place::check(path).map_err(|error| format!("{error}; choose another directory for this tier"))?;
         let least = size.map_or_else(|| spare(path), Ok)?;

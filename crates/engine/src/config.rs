@@ -32,9 +32,10 @@ pub enum Encryption {
 pub struct TierConfig {
     /// What it is.
     pub kind: TierKind,
-    /// The directory in which the (unlinked) segment file is made, or the file or device that is used.
+    /// The directory in which the (unlinked) segment file is made, or the file or device that is used. Of no use for a ghost.
     pub path: PathBuf,
-    /// The most bytes that it may take. Without it, all of a file or device, and in a directory what the file system can spare at any moment. A file
+    /// The most bytes that it may take. Without it, all of a file or device, and in a directory what the file system can spare at any moment, and for a ghost what memory
+    /// there is. A file
     /// that is not there is made that long.
     pub size: Option<ByteCount>,
     /// The tier of the highest priority that has room is written first; those of one priority take turns.

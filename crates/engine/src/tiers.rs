@@ -6,7 +6,7 @@ use crate::error::EngineError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use vswap_core::ByteCount;
-use vswap_segment::{Area, AreaConfig, FileStorage, Storage, TierError, TierId, TierKind, TierState};
+use vswap_segment::{Area, AreaConfig, FileStorage, Ghost, Storage, TierError, TierId, TierKind, TierState};
 
 /// A tier at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +42,9 @@ impl Engine {
         let storage: Arc<dyn Storage> = match (kind, size) {
             (TierKind::Directory, Some(size)) => Arc::new(FileStorage::create(path, size)?),
             (TierKind::Directory, None) => Arc::new(FileStorage::create_elastic(path)?),
+            (TierKind::Ghost, size) => {
+                Arc::new(Ghost::new(size.unwrap_or(u64::MAX), Arc::clone(&self.disk.ghosts)))
+            }
             (TierKind::File, _) => Arc::new(Area::file(&area())?),
             (TierKind::Device, _) => Arc::new(Area::device(&area())?),
         };

@@ -52,7 +52,7 @@ pub enum DiskRoom {
 /// A place for compressed pages beside the usual one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierPlace {
-    /// The directory in which its unlinked file is made, or the file or device.
+    /// The directory in which its unlinked file is made, or the file or device; of no use for a ghost.
     pub path: PathBuf,
     /// What it is; what the path stands for if nothing is said.
     pub kind: Option<TierKind>,

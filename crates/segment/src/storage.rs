@@ -19,11 +19,13 @@ pub enum TierKind {
     File,
     /// A block device: [`Area`](crate::Area).
     Device,
+    /// Nothing: what is on it is in memory. See [`Ghost`](crate::Ghost).
+    Ghost,
 }
 
 impl TierKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Directory, Self::File, Self::Device];
+    pub const ALL: [Self; 4] = [Self::Directory, Self::File, Self::Device, Self::Ghost];
 
     /// One word for it.
     #[must_use]
@@ -32,7 +34,14 @@ impl TierKind {
             Self::Directory => "directory",
             Self::File => "file",
             Self::Device => "device",
+            Self::Ghost => "ghost",
         }
+    }
+
+    /// Whether what is on it never leaves memory: there is nothing to hide then, no read to spare, and no room to keep.
+    #[must_use]
+    pub const fn is_memory(self) -> bool {
+        matches!(self, Self::Ghost)
     }
 
     /// The kind of that name.

@@ -67,6 +67,8 @@ struct Tier {
     passed_over: u32,
     /// Segments for which its storage has room, whatever its extents say.
     room: u32,
+    /// What is on it never leaves memory.
+    in_memory: bool,
 }
 
 impl Tier {
@@ -104,7 +106,7 @@ pub(crate) struct Tiers {
 
 impl Tiers {
     /// Adds a tier, open. `None` if there are [`MAX_TIERS`].
-    pub(crate) fn add(&mut self, extents: Extents, priority: i16) -> Option<TierId> {
+    pub(crate) fn add(&mut self, extents: Extents, priority: i16, in_memory: bool) -> Option<TierId> {
         let at = match self.tiers.iter().position(Option::is_none) {
             Some(vacant) => vacant,
             None if self.tiers.len() < MAX_TIERS => {
@@ -114,7 +116,7 @@ impl Tiers {
             None => return None,
         };
         let (state, room) = (TierState::Open, u32::MAX);
-        self.tiers[at] = Some(Tier { extents, priority, state, taken: 0, passed_over: 0, room });
+        self.tiers[at] = Some(Tier { extents, priority, state, taken: 0, passed_over: 0, room, in_memory });
         Some(TierId(at as u8))
     }
 
@@ -188,6 +190,11 @@ impl Tiers {
         if let Some(tier) = self.get_mut(id) {
             tier.room = segments;
         }
+    }
+
+    /// Whether what is on it never leaves memory.
+    pub(crate) fn in_memory(&self, id: TierId) -> bool {
+        self.get(id).is_some_and(|tier| tier.in_memory)
     }
 
     pub(crate) fn state(&self, id: TierId) -> Option<TierState> {

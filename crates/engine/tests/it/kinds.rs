@@ -1,14 +1,16 @@
-//! Kinds of tiers: directories, files, block devices. Devices are loop devices, which takes root.
+//! Kinds of tiers: directories, files, block devices, memory. Devices are loop devices, which takes root.
 use crate::rig::{Rig, middling};
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use vswap_core::ByteCount;
+use std::sync::Arc;
+use vswap_core::{ByteCount, PAGE_SIZE};
 use vswap_engine::{
     Engine, EngineConfig, EngineError, LoadedFrom, SEGMENT_BYTES, TierConfig, TierId, TierKind, Unreadable,
 };
+use vswap_segment::{AlignedBuf, Ghost, Storage};
 
 const LEN: u64 = 64 << 20;
 
@@ -58,7 +60,7 @@ impl Drop for Loop {
     }
 }
 
-fn engine() -> std::sync::Arc<Engine> {
+fn engine() -> Arc<Engine> {
     Engine::new(EngineConfig::default()).unwrap()
 }
 
@@ -69,14 +71,15 @@ fn remove(engine: &Engine, tier: TierId) {
 /// 4096 pages of some 2 KiB are written there, stay right while it is emptied to another of the same kind, and are right there.
 fn pages_come_and_go(first: &TierConfig, second: &TierConfig) {
     let mut rig = Rig::of(engine(), 8);
-    let (kind, path) = (first.kind, first.path.clone());
+    let kind = first.kind;
+    let path = (kind != TierKind::Ghost).then(|| first.path.clone());
     let first = rig.engine.add_tier(first).unwrap();
     for number in 0..4096 {
         rig.store(number, number);
     }
     assert!(!rig.write_all_back());
     let tier = &rig.engine.tiers()[0];
-    assert_eq!((tier.kind, tier.path.as_ref()), (kind, Some(&path)));
+    assert_eq!((tier.kind, tier.path.as_ref()), (kind, path.as_ref()));
     assert!(tier.used.get() >= 4 * SEGMENT_BYTES as u64 && tier.size.get() >= tier.used.get(), "{tier:?}");
     let second = rig.engine.add_tier(second).unwrap();
     remove(&rig.engine, first);
@@ -237,4 +240,148 @@ fn what_is_of_another_kind_is_refused_with_what_it_is() {
     assert!(of(TierKind::Device, Path::new("/no/such")).contains("/no/such"));
     let error = engine().add_tier(&TierConfig::of(TierKind::Directory, &file)).unwrap_err();
     assert!(matches!(error, EngineError::Disk { .. }), "{error}");
+}
+
+#[test]
+fn pages_come_and_go_in_ghosts() {
+    let of = |size| TierConfig { size, ..TierConfig::of(TierKind::Ghost, "") };
+    pages_come_and_go(&of(Some(ByteCount::new(1 << 50))), &of(None));
+}
+
+#[test]
+fn the_memory_of_a_ghost_is_counted_and_given_back_with_its_segments() {
+    let mut rig = Rig::of(engine(), 8);
+    rig.engine.add_tier(&TierConfig::of(TierKind::Ghost, "")).unwrap();
+    for number in 0..4096 {
+        rig.store(number, number);
+    }
+    let payload = rig.engine.pool_payload().get();
+    assert!(!rig.write_all_back());
+    let held = rig.engine.ghost_bytes().get();
+    assert!((payload..payload / 8 * 9).contains(&held), "{held} for {payload}");
+    assert_eq!(rig.engine.stats().ghost_bytes.get(), held);
+    for number in 0..2048 {
+        let (block, at) = Rig::place(number);
+        rig.blocks[block].release(&rig.engine, at);
+    }
+    rig.engine.maintain(false);
+    let left = rig.engine.ghost_bytes().get();
+    assert!(left < held / 3 * 2, "{left} of {held} for half of the pages");
+    let engine = Arc::clone(&rig.engine);
+    rig.finish();
+    engine.maintain(false);
+    assert_eq!(engine.ghost_bytes(), ByteCount::ZERO);
+}
+
+#[test]
+fn a_ghost_at_its_limit_is_full_like_any_tier_and_the_next_one_is_written() {
+    let mut rig = Rig::of(engine(), 8);
+    let dir = directory();
+    let ghost = TierConfig { priority: 5, ..TierConfig::of(TierKind::Ghost, "") };
+    let ghost = rig.engine.add_tier(&ghost).unwrap();
+    rig.engine.set_ghost_limit(ByteCount::new(2 * SEGMENT_BYTES as u64));
+    for number in 0..4096 {
+        rig.store(number, number);
+    }
+    assert!(rig.write_all_back(), "there is no other");
+    assert_eq!(rig.engine.tiers()[0].size.get(), 2 * SEGMENT_BYTES as u64, "as things stand");
+    let disk = rig.engine.add_tier(&TierConfig::of(TierKind::Directory, dir.path())).unwrap();
+    assert!(!rig.write_all_back());
+    let most = 2 * SEGMENT_BYTES as u64;
+    let (held, used) = (rig.engine.ghost_bytes().get(), rig.engine.tiers()[1].used.get());
+    assert!(held <= most && held > most / 2 && used > 0, "{held} and {used}");
+    // What is on the disk does not fit: refused at once, as for any tier.
+    let refused = rig.engine.remove_tier(disk, Unreadable::Keep, &mut |_| panic!("nothing is begun"));
+    assert!(refused.is_err_and(|error| error.to_string().contains("there is room for 0")));
+    rig.engine.set_ghost_limit(ByteCount::new(u64::MAX));
+    remove(&rig.engine, disk);
+    assert!(rig.engine.ghost_bytes().get() > most);
+    for number in 0..4096 {
+        assert!(rig.load(number).unwrap() == (LoadedFrom::Segment, middling(number)), "page {number}");
+    }
+    rig.engine.add_tier(&TierConfig::of(TierKind::Directory, dir.path())).unwrap();
+    remove(&rig.engine, ghost);
+    assert_eq!(rig.engine.ghost_bytes(), ByteCount::ZERO);
+    rig.finish();
+}
+
+/// A page that does not compress, to be found again wherever its bytes are.
+fn noise(number: u64) -> [u8; PAGE_SIZE] {
+    let mut seed = number + 1;
+    std::array::from_fn(|_| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 56) as u8
+    })
+}
+
+/// In memory pages lie in the clear; they are sealed when they go to a disk, and opened when they come back.
+#[test]
+fn what_is_in_a_ghost_is_not_encrypted_and_what_leaves_it_is() {
+    let dir = directory();
+    let path = dir.path().join("area");
+    blank(&path);
+    let ghost = || Arc::new(Ghost::new(LEN, Arc::default()));
+    let mut rig = Rig::of(engine(), 1);
+    let first = ghost();
+    let first_id = rig.engine.add_storage(Arc::clone(&first) as _, 0).unwrap();
+    let (page, wanted) = (noise(7), noise(7)[100..200].to_vec());
+    let slots: Vec<_> = (0..500)
+        .map(|number| {
+            let (block, at) = Rig::place(number);
+            let slot = rig.blocks[block].slot_for_store(&rig.engine, at).unwrap();
+            let bytes = if number == 7 { page } else { noise(1000 + number as u64) };
+            rig.engine.store(slot, &bytes, &mut rig.scratch).unwrap();
+            slot
+        })
+        .collect();
+    assert!(!rig.write_all_back());
+    let is_in = |bytes: &[u8]| bytes.windows(wanted.len()).any(|window| window == wanted);
+    let inside = |ghost: &Ghost| {
+        let mut bytes = AlignedBuf::zeroed(SEGMENT_BYTES);
+        ghost.read_at(0, &mut bytes).unwrap();
+        is_in(&bytes)
+    };
+    assert!(inside(&first), "encrypted in memory");
+    let check = |rig: &mut Rig| {
+        let mut bytes = [0; PAGE_SIZE];
+        rig.engine.load(slots[7], &mut bytes, &mut rig.scratch).unwrap();
+        assert!(bytes == page);
+    };
+    check(&mut rig);
+    let file = rig.engine.add_tier(&TierConfig::of(TierKind::File, &path)).unwrap();
+    remove(&rig.engine, first_id);
+    check(&mut rig);
+    let once = fs::read(&path).unwrap();
+    assert!(!is_in(&once), "in the clear on a disk");
+    let second = ghost();
+    let second_id = rig.engine.add_storage(Arc::clone(&second) as _, 0).unwrap();
+    remove(&rig.engine, file);
+    check(&mut rig);
+    assert!(inside(&second));
+    // The same text under the same nonce, so the same bytes.
+    rig.engine.add_tier(&TierConfig::of(TierKind::File, &path)).unwrap();
+    remove(&rig.engine, second_id);
+    check(&mut rig);
+    let again = fs::read(&path).unwrap();
+    assert!(once[SEGMENT_BYTES..] == again[SEGMENT_BYTES..], "sealed differently");
+    rig.finish();
+}
+
+/// A run of pages takes one read of a device; in memory there is no read to spare, and nothing is copied that is not wanted.
+#[test]
+fn nothing_is_read_in_advance_from_a_ghost() {
+    let mut rig = Rig::of(engine(), 1);
+    rig.engine.add_tier(&TierConfig::of(TierKind::Ghost, "")).unwrap();
+    let slots: Vec<_> = (0..32).map(|number| Some(rig.store(number, number))).collect();
+    assert!(!rig.write_all_back());
+    let read = |rig: &Rig| rig.engine.stats().read_bytes.get();
+    (0..32).for_each(|number| drop(rig.load(number)));
+    let one_by_one = read(&rig);
+    let mut scratch = rig.engine.scratch_for_runs();
+    let (mut pages, mut loaded) = (vec![[0; PAGE_SIZE]; 32], Vec::new());
+    loaded.resize_with(32, || None);
+    rig.engine.load_run(&slots, 3, &mut pages, &mut loaded, &mut scratch);
+    assert_eq!(read(&rig), 2 * one_by_one);
+    assert!((0..32).all(|number| pages[number] == middling(number)));
+    rig.finish();
 }

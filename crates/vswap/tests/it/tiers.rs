@@ -189,6 +189,9 @@ fn bad_questions_are_refused_with_what_there_is() {
         &["tier", "add"],
         &["tier", "add", "/x", "--size", "1"],
         &["tier", "add", "/x", "-p", "99999"],
+        &["tier", "add", "/x", "--kind", "tape"],
+        &["tier", "add", "/x", "--kind", "ghost"],
+        &["tier", "add", "--kind", "file", "--size", "1G"],
     ] {
         assert_eq!(of_nobody(words).0, Some(125), "{words:?}");
     }
@@ -369,4 +372,39 @@ fn a_tier_that_is_somebodys_is_refused_with_what_and_where_and_left_as_it_is() {
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
     let third = run(&["--tier", &format!("{place},kind=file")], &["/bin/true"]).output().expect("starts");
     assert_eq!(third.status.code(), Some(0), "nobody has it any more: {third:?}");
+}
+
+#[test]
+fn a_ghost_counts_as_memory_pushes_back_and_goes_like_any_tier() {
+    if !works() {
+        return;
+    }
+    let running = started(&["--disk", "1G", "--tier", "kind=ghost,size=1T,priority=5"]);
+    let since = Instant::now();
+    let both = |status: &Value| (0..2).all(|tier| status["tiers"][tier]["used"].as_u64() > Some(0));
+    while !both(&running.status()) {
+        assert!(since.elapsed() < Duration::from_secs(60), "memory is full: {:#}", running.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let status = running.status();
+    let figure = |name: &str| status[name].as_u64().expect(name);
+    assert_eq!(status["tiers"][1]["kind"], "ghost");
+    assert!(figure("ghosts") > 1 << 20, "{status:#}");
+    let counted = figure("resident") + figure("pool") + figure("ghosts");
+    assert!(figure("used") >= counted - (4 << 20), "it is not counted: {status:#}");
+    assert!(figure("used") <= figure("limit") + (4 << 20), "{status:#}");
+    let shown = running.ask_it(&["status"]).out;
+    assert!(shown.contains("ghosts take") && shown.contains("  ghost  "), "{shown}");
+    // It is of 1 TiB, but there is no such memory.
+    let refused = running.ask_it(&["tier", "remove", "0"]);
+    assert!(refused.code == Some(1) && refused.err.contains("add a tier"), "{refused:?}");
+    let removed = running.ask_it(&["tier", "remove", "1"]);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    let status = running.status();
+    assert_eq!((status["ghosts"].as_u64(), status["tiers"][1].is_null()), (Some(0), true), "{status:#}");
+    let added = running.ask_it(&["tier", "add", "--kind", "ghost", "--priority", "-3"]);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    let tier = running.status()["tiers"][1].take();
+    assert_eq!((tier["kind"].as_str(), tier["path"].is_null()), (Some("ghost"), true), "{tier:#}");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }

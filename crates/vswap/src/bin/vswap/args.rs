@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::size;
 
@@ -137,7 +137,7 @@ pub struct RunArgs {
 
     /// Another place for compressed pages: PATH, or PATH,size=4G,priority=10 (may be repeated)
     ///
-    /// PATH is a directory, a regular file or a block device; `,kind=` says which it is to be, and `,force` overwrites what is on a file or device: see
+    /// PATH is a directory, a regular file or a block device (`kind=ghost` in its place is memory); `,kind=` says which it is to be, and `,force` overwrites what is on a file or device: see
     /// `vswap tier add --help`. As with swap areas the highest priority (-1000 to 32767) that has room is written first, and equal ones take turns; the place of --disk has 0.
     /// Capacities add up. Without a size it is what the file system of a directory can spare, or all of a file or device. `vswap tier` adds and removes places while the program runs.
     #[arg(long = "tier", value_name = "PATH[,size=SIZE][,priority=N]", value_parser = tier_spec)]
@@ -313,7 +313,7 @@ Without RUN all of yours are shown (for root, everybody's).";
 
 const TIERS_ABOUT: &str = "\
 Shows the tiers of a running `vswap run`, much as `swapon --show` shows swap areas: each has a place, a size, and a priority; the highest priority that \
-has room is written first, and equal ones take turns. TYPE is directory, file or device. USED counts whole segments of 2 MiB, LIVE the compressed pages in them that \
+has room is written first, and equal ones take turns. TYPE is directory, file, device or ghost (memory). USED counts whole segments of 2 MiB, LIVE the compressed pages in them that \
 are still wanted.
 
 A tier is `open`; `draining` while it is emptied; or `failing` after a write to it failed: then it is only read, until \
@@ -347,6 +347,9 @@ made. A file that has all its room keeps it; a sparse one gives room back.
 
 a block device: a partition, disk or volume that is not mounted and that nobody else has; freed segments are discarded where the device can.
 
+nothing, with --kind ghost: what is on it stays in memory, compressed, and counts against the limit. Of any size; it is full when memory is. It holds pages more densely than the pool does, and \
+takes what is on a disk that has to go.
+
 A file or device that holds a file system, a partition table, a swap area, a LUKS, LVM or RAID member, or anything else that is not an area of a former run, is refused and left as it is, unless \
 --force is given.";
 
@@ -354,7 +357,8 @@ const ADD_MORE: &str = "\
 Examples:
   vswap tier add /mnt/ssd --size 20G --priority 10
   vswap tier add /dev/nvme0n1p3 --priority 20
-  vswap tier add /srv/vswap.area --kind file --size 8G";
+  vswap tier add /srv/vswap.area --kind file --size 8G
+  vswap tier add --kind ghost --size 1G";
 
 const TIER_MORE: &str = "\
 Exit status:
@@ -388,20 +392,38 @@ pub struct TierArgs {
     pub action: TierAction,
 }
 
+impl TierArgs {
+    /// What clap cannot say: only a ghost has no path, and it has none.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        let TierAction::Add { path, kind, .. } = &self.action else { return Ok(()) };
+        match (path, *kind == Some(Kind::Ghost)) {
+            (Some(_), false) | (None, true) => Ok(()),
+            (None, false) => {
+                Err(wrong("a PATH is missing: a directory, a file or a device (or --kind ghost)"))
+            }
+            (Some(_), true) => Err(wrong("a ghost has no PATH: nothing is behind it")),
+        }
+    }
+}
+
+fn wrong(why: &str) -> clap::Error {
+    Cli::command().error(clap::error::ErrorKind::ValueValidation, why)
+}
+
 /// What is done to a tier.
 #[derive(Debug, Subcommand)]
 pub enum TierAction {
-    /// Add a tier: in a directory, a file, or a block device
+    /// Add a tier: in a directory, a file, a block device, or memory
     #[command(long_about = ADD_ABOUT, after_long_help = ADD_MORE)]
     Add {
-        /// Where: a directory, a regular file or a block device
-        path: PathBuf,
+        /// Where: a directory, a regular file or a block device; nothing for a ghost
+        path: Option<PathBuf>,
 
         /// What PATH is to be [default: what it is]
         #[arg(long, value_enum)]
         kind: Option<Kind>,
 
-        /// The most that it may take [default: what the file system can spare, or all of a file or device]
+        /// The most that it may take [default: all that can be had]
         #[arg(long, value_name = "SIZE", value_parser = tier_size)]
         size: Option<u64>,
 
@@ -451,6 +473,8 @@ pub enum Kind {
     /// A block device
     #[value(alias = "partition")]
     Device,
+    /// Nothing: what is on it is in memory, and counts there
+    Ghost,
 }
 
 impl Kind {
@@ -460,6 +484,7 @@ impl Kind {
             Self::Directory => "directory",
             Self::File => "file",
             Self::Device => "device",
+            Self::Ghost => "ghost",
         }
     }
 }
@@ -481,15 +506,18 @@ pub struct TierSpec {
 
 fn tier_spec(text: &str) -> Result<TierSpec, String> {
     let mut parts = text.split(',');
-    let path = parts
-        .next()
-        .filter(|path| !path.is_empty())
-        .ok_or("a directory, file or device is missing; try --tier /mnt/ssd,size=20G")?;
+    let missing = "a directory, file or device is missing; try --tier /mnt/ssd,size=20G";
+    // A ghost is nowhere.
+    let ghost = text.split(',').next() == Some("kind=ghost");
+    let path = if ghost { "" } else { parts.next().filter(|path| !path.is_empty()).ok_or(missing)? };
     let mut spec = TierSpec { path: path.into(), kind: None, size: None, priority: 0, force: false };
     for part in parts {
         match part.split_once('=') {
             Some(("size", size)) => spec.size = Some(tier_size(size)?),
             Some(("priority" | "pri", number)) => spec.priority = priority(number)?,
+            Some(("kind", "ghost")) if !ghost => {
+                return Err("a ghost has no path; try --tier kind=ghost,size=1G".into());
+            }
             Some(("kind", kind)) => spec.kind = Some(Kind::from_str(kind, false)?),
             None if part == "force" => spec.force = true,
             _ => return Err(format!("{part:?} is none of size=SIZE, priority=N, kind=KIND and force")),
@@ -548,7 +576,6 @@ fn checked_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -601,8 +628,11 @@ mod tests {
                 force: true
             })
         );
+        let ghost = TierSpec { path: "".into(), kind: Some(Kind::Ghost), ..tier(Some(1 << 30), 0) };
+        assert_eq!(tier_spec("kind=ghost,size=1G"), Ok(ghost));
         for (bad, says) in [
             ("/a,kind=tape", "tape"),
+            ("/a,kind=ghost", "no path"),
             ("", "missing"),
             (",size=4G", "missing"),
             ("/a,size=none", "no size"),

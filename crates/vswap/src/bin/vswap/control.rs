@@ -1,6 +1,7 @@
 //! `vswap status`, `vswap tiers`, `vswap tier`: talk to running ones through their sockets.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ pub fn tier(action: &TierAction) -> ExitCode {
     exit(match action {
         TierAction::Add { path, kind, size, priority, force, run } => {
             let kind = kind.map(|kind| kind.name().to_owned());
-            let new = NewTier { path: path.clone(), kind, size: *size, priority: *priority, force: *force };
+            let path = path.clone().unwrap_or_default();
+            let new = NewTier { path, kind, size: *size, priority: *priority, force: *force };
             add(new, run.as_deref())
         }
         TierAction::Remove { tier, run, lose_unreadable } => remove(tier, *lose_unreadable, run.as_deref()),
@@ -111,8 +113,11 @@ fn wanted(args: &AskArgs) -> Result<Vec<Status>, ClientError> {
 
 fn add(mut new: NewTier, run: Option<&str>) -> Outcome {
     let run = Run::choose(running(), run)?;
-    let path = std::path::absolute(&new.path);
-    new.path = path.map_err(|source| ClientError::Io { path: new.path.clone(), source })?;
+    // A ghost is nowhere.
+    if new.path != Path::new("") {
+        let path = std::path::absolute(&new.path);
+        new.path = path.map_err(|source| ClientError::Io { path: new.path.clone(), source })?;
+    }
     let answer = Client::connect(&run.path, run.owner)?.ask(&Request::AddTier(new), &mut |_, _| {})?;
     if let Answer::Added { tier } = answer {
         print(&format!("tier {tier} added to {run}\n"));
@@ -227,7 +232,13 @@ fn show(status: &Status) -> String {
                 ratio(status.pooled, status.pool)
             ),
         ),
-        ("on tiers", bytes(status.swapped)),
+        (
+            "on tiers",
+            match status.ghosts {
+                0 => bytes(status.swapped),
+                ghosts => format!("{}, ghosts take {} of memory", bytes(status.swapped), bytes(ghosts)),
+            },
+        ),
         ("written to tiers", pages(status.swapped_out, status.written)),
         ("read from tiers", pages(status.swapped_in, status.read)),
     ];
