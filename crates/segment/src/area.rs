@@ -52,6 +52,8 @@ pub struct Area {
     bytes: u64,
     /// Room of freed segments goes back to the file system: it was not all there from the start.
     sparse: bool,
+    /// Whose it is. A forked child that drops its copy must not take the bytes away.
+    process: u32,
 }
 
 impl Area {
@@ -116,7 +118,7 @@ impl Area {
         let io = |act| move |source| AreaError::Io { path, act, source };
         named.file().write_at(0, &head).map_err(io("write to"))?;
         let sparse = named.file().allocated().is_ok_and(|allocated| allocated < named.len());
-        Ok(Self { named, bytes, sparse })
+        Ok(Self { named, bytes, sparse, process: std::process::id() })
     }
 }
 
@@ -281,7 +283,7 @@ impl Storage for Area {
 impl Drop for Area {
     /// A sparse file is sparse again. (A device would take a while to discard all of it, and nobody waits for the room.)
     fn drop(&mut self) {
-        if self.sparse && self.kind() == TierKind::File {
+        if self.sparse && self.kind() == TierKind::File && self.process == std::process::id() {
             let _ = self.named.file().punch(START, self.bytes - START);
         }
     }
@@ -355,6 +357,8 @@ mod tests {
             (LEN - 8192, b"\xfc\x4e\x2b\xa9", "RAID"),
         ] {
             let file = File::new();
+            // One that keeps its room, so that nothing goes but what is overwritten.
+            file.put(0, &vec![0; LEN as usize]);
             file.put(at, bytes);
             file.is_refused(says, at);
         }
