@@ -16,16 +16,7 @@ pub enum Request {
     /// [`Answer::Status`].
     Status,
     /// Another tier: [`Answer::Added`].
-    AddTier {
-        /// The directory in which its unlinked file is made.
-        path: PathBuf,
-        /// The most bytes that it may hold; what the file system can spare if nothing is said.
-        #[serde(default)]
-        size: Option<u64>,
-        /// The highest that has room is written first.
-        #[serde(default)]
-        priority: i16,
-    },
+    AddTier(NewTier),
     /// A tier is emptied and removed: [`Answer::Removed`] in the end. Whoever hangs up cancels it.
     RemoveTier {
         /// Its number.
@@ -39,6 +30,23 @@ pub enum Request {
         /// Its number.
         tier: u8,
     },
+}
+
+/// A tier that is wanted.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewTier {
+    /// The directory in which its unlinked file is made, or a file or device; nothing for a ghost.
+    pub path: PathBuf,
+    /// `directory`, `file`, `device` or `ghost`; what the path stands for if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The most bytes that it may hold; if nothing is said, what the file system can spare, all of a file or device, or what memory there is.
+    pub size: Option<u64>,
+    /// The highest that has room is written first.
+    pub priority: i16,
+    /// What is on a file or device is overwritten.
+    pub force: bool,
 }
 
 /// What comes of it.
@@ -100,6 +108,8 @@ pub struct Status {
     pub resident: u64,
     /// Memory of the compressed pages.
     pub pool: u64,
+    /// Memory of tiers with nothing behind them.
+    pub ghosts: u64,
     /// Bytes of the pages that are compressed in memory, uncompressed.
     pub pooled: u64,
     /// Bytes of the pages that are on tiers, uncompressed.
@@ -126,7 +136,7 @@ pub struct Tier {
     pub tier: u8,
     /// Where it is.
     pub path: Option<PathBuf>,
-    /// What kind it is: `file`.
+    /// What kind it is: `directory`, `file`, `device` or `ghost`.
     pub kind: String,
     /// Bytes that it may hold.
     pub size: u64,
@@ -149,7 +159,10 @@ mod tests {
         let remove = Request::RemoveTier { tier: 3, lose: false };
         assert_eq!(serde_json::to_string(&remove).unwrap(), r#"{"do":"remove-tier","tier":3,"lose":false}"#);
         let add: Request = serde_json::from_str(r#"{"do":"add-tier","path":"/mnt"}"#).unwrap();
-        assert_eq!(add, Request::AddTier { path: "/mnt".into(), size: None, priority: 0 });
+        assert_eq!(add, Request::AddTier(NewTier { path: "/mnt".into(), ..NewTier::default() }));
+        let all = r#"{"do":"add-tier","path":"/dev/x","kind":"device","size":9,"priority":-1,"force":true}"#;
+        let Ok(Request::AddTier(new)) = serde_json::from_str(all) else { panic!("{all}") };
+        assert_eq!((new.kind.as_deref(), new.size, new.force), (Some("device"), Some(9), true));
         let later = r#"{"answer":"status","pid":7,"something_new":[1],"tiers":[{"tier":1,"x":2}]}"#;
         let Ok(Answer::Status(status)) = serde_json::from_str(later) else { panic!("{later}") };
         assert_eq!((status.pid, status.tiers[0].tier), (7, 1));

@@ -1,7 +1,7 @@
 //! [`Server`]: the side of the running one.
 
 use crate::place;
-use crate::protocol::{Answer, LONGEST, Request, Status};
+use crate::protocol::{Answer, LONGEST, NewTier, Request, Status};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -28,7 +28,7 @@ pub trait Controlled: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why not.
-    fn add_tier(&self, path: &Path, size: Option<u64>, priority: i16) -> Result<u8, String>;
+    fn add_tier(&self, new: &NewTier) -> Result<u8, String>;
 
     /// Empties a tier and removes it. `watch` gets bytes moved and bytes left, and may end it. Gives segments, bytes, and pages lost.
     ///
@@ -207,8 +207,8 @@ fn attend(caller: UnixStream, controlled: &Weak<dyn Controlled>) -> io::Result<(
 fn attend_to(request: Request, controlled: &dyn Controlled, out: &mut UnixStream) -> io::Result<()> {
     let last = match request {
         Request::Status => Answer::Status(Box::new(controlled.status())),
-        Request::AddTier { path, size, priority } => {
-            controlled.add_tier(&path, size, priority).map_or_else(refused, |tier| Answer::Added { tier })
+        Request::AddTier(new) => {
+            controlled.add_tier(&new).map_or_else(refused, |tier| Answer::Added { tier })
         }
         Request::RemoveTier { tier, lose } => {
             let mut watch = |moved, left| match answer(out, &Answer::Emptying { moved, left }) {

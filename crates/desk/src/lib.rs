@@ -8,13 +8,12 @@
 pub mod room;
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Instant;
 
 use vswap_control::Controlled;
-use vswap_control::protocol::{Status, Tier};
+use vswap_control::protocol::{NewTier, Status, Tier};
 use vswap_core::ByteCount;
-use vswap_engine::{Engine, TierId, Unreadable};
+use vswap_engine::{Engine, TierId, TierKind, Unreadable};
 use vswap_pager::Pager;
 
 /// Who has a pager to show.
@@ -58,7 +57,7 @@ fn tier(tier: vswap_engine::Tier) -> Tier {
         tier: tier.id.get(),
         // What is no Unicode is shown as well as can be.
         path: tier.path.map(|path| path.to_string_lossy().into_owned().into()),
-        kind: "file".into(),
+        kind: tier.kind.name().into(),
         size: tier.size.get(),
         used: tier.used.get(),
         live: tier.live.get(),
@@ -81,6 +80,7 @@ impl<S: Served> Controlled for Desk<S> {
             peak: pager.peak.max(self.served.peak()),
             resident: pager.resident,
             pool: engine.pool_bytes.get(),
+            ghosts: engine.ghost_bytes.get(),
             pooled: engine.pool_pages.get() * 4096,
             swapped: engine.segment_pages.get() * 4096,
             swapped_out: engine.written_pages.get(),
@@ -92,11 +92,17 @@ impl<S: Served> Controlled for Desk<S> {
         }
     }
 
-    fn add_tier(&self, path: &Path, size: Option<u64>, priority: i16) -> Result<u8, String> {
-        if !path.is_absolute() {
+    fn add_tier(&self, new: &NewTier) -> Result<u8, String> {
+        let NewTier { path, size, priority, force, .. } = new;
+        let named = |name: &String| {
+            TierKind::of_name(name).ok_or_else(|| format!("this vswap knows no tiers of kind {name:?}"))
+        };
+        let kind = new.kind.as_ref().map(named).transpose()?;
+        if kind != Some(TierKind::Ghost) && !path.is_absolute() {
             return Err(format!("{} is not an absolute path", path.display()));
         }
-        let config = room::tier(path, size.map(ByteCount::new), priority)?;
+        let size = size.map(ByteCount::new);
+        let config = room::tier(&room::Wanted { path, kind, size, priority: *priority, force: *force })?;
         self.engine().add_tier(&config).map(TierId::get).map_err(|error| error.to_string())
     }
 
@@ -107,7 +113,10 @@ impl<S: Served> Controlled for Desk<S> {
         watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<(u64, u64, u64), String> {
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
-        let mut watch = |now: vswap_engine::Emptying| watch(now.moved.get(), now.left.get());
+        let mut watch = |now: vswap_engine::Emptying| {
+            self.served.pager().keep_pace();
+            watch(now.moved.get(), now.left.get())
+        };
         let removed = self.engine().remove_tier(TierId::new(tier), unreadable, &mut watch);
         removed.map(|done| (done.segments, done.bytes.get(), done.lost)).map_err(|error| error.to_string())
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use vswap_core::ByteCount;
+use vswap_segment::TierKind;
 
 /// How pages are compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -29,19 +30,31 @@ pub enum Encryption {
 /// A place for segments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TierConfig {
-    /// The directory in which the (unlinked) segment file is made.
-    pub dir: PathBuf,
-    /// The most bytes that the file may take.
-    pub capacity: ByteCount,
+    /// What it is.
+    pub kind: TierKind,
+    /// The directory in which the (unlinked) segment file is made, or the file or device that is used. Of no use for a ghost.
+    pub path: PathBuf,
+    /// The most bytes that it may take. Without it, all of a file or device, and in a directory what the file system can spare at any moment, and for a ghost what memory
+    /// there is. A file
+    /// that is not there is made that long.
+    pub size: Option<ByteCount>,
     /// The tier of the highest priority that has room is written first; those of one priority take turns.
     pub priority: i16,
+    /// What is on a file or device is overwritten, whoever's it is.
+    pub force: bool,
 }
 
 impl TierConfig {
-    /// A tier of priority 0.
+    /// A tier in a directory, of priority 0.
     #[must_use]
-    pub fn new(dir: impl Into<PathBuf>, capacity: ByteCount) -> Self {
-        Self { dir: dir.into(), capacity, priority: 0 }
+    pub fn new(dir: impl Into<PathBuf>, size: ByteCount) -> Self {
+        Self { size: Some(size), ..Self::of(TierKind::Directory, dir) }
+    }
+
+    /// A tier of priority 0 that may take all there is.
+    #[must_use]
+    pub fn of(kind: TierKind, path: impl Into<PathBuf>) -> Self {
+        Self { kind, path: path.into(), size: None, priority: 0, force: false }
     }
 }
 

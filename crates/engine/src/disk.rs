@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use vswap_core::{ByteCount, ClusterId, GroupId, MoveId, PageCount, PageIndex, SegmentAddr};
-use vswap_segment::{AlignedBuf, EntryAddr, Keys, SegmentId, SegmentStore, SegmentWriter};
+use vswap_segment::{AlignedBuf, EntryAddr, GhostMemory, Keys, SegmentId, SegmentStore, SegmentWriter};
 
 /// Segments written at a time: the next is packed while one is under way.
 const DEPTH: usize = 2;
@@ -44,6 +44,8 @@ pub(crate) struct Writing {
 #[derive(Debug)]
 pub(crate) struct Disk {
     store: Arc<SegmentStore>,
+    /// The memory of tiers that have nothing behind them.
+    pub(crate) ghosts: Arc<GhostMemory>,
     /// Segments written at a time to each of the tiers that take turns.
     pub(crate) depth: usize,
     /// One tier is emptied at a time.
@@ -69,6 +71,7 @@ impl Disk {
         };
         Ok(Self {
             store,
+            ghosts: Arc::default(),
             depth,
             removing: Mutex::new(()),
             writing: Mutex::new(writing),
@@ -78,12 +81,13 @@ impl Disk {
         })
     }
 
-    /// Gives the room of dead segments back to the file system, but for a few that will be written next. For
+    /// Gives the room of dead segments back to the file system, but for a few that will be written next, and their memory at once. For
     /// a caller that comes often: mostly this does nothing. Tells whether it did something.
     pub(crate) fn tidy(&self) -> bool {
+        let memory = self.store.give_memory_back() > 0;
         // Relaxed: a pace, nothing more.
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);
-        calls % TIDY_EVERY == TIDY_EVERY - 1 && self.store.trim(true) > 0
+        calls % TIDY_EVERY == TIDY_EVERY - 1 && self.store.trim(true) > 0 || memory
     }
 
     pub(crate) fn has_tiers(&self) -> bool {
@@ -131,6 +135,7 @@ impl Disk {
     pub(crate) fn add_stats(&self, stats: &mut EngineStats) {
         let disk = self.store.stats();
         stats.written_bytes = ByteCount::new(disk.bytes_written);
+        stats.ghost_bytes = ByteCount::new(self.ghosts.held());
         stats.read_bytes = ByteCount::new(disk.bytes_read);
         stats.segment_pages = PageCount::new(disk.live_entries);
         stats.written_segments = disk.segments_written;

@@ -111,7 +111,7 @@ impl Engine {
     /// One thread's choice of compressors, for as long as it lives. Where there is no device, room is all that counts.
     fn chooser(&self) -> Chooser {
         match self.codec {
-            CodecChoice::Auto if self.disk.has_tiers() => Chooser::between(self.compressor()),
+            CodecChoice::Auto if self.disk.store().has_disks() => Chooser::between(self.compressor()),
             _ => Chooser::fixed(self.compressor()),
         }
     }
@@ -190,6 +190,16 @@ impl Engine {
     /// Bytes of the entries in the pool.
     pub fn pool_payload(&self) -> ByteCount {
         self.pool.stats().payload
+    }
+
+    /// Memory of tiers with nothing behind them. It is neither in [`pool_bytes`](Self::pool_bytes) nor in [`metadata_bytes`](Self::metadata_bytes).
+    pub fn ghost_bytes(&self) -> ByteCount {
+        ByteCount::new(self.disk.ghosts.held())
+    }
+
+    /// What the memory of tiers with nothing behind them may come to: from there on they have no room. No limit at first.
+    pub fn set_ghost_limit(&self, limit: ByteCount) {
+        self.disk.ghosts.set_limit(limit.get());
     }
 
     /// Memory of slots, private lists, dictionaries and the books of the disk.

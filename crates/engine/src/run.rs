@@ -41,7 +41,7 @@ impl Engine {
             let Some(slot) = slot.filter(|_| loaded[at].is_none()) else { continue };
             // Only the one asked for is worth a read. If its place changed meanwhile, or an entry before it is damaged, this is
             // its second read, as in `load`.
-            if at == asked || !matches!(self.word(slot).backing(), Backing::Segment(_)) {
+            if at == asked || self.on_device(slots, at).is_none() {
                 loaded[at] = Some(self.load(slot, &mut pages[at], scratch));
             }
         }
@@ -96,11 +96,12 @@ impl Engine {
         Some(Span { start, slot, addr, bytes: (end - addr.first_block()) * BLOCK })
     }
 
-    /// Where the entry of the slot at `at` is, if in a segment.
+    /// Where the entry of the slot at `at` is, if in a segment on a device. In memory each is read by itself: there is no read to share.
     fn on_device(&self, slots: &[Option<SlotId>], at: usize) -> Option<(SlotId, EntryAddr)> {
         let slot = slots[at]?;
         let Backing::Segment(addr) = self.word(slot).backing() else { return None };
-        Some((slot, entry_addr(addr)?))
+        let addr = entry_addr(addr)?;
+        (!self.disk.store().is_in_memory(addr)).then_some((slot, addr))
     }
 
     /// Those of `slots` around `asked` that [`Engine::load_run`] would bring as things stand. Who waits for another would have to wait

@@ -104,7 +104,9 @@ pub struct EngineStats {
     pub pool_payload: ByteCount,
     /// Memory of slots and private lists now.
     pub metadata_bytes: ByteCount,
-    /// Bytes of the segment file in use now.
+    /// Memory of tiers with nothing behind them now.
+    pub ghost_bytes: ByteCount,
+    /// Bytes of the segments in use now.
     pub disk_bytes: ByteCount,
 }
 

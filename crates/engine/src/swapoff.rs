@@ -347,6 +347,8 @@ impl Removal<'_> {
     fn finish(&mut self) -> Result<(), RemoveTierError> {
         let disk = &self.engine.disk;
         for _ in 0..PATIENCE {
+            // A file or device stays, and others can use the room.
+            disk.store().trim_tier(self.tier, false);
             if disk.store().remove_tier(self.tier).is_ok() {
                 disk.writing().writer.forget_removed();
                 return Ok(());

@@ -6,7 +6,7 @@ use crate::error::EngineError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use vswap_core::ByteCount;
-use vswap_segment::{FileStorage, Storage, TierError, TierId, TierState};
+use vswap_segment::{Area, AreaConfig, FileStorage, Ghost, Storage, TierError, TierId, TierKind, TierState};
 
 /// A tier at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,13 +14,15 @@ use vswap_segment::{FileStorage, Storage, TierError, TierId, TierState};
 pub struct Tier {
     /// Its number.
     pub id: TierId,
-    /// Where it is: the directory of its file. `None` for what has no name.
+    /// What it is.
+    pub kind: TierKind,
+    /// Where it is: the directory of its file, or the file or device. `None` for what has no name.
     pub path: Option<PathBuf>,
     /// The highest that has room is written first.
     pub priority: i16,
     /// What it does.
     pub state: TierState,
-    /// Bytes that it may hold.
+    /// Bytes that it may hold as things stand.
     pub size: ByteCount,
     /// Bytes of the segments on it.
     pub used: ByteCount,
@@ -32,10 +34,21 @@ impl Engine {
     /// Adds a tier while everything runs; what is written from now on may go there. Capacities add up.
     ///
     /// # Errors
-    /// When its file cannot be made, or there are too many tiers.
+    /// When its file cannot be made, the file or device is in use or holds what is not ours, or there are too many tiers.
     pub fn add_tier(&self, config: &TierConfig) -> Result<TierId, EngineError> {
-        let file = FileStorage::create(&config.dir, config.capacity.get())?;
-        Ok(self.add_storage(Arc::new(file), config.priority)?)
+        let TierConfig { kind, ref path, size, priority, force } = *config;
+        let size = size.map(ByteCount::get);
+        let area = || AreaConfig { path: path.clone(), size, force };
+        let storage: Arc<dyn Storage> = match (kind, size) {
+            (TierKind::Directory, Some(size)) => Arc::new(FileStorage::create(path, size)?),
+            (TierKind::Directory, None) => Arc::new(FileStorage::create_elastic(path)?),
+            (TierKind::Ghost, size) => {
+                Arc::new(Ghost::new(size.unwrap_or(u64::MAX), Arc::clone(&self.disk.ghosts)))
+            }
+            (TierKind::File, _) => Arc::new(Area::file(&area())?),
+            (TierKind::Device, _) => Arc::new(Area::device(&area())?),
+        };
+        Ok(self.add_storage(storage, priority)?)
     }
 
     /// As [`Engine::add_tier`], over any storage.
@@ -51,6 +64,7 @@ impl Engine {
         let store = self.disk.store();
         let of = |status: vswap_segment::TierStatus| Tier {
             id: status.tier,
+            kind: store.kind(status.tier).unwrap_or(TierKind::Directory),
             path: store.path(status.tier),
             priority: status.priority,
             state: status.state,

@@ -1,6 +1,6 @@
 //! The limit: what counts, and who waits for room.
 //!
-//! Counted: charged pages (resident, staged, being installed), the pool, the pager's own memory and the tree's
+//! Counted: charged pages (resident, staged, being installed), the pool, tiers that are memory, the pager's own memory and the tree's
 //! memory that is not managed. The first is exact at any moment, the pool too; the last two are samples.
 
 use parking_lot::{Condvar, Mutex};
@@ -16,6 +16,8 @@ pub struct Budget {
     /// Of these, pages that are granted: how many of them are there is not known.
     granted: AtomicU64,
     pool: AtomicU64,
+    /// Tiers with nothing behind them.
+    ghosts: AtomicU64,
     others: AtomicU64,
     own: AtomicU64,
     peak: AtomicU64,
@@ -44,6 +46,7 @@ impl Budget {
             charged: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             pool: AtomicU64::new(0),
+            ghosts: AtomicU64::new(0),
             others: AtomicU64::new(0),
             own: AtomicU64::new(0),
             peak: AtomicU64::new(0),
@@ -70,10 +73,11 @@ impl Budget {
     }
 
     fn fixed(&self) -> u64 {
-        self.pool.load(Relaxed) + self.others.load(Relaxed) + self.own.load(Relaxed)
+        let compressed = self.pool.load(Relaxed) + self.ghosts.load(Relaxed);
+        compressed + self.others.load(Relaxed) + self.own.load(Relaxed)
     }
 
-    /// Pages that count and are neither managed nor the pool's: the pager's own and the tree's that are not managed.
+    /// Pages that count and are neither managed nor compressed: the pager's own and the tree's that are not managed.
     pub fn unmanaged(&self) -> u64 {
         self.own.load(Relaxed) + self.others.load(Relaxed)
     }
@@ -167,6 +171,15 @@ impl Budget {
         self.pool.store(bytes.get() / 4096, Relaxed);
     }
 
+    /// Sets the memory of tiers with nothing behind them.
+    pub fn set_ghosts(&self, bytes: ByteCount) {
+        let before = self.ghosts.swap(bytes.get() / 4096, Relaxed);
+        if bytes.get() / 4096 > before {
+            self.note(self.used());
+            self.call_if_short();
+        }
+    }
+
     /// Sets the sampled memory of the tree that is not managed.
     pub fn set_others(&self, bytes: ByteCount) {
         self.others.store(bytes.get() / 4096, Relaxed);
@@ -187,7 +200,7 @@ impl Budget {
         let _ = self.others.fetch_update(Relaxed, Relaxed, less);
     }
 
-    /// Sets the pager's own memory, the pool left out.
+    /// Sets the pager's own memory, pool and ghosts left out.
     pub fn set_own(&self, bytes: ByteCount) {
         self.own.store(bytes.get() / 4096, Relaxed);
     }

@@ -39,7 +39,7 @@ impl Shared {
                 self.counters.pressure.store(pressure.millionths(), Relaxed);
             }
             self.watch_listeners();
-            self.budget.set_pool(self.engine.pool_bytes());
+            self.count_compressed();
             self.sample_own();
             if !self.shrink_pool(&mut scratch) {
                 std::thread::sleep(Duration::from_millis(5));
@@ -64,7 +64,17 @@ impl Shared {
         });
     }
 
-    /// Bytes that pool and resident pages have between them.
+    /// Counts the pool and the tiers that are memory, and says what these may come to: together with the pool, as much as the pool could ever
+    /// have alone. A tier in memory is full there, and pages go on to the next.
+    pub(crate) fn count_compressed(&self) {
+        let (pool, ghosts) = (self.engine.pool_bytes(), self.engine.ghost_bytes());
+        self.budget.set_pool(pool);
+        self.budget.set_ghosts(ghosts);
+        let most = self.available() / 100 * self.share.most_percent();
+        self.engine.set_ghost_limit(ByteCount::new(most).saturating_sub(pool));
+    }
+
+    /// Bytes that pool, tiers in memory and resident pages have between them.
     fn available(&self) -> u64 {
         self.budget.limit().saturating_sub(self.budget.unmanaged()) * 4096
     }
@@ -109,7 +119,7 @@ impl Shared {
         if packed > self.pool_share() || self.engine.compact(PACK_AT_ONCE, 3) == 0 {
             return false;
         }
-        self.budget.set_pool(self.engine.pool_bytes());
+        self.count_compressed();
         self.room_came();
         true
     }
@@ -119,7 +129,7 @@ impl Shared {
         match self.engine.writeback(surplus, scratch) {
             Ok(report) => {
                 self.disk_full.store(report.disk_full, Relaxed);
-                self.budget.set_pool(self.engine.pool_bytes());
+                self.count_compressed();
                 self.room_came();
                 report.pages.get() > 0
             }
@@ -140,12 +150,13 @@ impl Shared {
         let now = self.clock_ms();
         let last = self.own_sampled.load(Relaxed);
         if now >= last + OWN_EVERY && self.own_sampled.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
-            self.budget.set_own(self.own_memory(self.engine.pool_bytes()));
+            self.budget
+                .set_own(self.own_memory(self.engine.pool_bytes().saturating_add(self.engine.ghost_bytes())));
         }
     }
 
-    /// The pager's own memory without the pool.
-    fn own_memory(&self, pool: ByteCount) -> ByteCount {
+    /// The pager's own memory without what is compressed in it.
+    fn own_memory(&self, compressed: ByteCount) -> ByteCount {
         if !self.config.count_own_memory {
             return self.engine.metadata_bytes();
         }
@@ -155,7 +166,7 @@ impl Shared {
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         };
         let kib = field("RssAnon:").unwrap_or(0) + field("RssShmem:").unwrap_or(0);
-        ByteCount::new(kib * 1024).saturating_sub(pool)
+        ByteCount::new(kib * 1024).saturating_sub(compressed)
     }
 }
 

@@ -436,6 +436,16 @@ impl Pager {
         self.shared.room_came();
     }
 
+    /// For whoever has pages moved to tiers that are memory: waits a moment if eviction does not keep up with that.
+    pub fn keep_pace(&self) {
+        let (budget, until) = (&self.shared.budget, Instant::now() + Duration::from_millis(100));
+        self.shared.count_compressed();
+        while self.engine().ghost_bytes() > ByteCount::ZERO && budget.excess() > 0 && Instant::now() < until {
+            budget.call_eviction();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Sets the tree's memory that is not managed, as sampled.
     pub fn set_unmanaged(&self, bytes: ByteCount) {
         self.shared.budget.set_others(bytes);

@@ -68,6 +68,11 @@ impl Share {
         self.percent.load(Relaxed)
     }
 
+    /// The most percent of the memory that the pool may ever take.
+    pub fn most_percent(&self) -> u64 {
+        PERCENT.2
+    }
+
     /// Learns from what happened since the last time.
     pub fn learn(&self, sample: &Sample) {
         let mut last = self.last.lock();

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use vswap_core::ByteCount;
+use vswap_engine::TierKind;
 
 /// One `vswap run`.
 #[derive(Clone, Debug)]
@@ -12,7 +13,7 @@ pub struct RunConfig {
     pub memory: ByteCount,
     /// Room on disk.
     pub disk: DiskRoom,
-    /// Directory of the segment file; `None` for `$TMPDIR`, else `/var/tmp`.
+    /// Directory of the segment file, or a file or block device in its place; `None` for `$TMPDIR`, else `/var/tmp`.
     pub disk_path: Option<PathBuf>,
     /// More places for compressed pages.
     pub tiers: Vec<TierPlace>,
@@ -51,12 +52,16 @@ pub enum DiskRoom {
 /// A place for compressed pages beside the usual one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierPlace {
-    /// The directory in which its unlinked file is made.
-    pub dir: PathBuf,
-    /// The most that it may take; what the file system can spare if nothing is said.
+    /// The directory in which its unlinked file is made, or the file or device; of no use for a ghost.
+    pub path: PathBuf,
+    /// What it is; what the path stands for if nothing is said.
+    pub kind: Option<TierKind>,
+    /// The most that it may take; if nothing is said, what the file system can spare, or all of a file or device.
     pub size: Option<ByteCount>,
     /// The highest that has room is written first; the usual place has 0.
     pub priority: i16,
+    /// What is on a file or device is overwritten.
+    pub force: bool,
 }
 
 /// How pages are compressed.

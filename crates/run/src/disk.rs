@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use vswap_desk::room::{spare, tier};
-use vswap_engine::TierConfig;
+use vswap_desk::room::{Wanted, kind_of, tier};
+use vswap_engine::{TierConfig, TierKind};
 use vswap_sys::direct::place;
 
-use crate::config::{DiskRoom, RunConfig};
+use crate::config::{DiskRoom, RunConfig, TierPlace};
 
 /// What the engine is told. An error is a sentence for the user.
 pub(crate) fn choose(config: &RunConfig) -> Result<Vec<TierConfig>, String> {
-    let others = config.tiers.iter().map(|place| tier(&place.dir, place.size, place.priority));
+    let others = config.tiers.iter().map(|place| {
+        let TierPlace { path, kind, size, priority, force } = place;
+        tier(&Wanted { path, kind: *kind, size: *size, priority: *priority, force: *force })
+    });
     usual(config)?.map(Ok).into_iter().chain(others).collect()
 }
 
@@ -19,12 +22,18 @@ fn usual(config: &RunConfig) -> Result<Option<TierConfig>, String> {
     if config.disk == DiskRoom::Nothing {
         return Ok(None);
     }
-    let Some(dir) = directory(config)? else { return Ok(None) };
-    let capacity = match config.disk {
-        DiskRoom::AtMost(bytes) => bytes,
-        _ => spare(&dir)?,
+    let size = match config.disk {
+        DiskRoom::AtMost(bytes) => Some(bytes),
+        _ => None,
     };
-    Ok(Some(TierConfig::new(dir, capacity)))
+    if let Some(path) = &config.disk_path
+        && let Ok(kind @ (TierKind::File | TierKind::Device)) = kind_of(path)
+    {
+        let wanted = Wanted { path, kind: Some(kind), size, priority: 0, force: false };
+        return tier(&wanted).map(Some);
+    }
+    let dir = directory(config)?;
+    Ok(dir.map(|dir| TierConfig { size, ..TierConfig::of(TierKind::Directory, dir) }))
 }
 
 /// The directory asked for, which must do; else the first usual one that does; `None` if all of these are memory.

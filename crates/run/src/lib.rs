@@ -38,6 +38,7 @@ pub use config::{
     RunConfig, TierPlace,
 };
 pub use inject::{Gifts, InjectError, Stub, inject};
+pub use vswap_engine::TierKind;
 
 use std::io;
 

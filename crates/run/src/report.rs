@@ -130,6 +130,7 @@ impl Report {
             ("written_bytes", engine.written_bytes.get()),
             ("read_bytes", engine.read_bytes.get()),
             ("pool_bytes", engine.pool_bytes.get()),
+            ("ghost_bytes", engine.ghost_bytes.get()),
             ("metadata_bytes", engine.metadata_bytes.get()),
         ];
         let mut text = String::from("{\n");

@@ -8,8 +8,10 @@
 //! - A store never gives a sequence number twice (`SegmentTable::reserve` counts up under the table's lock, also for segments that are
 //!   given up, whose write fails, or whose number and extent are used again): one sequence number is one builder.
 //! - A builder seals each of its entries once: `seal` consumes it. Its entries do not overlap, so their offsets differ.
-//! - What is written again is the same sealed bytes: the rest of a short write, a segment that moves to another tier. They are copied, not
-//!   sealed anew; what cleaning packs goes through a new builder.
+//! - What is written again is the same sealed bytes: the rest of a short write, a segment that moves to another tier. They are copied;
+//!   what cleaning packs goes through a new builder.
+//! - A segment that moves out of memory (see [`Ghost`](crate::Ghost)) is sealed then, perhaps not for the first time: but sequence number,
+//!   offset and text of an entry never change, so it is the same text under the same nonce, and the same bytes.
 //! - A snapshot shares entries, which are only read. A forked child has no key (`MADV_DONTFORK`).
 //!
 //! 64 bits of sequence and 17 of offset fit in the 96 of the nonce side by side. With counted nonces the bound is the volume: the advantage
@@ -100,6 +102,7 @@ fn parts(entry: &mut [u8]) -> (&mut [u8; 16], [u8; FIELDS], &mut [u8]) {
 pub struct Keys {
     pub(crate) run: RunKey,
     cipher: Option<Arc<Cipher>>,
+    guard: Guard,
 }
 
 impl Keys {
@@ -109,19 +112,36 @@ impl Keys {
     /// As [`Cipher::random`], if `encrypt`.
     pub fn random(encrypt: bool) -> io::Result<Self> {
         let cipher = if encrypt { Some(Arc::new(Cipher::random()?)) } else { None };
-        Ok(Self { run: RunKey::random(), cipher })
+        Ok(Self::of(RunKey::random(), cipher))
     }
 
     /// Encryption with a key, beside a seed for checksums that a test can repeat.
     #[must_use]
     pub fn encrypting(run: RunKey, cipher: Cipher) -> Self {
-        Self { run, cipher: Some(Arc::new(cipher)) }
+        Self::of(run, Some(Arc::new(cipher)))
+    }
+
+    fn of(run: RunKey, cipher: Option<Arc<Cipher>>) -> Self {
+        let guard = if cipher.is_some() { Guard::Encrypted } else { Guard::Checksum };
+        Self { run, cipher, guard }
+    }
+
+    /// The same for what never leaves memory: nothing is encrypted, and all is laid out as where it is, so that a segment keeps its
+    /// addresses when it moves.
+    #[must_use]
+    pub(crate) fn in_memory(&self) -> Self {
+        Self { cipher: None, ..self.clone() }
+    }
+
+    /// The flags that a segment's header has for it.
+    pub(crate) fn flags(&self) -> u16 {
+        u16::from(self.cipher.is_some())
     }
 
     /// What stands before each entry.
     #[must_use]
     pub fn guard(&self) -> Guard {
-        if self.cipher.is_some() { Guard::Encrypted } else { Guard::Checksum }
+        self.guard
     }
 
     /// Guards an entry, from its guard to the end of its bytes.
@@ -129,6 +149,8 @@ impl Keys {
         match &self.cipher {
             Some(cipher) => cipher.seal(sequence, offset, entry),
             None => {
+                let rest = self.guard.header_bytes() - FIELDS;
+                entry[Guard::CHECKSUM_BYTES..rest].fill(0);
                 let sum = self.sum(sequence, offset, entry);
                 entry[..Guard::CHECKSUM_BYTES].copy_from_slice(&sum.to_le_bytes());
             }
@@ -154,6 +176,6 @@ impl Keys {
 /// No encryption.
 impl From<RunKey> for Keys {
     fn from(run: RunKey) -> Self {
-        Self { run, cipher: None }
+        Self::of(run, None)
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::{EntryAddr, SegmentId, TierId};
 use std::io;
+use std::path::PathBuf;
 use vswap_core::SlotId;
+use vswap_sys::direct::NamedError;
 
 /// The bytes are not what was written. Offsets count from the segment's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -226,5 +228,92 @@ pub enum TierError {
     InUse {
         /// Which.
         tier: TierId,
+    },
+}
+
+/// A file or device cannot be a tier. It is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AreaError {
+    /// It cannot be had.
+    #[error(transparent)]
+    Named(#[from] NamedError),
+    /// A read or write failed.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// The file or device.
+        path: PathBuf,
+        /// What was tried.
+        act: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// It is somebody's.
+    #[error("{} holds {what} (at offset {offset:#x}); --force overwrites it", path.display())]
+    Holds {
+        /// The file or device.
+        path: PathBuf,
+        /// What was found.
+        what: &'static str,
+        /// Where its signature stands.
+        offset: u64,
+    },
+    /// Something is on it, and nobody knows whose it is.
+    #[error("{} holds data that vswap does not know (at offset {offset:#x}); --force overwrites it", path.display())]
+    Data {
+        /// The file or device.
+        path: PathBuf,
+        /// Where the first of it was found.
+        offset: u64,
+    },
+    /// An area of ours, of which the end is missing.
+    #[error("{} is a vswap area that was truncated at offset {offset:#x}, its header says {says:#x}; --force makes a new one", path.display())]
+    Truncated {
+        /// The file or device.
+        path: PathBuf,
+        /// Where it ends.
+        offset: u64,
+        /// Where it should end.
+        says: u64,
+    },
+    /// The header of an area of ours, damaged.
+    #[error("{} is a damaged vswap area: the checksum at offset {offset:#x} does not match; --force makes a new one", path.display())]
+    Damaged {
+        /// The file or device.
+        path: PathBuf,
+        /// Where the checksum is.
+        offset: u64,
+    },
+    /// An area of ours, of another version.
+    #[error("{} is a vswap area of version {found} (at offset {offset:#x}), this program knows {known}; --force makes a new one", path.display())]
+    Version {
+        /// The file or device.
+        path: PathBuf,
+        /// Where it says so.
+        offset: u64,
+        /// Its version.
+        found: u16,
+        /// Ours.
+        known: u16,
+    },
+    /// It holds no segment.
+    #[error("{} would have {bytes} bytes, and a tier takes {least} at least", path.display())]
+    TooSmall {
+        /// The file or device.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The least.
+        least: u64,
+    },
+    /// More was wanted of it than there is.
+    #[error("{} has {bytes} bytes, fewer than the {wanted} that were wanted: leave the size out to use all of it", path.display())]
+    Shorter {
+        /// The file or device.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// What was wanted.
+        wanted: u64,
     },
 }

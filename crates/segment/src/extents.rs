@@ -50,6 +50,8 @@ impl Extent {
 /// Which extents of one tier are free.
 #[derive(Debug)]
 pub(crate) struct Extents {
+    /// The first one, behind what the tier keeps for itself.
+    first: u32,
     capacity: u32,
     high_water: u32,
     warm: VecDeque<Extent>,
@@ -59,9 +61,20 @@ pub(crate) struct Extents {
 }
 
 impl Extents {
-    pub(crate) fn new(capacity_bytes: u64) -> Self {
-        let capacity = u32::try_from(capacity_bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
-        Self { capacity, high_water: 0, warm: VecDeque::new(), cold: Vec::new(), in_use: 0, punching: 0 }
+    /// Extents of so many bytes, from `start` (whole segments) of the tier on.
+    pub(crate) fn new(capacity_bytes: u64, start: u64) -> Self {
+        let segments = |bytes: u64| u32::try_from(bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
+        let first = segments(start);
+        let capacity = segments(capacity_bytes).min(u32::MAX - first);
+        Self {
+            first,
+            capacity,
+            high_water: 0,
+            warm: VecDeque::new(),
+            cold: Vec::new(),
+            in_use: 0,
+            punching: 0,
+        }
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -81,7 +94,7 @@ impl Extents {
             Some(extent) => extent,
             None if self.high_water < self.capacity => {
                 self.high_water += 1;
-                Extent(self.high_water - 1)
+                Extent(self.first + self.high_water - 1)
             }
             // The rest is just being punched.
             None => return None,
@@ -91,7 +104,7 @@ impl Extents {
     }
 
     pub(crate) fn give_back(&mut self, extent: Extent) {
-        debug_assert!(extent.0 < self.high_water && self.in_use > 0);
+        debug_assert!(extent.0 - self.first < self.high_water && self.in_use > 0);
         self.in_use -= 1;
         self.warm.push_back(extent);
     }

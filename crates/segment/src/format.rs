@@ -33,7 +33,7 @@ pub const SUMMARY_ENTRY_BYTES: usize = 16;
 pub enum Guard {
     /// A checksum of 8 bytes; the page is in the clear.
     Checksum,
-    /// The 16 bytes of an authenticated cipher's tag; the page is encrypted.
+    /// The 16 bytes of an authenticated cipher's tag; the page is encrypted. (In memory: a checksum in as much room.)
     Encrypted,
 }
 
@@ -46,14 +46,6 @@ impl Guard {
         match self {
             Self::Checksum => Self::CHECKSUM_BYTES,
             Self::Encrypted => 16,
-        }
-    }
-
-    /// The flags that the segment's header has for it.
-    const fn flags(self) -> u16 {
-        match self {
-            Self::Checksum => 0,
-            Self::Encrypted => 1,
         }
     }
 
@@ -163,7 +155,7 @@ impl Header {
         let (key, guard) = (keys.run, keys.guard());
         out[..8].copy_from_slice(&MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        out[10..12].copy_from_slice(&guard.flags().to_le_bytes());
+        out[10..12].copy_from_slice(&keys.flags().to_le_bytes());
         out[12..14].copy_from_slice(&(HEADER_BYTES as u16).to_le_bytes());
         out[14..16].copy_from_slice(&(guard.header_bytes() as u16).to_le_bytes());
         out[16..20].copy_from_slice(&self.segment.get().to_le_bytes());
@@ -193,7 +185,7 @@ impl Header {
         if u16_at(8) != VERSION {
             return Err(FormatError::Version { offset: 8, found: u16_at(8), known: VERSION });
         }
-        if u16_at(10) != guard.flags() {
+        if u16_at(10) != keys.flags() {
             return Err(FormatError::Flags { offset: 10, found: u16_at(10) });
         }
         if u64_at(32) != key.tag() {

@@ -8,7 +8,7 @@
 //! - [`format`](mod@format): the bytes (see `docs/segment-format.md`); [`SegmentView`] reads a whole one back.
 //! - [`Keys`]: entries are encrypted when the segment is sealed, and decrypted in the reader's buffer; [`Cipher`] says why that is sound.
 //! - [`SegmentTable`]: pure accounting. Segment -> (tier, extent), live entries, what to clean next.
-//! - [`Storage`]: the one narrow interface to a tier; [`FileStorage`] is an unlinked file with direct I/O.
+//! - [`Storage`]: the one narrow interface to a tier; [`FileStorage`] is an unlinked file with direct I/O, [`Area`] a file or device with a name, [`Ghost`] memory.
 //! - [`SegmentMover`]: takes segments, as they are, to other tiers.
 //! - [`SegmentStore`]: table + storage. Reads take no allocation and no lock longer than a look-up;
 //!   [`SegmentWriter`] keeps a few writes in flight and waits outside of every lock.
@@ -25,13 +25,16 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod area;
 mod builder;
 mod cipher;
 mod error;
 mod extents;
 pub mod format;
+mod ghost;
 mod mover;
 mod queues;
+mod signatures;
 mod storage;
 mod store;
 mod table;
@@ -40,13 +43,15 @@ mod view;
 mod writer;
 
 pub use addr::{EntryAddr, SegmentId};
+pub use area::{Area, AreaConfig};
 pub use builder::{Appended, SegmentBuilder};
 pub use cipher::{Cipher, Keys};
-pub use error::{FormatError, Full, ReadError, ReleaseError, TierError};
+pub use error::{AreaError, FormatError, Full, ReadError, ReleaseError, TierError};
 pub use extents::{Extent, TierId};
 pub use format::{CodecTag, Guard, RunKey};
+pub use ghost::{Ghost, GhostMemory};
 pub use mover::{Moved, SegmentMover, Started};
-pub use storage::{FileStorage, Storage, SyncQueue, WriteQueue, is_full};
+pub use storage::{FileStorage, Storage, SyncQueue, TierKind, WriteQueue, is_full};
 pub use store::{AGES, SegmentStore, StoreStats};
 pub use table::{Candidate, Place, Purpose, Reservation, SegmentTable};
 pub use tiers::{MAX_TIERS, TierState, TierStatus};

@@ -1,6 +1,6 @@
 //! [`SegmentMover`]: takes sealed segments, as they are, to other tiers.
 //!
-//! A copy is read and checked whole, entry by entry, and written where there is room; then the segment's row says where it is now, if it is
+//! A copy is read and checked whole, entry by entry, sealed or opened if only one of the two tiers is memory, and written where there is room; then the segment's row says where it is now, if it is
 //! still the row that was copied. No address and no slot changes: the cost is that of the bytes, whoever and how many own them. A reader
 //! that had looked the former place up reads on there; if that has been written anew by then, the checksum tells, and it
 //! looks again. Until the row changes the source is untouched, so a move that fails or is given up leaves what was.
@@ -82,6 +82,11 @@ impl SegmentMover {
             self.spare.push(buf);
             return Ok(Started::NoRoom);
         };
+        // Nobody else has touched these bytes since they were checked.
+        if let Err(error) = self.store.reseal(source, room.in_memory(), &mut buf) {
+            self.spare.push(buf);
+            return Ok(Started::Unreadable(error));
+        }
         let (tag, bytes) = (self.next_tag, source.written());
         self.next_tag += 1;
         let (tier, extent) = room.at();

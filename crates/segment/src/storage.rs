@@ -1,4 +1,4 @@
-//! [`Storage`]: the narrow interface to a tier, and the unlinked file that is one.
+//! [`Storage`]: the narrow interface to a tier, and the unlinked file in a directory that is one.
 //!
 //! Everything that can fail outside of the program passes here, so a test can break each of it.
 
@@ -8,12 +8,68 @@ use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vswap_sys::direct::{DirectFile, DirectWriter, PlaceError};
+use vswap_sys::direct::{DirectFile, DirectWriter, PlaceError, place};
+
+/// What is behind a tier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TierKind {
+    /// An unlinked file in a directory: [`FileStorage`].
+    Directory,
+    /// A file with a name: [`Area`](crate::Area).
+    File,
+    /// A block device: [`Area`](crate::Area).
+    Device,
+    /// Nothing: what is on it is in memory. See [`Ghost`](crate::Ghost).
+    Ghost,
+}
+
+impl TierKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Directory, Self::File, Self::Device, Self::Ghost];
+
+    /// One word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::File => "file",
+            Self::Device => "device",
+            Self::Ghost => "ghost",
+        }
+    }
+
+    /// Whether what is on it never leaves memory: there is nothing to hide then, no read to spare, and no room to keep.
+    #[must_use]
+    pub const fn is_memory(self) -> bool {
+        matches!(self, Self::Ghost)
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
 
 /// A tier's bytes. Offsets and lengths are multiples of [`BLOCK`](crate::BLOCK), memory is aligned to it.
 pub trait Storage: Send + Sync + Debug {
-    /// Bytes that it may hold.
+    /// What it is, for people and for what makes no sense with some kinds.
+    fn kind(&self) -> TierKind {
+        TierKind::Directory
+    }
+
+    /// Bytes that it may hold, from [`start`](Self::start) on.
     fn capacity(&self) -> u64;
+
+    /// Where segments may begin: whole segments before it are the storage's own.
+    fn start(&self) -> u64 {
+        0
+    }
+
+    /// Bytes that it could take now, if that is less than its capacity promises: it may share its room with others.
+    fn room(&self) -> Option<u64> {
+        None
+    }
 
     /// Reads into all of `into` at `offset`; fewer bytes than asked mean that the rest is missing.
     ///
@@ -133,13 +189,18 @@ impl WriteQueue for SyncQueue {
     }
 }
 
-/// An unlinked file on a disk.
+/// An unlinked file on a disk. It has a fixed size, or grows and shrinks with what is on it.
 #[derive(Debug)]
 pub struct FileStorage {
     file: Arc<DirectFile>,
     dir: PathBuf,
     capacity: u64,
+    /// Bytes that are left free for others on the file system, if the size is not fixed.
+    left_free: Option<u64>,
 }
+
+/// What is left free for others on a file system, if no size is said: a fifth of what was free.
+const LEFT_FREE: u64 = 5;
 
 impl FileStorage {
     /// Makes the file in `dir`, for `capacity` bytes rounded down to whole segments and held to the
@@ -149,14 +210,29 @@ impl FileStorage {
     /// If the directory is on a memory file system, or no file of that length can be made there.
     pub fn create(dir: &Path, capacity: u64) -> Result<Self, PlaceError> {
         let file = DirectFile::create(dir)?;
-        let capacity = capacity.min(vswap_sys::direct::place::file_size_limit());
+        let capacity = capacity.min(place::file_size_limit());
         let capacity = capacity - capacity % SEGMENT_BYTES as u64;
         file.set_len(capacity).map_err(|source| PlaceError::Io {
             dir: dir.to_owned(),
             act: "make a file of the wanted length in",
             source,
         })?;
-        Ok(Self { file: Arc::new(file), dir: dir.to_owned(), capacity })
+        Ok(Self { file: Arc::new(file), dir: dir.to_owned(), capacity, left_free: None })
+    }
+
+    /// Makes the file in `dir`, of no fixed size: it takes what the file system can spare at any moment, and leaves a fifth of what is free now
+    /// to others.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_elastic(dir: &Path) -> Result<Self, PlaceError> {
+        let io = |source| PlaceError::Io { dir: dir.to_owned(), act: "see the free space of", source };
+        let size = place::size(dir).map_err(io)?;
+        let free = place::free_space(dir).map_err(io)?;
+        let file = DirectFile::create(dir)?;
+        let capacity = size.min(place::file_size_limit());
+        let capacity = capacity - capacity % SEGMENT_BYTES as u64;
+        Ok(Self { file: Arc::new(file), dir: dir.to_owned(), capacity, left_free: Some(free / LEFT_FREE) })
     }
 
     /// The file: whether it is direct, how much it takes.
@@ -167,8 +243,19 @@ impl FileStorage {
 }
 
 impl Storage for FileStorage {
+    fn kind(&self) -> TierKind {
+        TierKind::Directory
+    }
+
     fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    fn room(&self) -> Option<u64> {
+        let left_free = self.left_free?;
+        // Where it cannot be told, a write will.
+        let free = place::free_space(&self.dir).ok()?;
+        Some(free.saturating_sub(left_free))
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {

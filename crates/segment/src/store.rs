@@ -19,7 +19,7 @@ use crate::{
 use parking_lot::RwLock;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vswap_core::SlotId;
 
 /// Rows that [`SegmentStore::pick_to_clean`] looks at under one lock hold: some 20 us.
@@ -81,6 +81,10 @@ pub struct SegmentStore {
     /// By the number of the tier.
     storage: RwLock<Vec<Option<Arc<dyn Storage>>>>,
     keys: Keys,
+    /// For tiers that are memory: checksums in the place of seals.
+    in_memory: Keys,
+    /// There is, or was, a tier that is memory.
+    has_ghosts: AtomicBool,
     clock: AtomicU64,
     counters: Counters,
 }
@@ -97,10 +101,13 @@ impl SegmentStore {
     /// A store that has no tier yet.
     #[must_use]
     pub fn without_tiers(keys: impl Into<Keys>) -> Arc<Self> {
+        let keys = keys.into();
         Arc::new(Self {
             table: Arc::default(),
             storage: RwLock::default(),
-            keys: keys.into(),
+            in_memory: keys.in_memory(),
+            keys,
+            has_ghosts: AtomicBool::new(false),
             clock: AtomicU64::new(0),
             counters: Counters::default(),
         })
@@ -111,8 +118,12 @@ impl SegmentStore {
     /// # Errors
     /// [`Full`], with the buffer.
     pub fn begin(&self, purpose: Purpose, buf: AlignedBuf) -> Result<SegmentBuilder, (Full, AlignedBuf)> {
+        self.ask_for_room();
         match Reservation::take(&self.table, purpose) {
-            Ok(reservation) => Ok(SegmentBuilder::new(self.keys.clone(), reservation, buf)),
+            Ok(reservation) => {
+                let keys = self.keys_of(reservation.place().in_memory).clone();
+                Ok(SegmentBuilder::new(keys, reservation, buf))
+            }
             Err(full) => Err((full, buf)),
         }
     }
@@ -340,8 +351,22 @@ impl SegmentStore {
         bump(&self.counters.reads_by_age[age.min(AGES - 1)], 1);
     }
 
+    /// What guards the entries of segments in memory, or elsewhere. Both lay them out alike.
+    fn keys_of(&self, in_memory: bool) -> &Keys {
+        if in_memory { &self.in_memory } else { &self.keys }
+    }
+
+    /// Seals the entries of a segment that was read whole, or opens them, if it goes from where they are the one to where they are the other.
+    pub(crate) fn reseal(&self, from: Place, in_memory: bool, bytes: &mut [u8]) -> Result<(), ReadError> {
+        if from.in_memory == in_memory {
+            return Ok(());
+        }
+        let resealed = SegmentView::reseal(self.expected(from), self.keys_of(in_memory), bytes);
+        resealed.map_err(|fault| self.damaged(from, fault))
+    }
+
     fn expected(&self, place: Place) -> Expected<'_> {
-        Expected { keys: &self.keys, segment: place.segment, sequence: place.sequence }
+        Expected { keys: self.keys_of(place.in_memory), segment: place.segment, sequence: place.sequence }
     }
 
     fn damaged(&self, place: Place, fault: FormatError) -> ReadError {

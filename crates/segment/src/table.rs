@@ -7,8 +7,9 @@
 //! Live *entries* are counted exactly. Live *bytes* are the mean of the segment times that: an address
 //! does not say its length, and a length per entry in RAM would cost what segments are there to save.
 
-use crate::extents::{Extent, TierId};
+use crate::extents::{Extent, Extents, TierId};
 use crate::format::{SUMMARY_ENTRY_BYTES, padded};
+use crate::storage::Storage;
 use crate::tiers::{TierState, TierStatus, Tiers};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
 use parking_lot::RwLock;
@@ -32,6 +33,8 @@ pub struct Place {
     pub segment: SegmentId,
     /// The tier.
     pub tier: TierId,
+    /// The tier is in memory, so its entries are not encrypted.
+    pub in_memory: bool,
     /// Where on the tier.
     pub extent: Extent,
     /// Which writing of this number: part of every checksum in it.
@@ -104,9 +107,10 @@ pub struct SegmentTable {
 }
 
 impl SegmentTable {
-    /// Adds a tier of so many bytes. `None` if there are as many as can be.
-    pub(crate) fn add_tier(&mut self, capacity: u64, priority: i16) -> Option<TierId> {
-        self.tiers.add(capacity, priority)
+    /// Adds a tier over a storage. `None` if there are as many as can be.
+    pub(crate) fn add_tier(&mut self, storage: &dyn Storage, priority: i16) -> Option<TierId> {
+        let extents = Extents::new(storage.capacity(), storage.start());
+        self.tiers.add(extents, priority, storage.kind().is_memory())
     }
 
     pub(crate) fn tiers(&self) -> &Tiers {
@@ -148,7 +152,9 @@ impl SegmentTable {
         } else {
             self.rows.push(row);
         }
-        Ok(Place { segment, tier, extent, sequence, moves: 0, entries_end: 0, entries: 0, born: 0 })
+        let in_memory = self.tiers.in_memory(tier);
+        let (moves, entries_end, entries, born) = (0, 0, 0, 0);
+        Ok(Place { segment, tier, in_memory, extent, sequence, moves, entries_end, entries, born })
     }
 
     /// The write has succeeded: all `entries` live from now on. `now` is the caller's clock for ages.
@@ -179,7 +185,8 @@ impl SegmentTable {
         let row = self.rows.get(segment.get() as usize)?;
         let State::Live { .. } = row.state else { return None };
         let Row { tier, extent, sequence, moves, entries_end, entries, born, .. } = *row;
-        Some(Place { segment, tier, extent, sequence, moves, entries_end, entries, born })
+        let in_memory = self.tiers.in_memory(tier);
+        Some(Place { segment, tier, in_memory, extent, sequence, moves, entries_end, entries, born })
     }
 
     /// An entry is no longer wanted. Returns whether its segment died of it.
@@ -380,6 +387,11 @@ impl Room {
 
     pub(crate) fn at(&self) -> (TierId, Extent) {
         self.at
+    }
+
+    /// Whether the copy is for a tier in memory.
+    pub(crate) fn in_memory(&self) -> bool {
+        self.table.read().tiers.in_memory(self.at.0)
     }
 
     /// The copy is complete. Tells whether it is now the segment; if not, that has changed or died meanwhile.

@@ -48,7 +48,7 @@ pub struct TierStatus {
     pub priority: i16,
     /// What it does.
     pub state: TierState,
-    /// Bytes that it may hold, in whole segments.
+    /// Bytes that it may hold as things stand, in whole segments.
     pub capacity: u64,
     /// Bytes of the segments on it.
     pub used: u64,
@@ -65,6 +65,10 @@ struct Tier {
     taken: u64,
     /// Segments for which it is still passed over.
     passed_over: u32,
+    /// Segments for which its storage has room, whatever its extents say.
+    room: u32,
+    /// What is on it never leaves memory.
+    in_memory: bool,
 }
 
 impl Tier {
@@ -78,7 +82,18 @@ impl Tier {
     }
 
     fn free(&self) -> u32 {
-        (self.extents.capacity() - self.extents.in_use()).saturating_sub(self.reserve(Purpose::Migration))
+        let free = self.extents.capacity() - self.extents.in_use();
+        free.saturating_sub(self.reserve(Purpose::Migration)).min(self.room)
+    }
+
+    fn take(&mut self, purpose: Purpose) -> Option<Extent> {
+        // Cleaning gives more back than it takes.
+        if self.room == 0 && purpose != Purpose::Cleaning {
+            return None;
+        }
+        let extent = self.extents.take(self.reserve(purpose))?;
+        self.room = self.room.saturating_sub(1);
+        Some(extent)
     }
 }
 
@@ -91,7 +106,7 @@ pub(crate) struct Tiers {
 
 impl Tiers {
     /// Adds a tier, open. `None` if there are [`MAX_TIERS`].
-    pub(crate) fn add(&mut self, capacity: u64, priority: i16) -> Option<TierId> {
+    pub(crate) fn add(&mut self, extents: Extents, priority: i16, in_memory: bool) -> Option<TierId> {
         let at = match self.tiers.iter().position(Option::is_none) {
             Some(vacant) => vacant,
             None if self.tiers.len() < MAX_TIERS => {
@@ -100,8 +115,8 @@ impl Tiers {
             }
             None => return None,
         };
-        let extents = Extents::new(capacity);
-        self.tiers[at] = Some(Tier { extents, priority, state: TierState::Open, taken: 0, passed_over: 0 });
+        let (state, room) = (TierState::Open, u32::MAX);
+        self.tiers[at] = Some(Tier { extents, priority, state, taken: 0, passed_over: 0, room, in_memory });
         Some(TierId(at as u8))
     }
 
@@ -128,7 +143,7 @@ impl Tiers {
                 full.push(at);
                 continue;
             }
-            if let Some(extent) = tier.extents.take(tier.reserve(purpose)) {
+            if let Some(extent) = tier.take(purpose) {
                 tier.taken = self.takings;
                 taken = Some((TierId(at as u8), extent));
                 break;
@@ -141,7 +156,7 @@ impl Tiers {
         taken.or_else(|| {
             full.into_iter().find_map(|at| {
                 let tier = self.tiers[at].as_mut()?;
-                let extent = tier.extents.take(tier.reserve(purpose))?;
+                let extent = tier.take(purpose)?;
                 tier.taken = self.takings;
                 Some((TierId(at as u8), extent))
             })
@@ -168,6 +183,18 @@ impl Tiers {
     /// Somebody wants room: whoever was full is asked again.
     pub(crate) fn pass_nobody_over(&mut self) {
         self.tiers.iter_mut().flatten().for_each(|tier| tier.passed_over = 0);
+    }
+
+    /// The storage has room for so many segments now.
+    pub(crate) fn set_room(&mut self, id: TierId, segments: u32) {
+        if let Some(tier) = self.get_mut(id) {
+            tier.room = segments;
+        }
+    }
+
+    /// Whether what is on it never leaves memory.
+    pub(crate) fn in_memory(&self, id: TierId) -> bool {
+        self.get(id).is_some_and(|tier| tier.in_memory)
     }
 
     pub(crate) fn state(&self, id: TierId) -> Option<TierState> {
@@ -227,7 +254,9 @@ impl Tiers {
                 tier: TierId(at as u8),
                 priority: tier.priority,
                 state: tier.state,
-                capacity: u64::from(tier.extents.capacity()) * SEGMENT_BYTES as u64,
+                capacity: u64::from(
+                    tier.extents.capacity().min(tier.extents.in_use().saturating_add(tier.room)),
+                ) * SEGMENT_BYTES as u64,
                 used: u64::from(tier.extents.in_use()) * SEGMENT_BYTES as u64,
                 live: 0,
             })

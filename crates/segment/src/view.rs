@@ -4,7 +4,7 @@
 //! panics, nothing allocates. Entries are decrypted where they are, in the reader's buffer, each once: that is why the iterators
 //! take the buffer apart as they go.
 
-use crate::format::{EntryHeader, Header, MAX_STRIDE, SummaryEntry, checksum};
+use crate::format::{EntryHeader, HEADER_BYTES, Header, MAX_STRIDE, SummaryEntry, checksum};
 use crate::{CodecTag, EntryAddr, FormatError, Guard, Keys, SegmentId};
 use std::mem::take;
 use vswap_core::SlotId;
@@ -199,6 +199,23 @@ impl<'a> SegmentView<'a> {
             copy.copy_from_slice(&bytes[offset..offset + stride]);
             expected.open_of(listed.slot, copy, offset, 0)?;
         }
+        Ok(())
+    }
+
+    /// Opens every entry where it is, and guards it as `to` does. A seal depends on key, sequence number, offset and text only, none of which ever
+    /// changes: an entry that is sealed once more gets the same bytes.
+    pub(crate) fn reseal(from: Expected<'_>, to: &Keys, bytes: &mut [u8]) -> Result<(), FormatError> {
+        let header = Self::check(from, bytes)?;
+        let guard = from.keys.guard();
+        for index in 0..header.count as usize {
+            let summary = bytes.get(header.entries_end as usize..).unwrap_or_default();
+            let listed = SummaryEntry::decode(guard, summary, index, header.entries_end)?;
+            let (offset, len) = (listed.offset as usize, guard.header_bytes() + usize::from(listed.len));
+            let entry = &mut bytes[offset..offset + len];
+            from.keys.open(from.sequence, offset, entry)?;
+            to.protect(from.sequence, offset, entry);
+        }
+        header.encode(to, &mut bytes[..HEADER_BYTES]);
         Ok(())
     }
 

@@ -1,10 +1,11 @@
-//! Direct I/O to an unlinked file: where sealed segments live on a disk.
+//! Direct I/O to a file or device: where sealed segments live on a disk.
 //!
 //! - [`AlignedBuf`]: page-aligned memory that owns itself, seen as a plain slice.
 //! - [`DirectFile`]: a file without a name (it is gone when its last descriptor is), opened with
 //!   `O_DIRECT` where the file system takes it; reads and writes at offsets, from any thread.
 //! - [`DirectWriter`]: large sequential writes through io_uring, with a few in flight; where io_uring
 //!   is refused (seccomp, `kernel.io_uring_disabled`, an old kernel) the same calls use `pwrite`.
+//! - [`Named`]: a regular file or block device with a name, which nobody else has meanwhile.
 //! - [`place`]: which directory to use, how much room it has, and why it was refused.
 //!
 //! # Invariants
@@ -21,11 +22,13 @@
 
 mod aligned;
 mod file;
+mod named;
 pub mod place;
 mod writer;
 
 pub use aligned::AlignedBuf;
 pub use file::DirectFile;
+pub use named::{NameKind, Named, NamedError};
 pub use place::PlaceError;
 pub use writer::{DirectWriter, WriteDone};
 

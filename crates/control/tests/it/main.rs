@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vswap_control::protocol::{Answer, LONGEST, Request, Status, Tier};
+use vswap_control::protocol::{Answer, LONGEST, NewTier, Request, Status, Tier};
 use vswap_control::{Client, ClientError, Controlled, Run, Server};
 
 /// Tier 1 takes for ever to empty, tier 2 three steps; there is no other.
@@ -22,10 +22,14 @@ impl Controlled for Fake {
         Status { pid: 42, program: "fake".into(), tiers, ..Status::default() }
     }
 
-    fn add_tier(&self, path: &Path, size: Option<u64>, priority: i16) -> Result<u8, String> {
-        match size {
-            Some(size) if path.is_absolute() && priority == 7 => Ok(size as u8),
-            _ => Err(format!("{} will not do", path.display())),
+    fn add_tier(&self, new: &NewTier) -> Result<u8, String> {
+        match new {
+            NewTier { path, size: Some(size), priority: 7, force: true, kind: Some(kind) }
+                if path.is_absolute() && kind == "device" =>
+            {
+                Ok(*size as u8)
+            }
+            _ => Err(format!("{} will not do", new.path.display())),
         }
     }
 
@@ -67,7 +71,10 @@ fn questions_are_answered_one_after_the_other() {
     let (_dir, _, server) = served();
     let mut client = Client::connect(server.path(), me()).unwrap();
     assert_eq!(client.status().unwrap().tiers[0].priority, -1);
-    let add = |path: &str| Request::AddTier { path: path.into(), size: Some(9), priority: 7 };
+    let kind = || Some("device".into());
+    let new =
+        |path: &str| NewTier { path: path.into(), kind: kind(), size: Some(9), priority: 7, force: true };
+    let add = |path: &str| Request::AddTier(new(path));
     let mut ask = |request: &Request| client.ask(request, &mut |_, _| panic!("nothing is emptied"));
     assert_eq!(ask(&add("/mnt")).unwrap(), Answer::Added { tier: 9 });
     let refused = ask(&add("mnt")).unwrap_err();

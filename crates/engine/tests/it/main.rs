@@ -1,6 +1,7 @@
 //! Integration tests of the engine: against a map, and under concurrent writeback.
 mod flaky;
 mod groups;
+mod kinds;
 mod model;
 mod pages;
 mod raw;

@@ -265,7 +265,7 @@ fn the_first_tier_may_come_when_everything_runs_and_the_last_may_go() {
     let Ok(tier) = rig.engine.add_tier(&config) else {
         return println!("skipped: the build directory is on a memory file system");
     };
-    assert_eq!(rig.engine.tiers()[0].path.as_deref(), Some(config.dir.as_path()));
+    assert_eq!(rig.engine.tiers()[0].path.as_deref(), Some(config.path.as_path()));
     assert!(!rig.write_all_back());
     assert!(rig.load(1).unwrap() == (LoadedFrom::Segment, middling(1)));
     assert!(matches!(

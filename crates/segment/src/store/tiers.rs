@@ -4,12 +4,13 @@
 
 use super::{SCAN_ROWS, SegmentStore};
 use crate::extents::TierId;
-use crate::storage::Storage;
+use crate::storage::{Storage, TierKind};
 use crate::table::{Candidate, Room};
 use crate::tiers::{MAX_TIERS, TierState, TierStatus};
-use crate::{SEGMENT_BYTES, SegmentId, TierError};
+use crate::{EntryAddr, SEGMENT_BYTES, SegmentId, TierError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl SegmentStore {
     /// Adds a tier. The one of the highest priority that has room gets the next segment; those of one priority take turns.
@@ -18,13 +19,16 @@ impl SegmentStore {
     /// When there are [`MAX_TIERS`](crate::MAX_TIERS).
     pub fn add_tier(&self, storage: Arc<dyn Storage>, priority: i16) -> Result<TierId, TierError> {
         let mut all = self.storage.write();
-        let tier = self.table.write().add_tier(storage.capacity(), priority);
+        let tier = self.table.write().add_tier(storage.as_ref(), priority);
+        let in_memory = storage.kind().is_memory();
         let tier = tier.ok_or(TierError::TooMany { most: MAX_TIERS })?;
         let at = usize::from(tier.0);
         if all.len() <= at {
             all.resize_with(at + 1, || None);
         }
         all[at] = Some(storage);
+        // Relaxed: who does not see it yet only does what could have been left out.
+        self.has_ghosts.fetch_or(in_memory, Ordering::Relaxed);
         Ok(tier)
     }
 
@@ -57,6 +61,7 @@ impl SegmentStore {
         let (whole, rest) = self.load_of(tier, sparse);
         let (_, holds) = self.load_of(tier, f64::INFINITY);
         self.table.write().tiers_mut().pass_nobody_over();
+        self.ask_for_room();
         let room = self.table.read().tiers().free();
         // Packing leaves a little of every segment unused.
         let packed = |live: u64| (live + live / 16).div_ceil(SEGMENT_BYTES as u64);
@@ -107,6 +112,7 @@ impl SegmentStore {
     /// Every tier, by number. Looks at every segment.
     #[must_use]
     pub fn tiers(&self) -> Vec<TierStatus> {
+        self.ask_for_room();
         let mut tiers = self.table.read().tiers().statuses();
         let mut from = 0;
         loop {
@@ -184,7 +190,50 @@ impl SegmentStore {
         self.storage.read().get(usize::from(tier.0))?.clone()
     }
 
+    /// What a tier is.
+    #[must_use]
+    pub fn kind(&self, tier: TierId) -> Option<TierKind> {
+        Some(self.storage(tier)?.kind())
+    }
+
+    /// Whether there is a tier that is not memory.
+    #[must_use]
+    pub fn has_disks(&self) -> bool {
+        self.storage.read().iter().flatten().any(|storage| !storage.kind().is_memory())
+    }
+
+    /// Whether an address is on a tier that is memory, from which there is nothing to read in advance.
+    #[must_use]
+    pub fn is_in_memory(&self, addr: EntryAddr) -> bool {
+        self.has_ghosts.load(Ordering::Relaxed)
+            && self.table.read().place(addr.segment()).is_some_and(|place| place.in_memory)
+    }
+
+    /// Gives the memory of dead segments back. For those who come often: mostly this does nothing.
+    pub fn give_memory_back(&self) -> u64 {
+        if !self.has_ghosts.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let ghosts = (0..MAX_TIERS).map(|number| TierId(number as u8)).filter(|tier| {
+            let table = self.table.read();
+            table.tiers().in_memory(*tier) && table.tiers().state(*tier) != Some(TierState::Draining)
+        });
+        ghosts.map(|tier| self.trim_tier(tier, false)).sum()
+    }
+
+    /// Asks every storage that may have less room than its size promises.
+    pub(crate) fn ask_for_room(&self) {
+        self.give_memory_back();
+        for (at, storage) in self.storage.read().iter().enumerate() {
+            if let Some(bytes) = storage.as_ref().and_then(|storage| storage.room()) {
+                let segments = u32::try_from(bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
+                self.table.write().tiers_mut().set_room(TierId(at as u8), segments);
+            }
+        }
+    }
+
     pub(crate) fn room(&self) -> Option<Room> {
+        self.ask_for_room();
         Room::take(&self.table)
     }
 

@@ -64,6 +64,15 @@ impl DirectFile {
         Ok(file)
     }
 
+    /// What is open already, with `O_DIRECT` or not.
+    pub(super) fn of(fd: OwnedFd, direct: bool) -> Self {
+        let file = Self { fd, direct };
+        if !direct {
+            file.advise(libc::POSIX_FADV_RANDOM, 0, 0);
+        }
+        file
+    }
+
     fn open(dir: &Path, direct: bool) -> io::Result<Self> {
         let file = Self { fd: open_unlinked(dir, direct)?, direct, reads: AtomicU64::new(0) };
         // Some file systems take the flag and refuse the transfer: believe only a write, or who tells how to align one. A write to
@@ -289,7 +298,7 @@ fn open_unlinked(dir: &Path, direct: bool) -> io::Result<OwnedFd> {
     Err(last)
 }
 
-fn open(path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
+pub(super) fn open(path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
     loop {
         // SAFETY: (1) `path` is NUL-terminated; (2) a mode is passed, as O_CREAT and O_TMPFILE need.
         let fd = unsafe { libc::open(path.as_ptr(), flags, 0o600 as libc::c_uint) };
@@ -304,7 +313,7 @@ fn open(path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
     }
 }
 
-fn refuses_direct(error: &io::Error) -> bool {
+pub(super) fn refuses_direct(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 

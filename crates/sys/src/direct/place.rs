@@ -84,16 +84,29 @@ pub fn memory_file_system(dir: &Path) -> io::Result<Option<&'static str>> {
 /// # Errors
 /// If `dir` cannot be examined.
 pub fn free_space(dir: &Path) -> io::Result<u64> {
+    let data = statvfs(dir)?;
+    Ok(data.f_bavail.saturating_mul(data.f_frsize))
+}
+
+/// Bytes of the file system of `dir`, used or not.
+///
+/// # Errors
+/// If `dir` cannot be examined.
+pub fn size(dir: &Path) -> io::Result<u64> {
+    let data = statvfs(dir)?;
+    Ok(data.f_blocks.saturating_mul(data.f_frsize))
+}
+
+fn statvfs(dir: &Path) -> io::Result<libc::statvfs> {
     let path = c_path(dir)?;
     let mut data = MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: as in `memory_file_system`, for a statvfs.
-    let data = unsafe {
+    unsafe {
         if libc::statvfs(path.as_ptr(), data.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());
         }
-        data.assume_init()
-    };
-    Ok(data.f_bavail.saturating_mul(data.f_frsize))
+        Ok(data.assume_init())
+    }
 }
 
 /// Refuses a directory that is on a memory file system or cannot be examined.

@@ -189,6 +189,9 @@ fn bad_questions_are_refused_with_what_there_is() {
         &["tier", "add"],
         &["tier", "add", "/x", "--size", "1"],
         &["tier", "add", "/x", "-p", "99999"],
+        &["tier", "add", "/x", "--kind", "tape"],
+        &["tier", "add", "/x", "--kind", "ghost"],
+        &["tier", "add", "--kind", "file", "--size", "1G"],
     ] {
         assert_eq!(of_nobody(words).0, Some(125), "{words:?}");
     }
@@ -261,4 +264,147 @@ fn the_socket_of_a_run_that_was_killed_with_its_engine_is_removed() {
             engine_killed(true);
         }
     }
+}
+
+/// A block device over a file, which takes root.
+struct Loop(String);
+
+impl Loop {
+    /// `None`, with a word, where there can be none.
+    fn over(file: &Path) -> Option<Loop> {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output();
+        match made {
+            Ok(made) if made.status.success() => {
+                Some(Loop(String::from_utf8(made.stdout).expect("a name").trim().to_owned()))
+            }
+            other => {
+                eprintln!("skipped: no loop device, which takes root: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+fn blank(path: &Path, bytes: u64) {
+    std::fs::File::create(path).expect("made").set_len(bytes).expect("made longer");
+}
+
+#[test]
+fn every_kind_of_tier_comes_and_goes_and_the_program_does_not_notice() {
+    if !works() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory on a disk");
+    let place = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (file, made) = (place("file"), place("made"));
+    blank(Path::new(&file), 512 << 20);
+    blank(&dir.path().join("disk"), 512 << 20);
+    let device = Loop::over(&dir.path().join("disk"));
+    let running = started(&["--disk-path", &file]);
+    running.written();
+    let mut steps = vec![
+        (vec![dir.path().to_str().expect("UTF-8")], "directory"),
+        (vec![made.as_str(), "--kind", "file", "--size", "512M"], "file"),
+    ];
+    if let Some(device) = &device {
+        steps.push((vec![device.0.as_str()], "device"));
+    }
+    let mut last = file.clone();
+    for (words, kind) in steps {
+        let added = running.ask_it(&[&["tier", "add"][..], &words].concat());
+        assert_eq!(added.code, Some(0), "{words:?}: {added:?}");
+        let removed = running.ask_it(&["tier", "remove", &last]);
+        assert_eq!(removed.code, Some(0), "{last}: {removed:?}");
+        last = words[0].to_owned();
+        let tier = running.status()["tiers"][0].take();
+        let shown = (tier["kind"].as_str(), tier["path"].as_str());
+        assert_eq!(shown, (Some(kind), Some(words[0])), "{tier:#}");
+        assert!(tier["used"].as_u64() > Some(0), "{tier:#}");
+        let table = running.ask_it(&["tiers"]).out;
+        assert!(table.contains(&format!("  {kind}  ")) && table.contains(words[0]), "{table}");
+    }
+    assert!(Path::new(&file).exists() && Path::new(&made).exists(), "files stay");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
+#[test]
+fn a_tier_that_is_somebodys_is_refused_with_what_and_where_and_left_as_it_is() {
+    if !works() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory on a disk");
+    let file = dir.path().join("swap");
+    let place = file.to_str().expect("UTF-8");
+    let mut bytes = vec![0; 8 << 20];
+    bytes[4086..4096].copy_from_slice(b"SWAPSPACE2");
+    std::fs::write(&file, &bytes).expect("written");
+    let running = filled(&["--disk", "none"], "4096");
+    std::thread::sleep(Duration::from_millis(300));
+    for (words, says) in [
+        (vec![place], format!("{place} holds a swap area (at offset 0xff6)")),
+        (vec![place, "--kind", "device"], format!("{place} is a regular file, not a block device")),
+        (vec![place, "--kind", "directory"], format!("use {place}")),
+        (vec!["/dev/null"], "/dev/null is neither".into()),
+        (vec![place, "--force", "--size", "9M"], format!("{place} has 8388608 bytes")),
+    ] {
+        let told = running.ask_it(&[&["tier", "add"][..], &words].concat());
+        assert!(
+            told.code == Some(1) && told.all_prefixed() && told.err.contains(&says),
+            "{words:?}: {told:?}"
+        );
+    }
+    assert!(std::fs::read(&file).expect("there") == bytes, "it was written to");
+    let refused = run(&["--disk-path", place], &["/bin/true"]).output().expect("starts");
+    let refused = said(refused);
+    assert!(refused.code == Some(125) && refused.err.contains("holds a swap area"), "{refused:?}");
+    let added = running.ask_it(&["tier", "add", place, "--force"]);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    // In use now, whatever the other says.
+    let second = run(&["--tier", &format!("{place},force")], &["/bin/true"]).output().expect("starts");
+    let second = said(second);
+    assert!(second.code == Some(125) && second.err.contains("in use"), "{second:?}");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+    let third = run(&["--tier", &format!("{place},kind=file")], &["/bin/true"]).output().expect("starts");
+    assert_eq!(third.status.code(), Some(0), "nobody has it any more: {third:?}");
+}
+
+#[test]
+fn a_ghost_counts_as_memory_pushes_back_and_goes_like_any_tier() {
+    if !works() {
+        return;
+    }
+    let running = started(&["--disk", "1G", "--tier", "kind=ghost,size=1T,priority=5"]);
+    let since = Instant::now();
+    let both = |status: &Value| (0..2).all(|tier| status["tiers"][tier]["used"].as_u64() > Some(0));
+    while !both(&running.status()) {
+        assert!(since.elapsed() < Duration::from_secs(60), "memory is full: {:#}", running.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let status = running.status();
+    let figure = |name: &str| status[name].as_u64().expect(name);
+    assert_eq!(status["tiers"][1]["kind"], "ghost");
+    assert!(figure("ghosts") > 1 << 20, "{status:#}");
+    let counted = figure("resident") + figure("pool") + figure("ghosts");
+    assert!(figure("used") >= counted - (4 << 20), "it is not counted: {status:#}");
+    assert!(figure("used") <= figure("limit") + (4 << 20), "{status:#}");
+    let shown = running.ask_it(&["status"]).out;
+    assert!(shown.contains("ghosts take") && shown.contains("  ghost  "), "{shown}");
+    // It is of 1 TiB, but there is no such memory.
+    let refused = running.ask_it(&["tier", "remove", "0"]);
+    assert!(refused.code == Some(1) && refused.err.contains("add a tier"), "{refused:?}");
+    let removed = running.ask_it(&["tier", "remove", "1"]);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    let status = running.status();
+    assert_eq!((status["ghosts"].as_u64(), status["tiers"][1].is_null()), (Some(0), true), "{status:#}");
+    let added = running.ask_it(&["tier", "add", "--kind", "ghost", "--priority", "-3"]);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    let tier = running.status()["tiers"][1].take();
+    assert_eq!((tier["kind"].as_str(), tier["path"].is_null()), (Some("ghost"), true), "{tier:#}");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }

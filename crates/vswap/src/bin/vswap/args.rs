@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::size;
 
@@ -130,15 +130,17 @@ pub struct RunArgs {
 
     /// Directory for the file of compressed pages [default: $TMPDIR, else /var/tmp]
     ///
-    /// The file is unlinked at once: nothing is left there, however the run ends. It must not be on a tmpfs.
-    #[arg(long, value_name = "DIR")]
+    /// The file is unlinked at once: nothing is left there, however the run ends. It must not be on a tmpfs. A regular file or a block device in place of
+    /// a directory is used as it is, as by `vswap tier add`.
+    #[arg(long, value_name = "PATH")]
     pub disk_path: Option<PathBuf>,
 
-    /// Another place for compressed pages: DIR, or DIR,size=4G,priority=10 (may be repeated)
+    /// Another place for compressed pages: PATH, or PATH,size=4G,priority=10 (may be repeated)
     ///
-    /// As with swap areas the highest priority (-1000 to 32767) that has room is written first, and equal ones take turns; the place of --disk has 0.
-    /// Capacities add up. Without a size it is what the file system of DIR can spare. `vswap tier` adds and removes places while the program runs.
-    #[arg(long = "tier", value_name = "DIR[,size=SIZE][,priority=N]", value_parser = tier_spec)]
+    /// PATH is a directory, a regular file or a block device (`kind=ghost` in its place is memory); `,kind=` says which it is to be, and `,force` overwrites what is on a file or device: see
+    /// `vswap tier add --help`. As with swap areas the highest priority (-1000 to 32767) that has room is written first, and equal ones take turns; the place of --disk has 0.
+    /// Capacities add up. Without a size it is what the file system of a directory can spare, or all of a file or device. `vswap tier` adds and removes places while the program runs.
+    #[arg(long = "tier", value_name = "PATH[,size=SIZE][,priority=N]", value_parser = tier_spec)]
     pub tiers: Vec<TierSpec>,
 
     /// Whether pages are encrypted before they are written to a file or device
@@ -311,7 +313,7 @@ Without RUN all of yours are shown (for root, everybody's).";
 
 const TIERS_ABOUT: &str = "\
 Shows the tiers of a running `vswap run`, much as `swapon --show` shows swap areas: each has a place, a size, and a priority; the highest priority that \
-has room is written first, and equal ones take turns. USED counts whole segments of 2 MiB, LIVE the compressed pages in them that \
+has room is written first, and equal ones take turns. TYPE is directory, file, device or ghost (memory). USED counts whole segments of 2 MiB, LIVE the compressed pages in them that \
 are still wanted.
 
 A tier is `open`; `draining` while it is emptied; or `failing` after a write to it failed: then it is only read, until \
@@ -334,6 +336,30 @@ Changes where a running `vswap run` keeps compressed pages. Its programs run on 
 many pages and processes they belong to. It is refused at once if the others have no room. Ctrl-C, or the death of this command, ends it at any moment and leaves \
 everything right: what has moved stays moved, and the tier is used as before.";
 
+const ADD_ABOUT: &str = "\
+Adds a tier to a running `vswap run`. PATH may be
+
+a directory: an unlinked file is made there, which takes room only for what is on it and gives it back. Without --size it may take what the file system can spare at any moment \
+(a fifth of what is free now is left to others). It must not be on a tmpfs.
+
+a regular file: it is used as a swap file is, and stays when the tier goes. It is locked, so that it has one user. With --kind file and --size one that is not there, or empty, is \
+made. A file that has all its room keeps it; a sparse one gives room back.
+
+a block device: a partition, disk or volume that is not mounted and that nobody else has; freed segments are discarded where the device can.
+
+nothing, with --kind ghost: what is on it stays in memory, compressed, and counts against the limit. Of any size; it is full when memory is. It holds pages more densely than the pool does, and \
+takes what is on a disk that has to go.
+
+A file or device that holds a file system, a partition table, a swap area, a LUKS, LVM or RAID member, or anything else that is not an area of a former run, is refused and left as it is, unless \
+--force is given.";
+
+const ADD_MORE: &str = "\
+Examples:
+  vswap tier add /mnt/ssd --size 20G --priority 10
+  vswap tier add /dev/nvme0n1p3 --priority 20
+  vswap tier add /srv/vswap.area --kind file --size 8G
+  vswap tier add --kind ghost --size 1G";
+
 const TIER_MORE: &str = "\
 Exit status:
   0    done
@@ -342,6 +368,7 @@ Exit status:
 
 Examples:
   vswap tier add /mnt/ssd --size 20G --priority 10
+  vswap tier add /dev/nvme0n1p3 --priority 20
   vswap tier remove /var/tmp
   vswap tier remove 0 --run 4711";
 
@@ -365,17 +392,44 @@ pub struct TierArgs {
     pub action: TierAction,
 }
 
+impl TierArgs {
+    /// What clap cannot say: only a ghost has no path, and it has none.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        let TierAction::Add { path, kind, .. } = &self.action else { return Ok(()) };
+        match (path, *kind == Some(Kind::Ghost)) {
+            (Some(_), false) | (None, true) => Ok(()),
+            (None, false) => {
+                Err(wrong("a PATH is missing: a directory, a file or a device (or --kind ghost)"))
+            }
+            (Some(_), true) => Err(wrong("a ghost has no PATH: nothing is behind it")),
+        }
+    }
+}
+
+fn wrong(why: &str) -> clap::Error {
+    Cli::command().error(clap::error::ErrorKind::ValueValidation, why)
+}
+
 /// What is done to a tier.
 #[derive(Debug, Subcommand)]
 pub enum TierAction {
-    /// Add a tier: an unlinked file in DIR
+    /// Add a tier: in a directory, a file, a block device, or memory
+    #[command(long_about = ADD_ABOUT, after_long_help = ADD_MORE)]
     Add {
-        /// Where: a directory that is on no tmpfs
-        dir: PathBuf,
+        /// Where: a directory, a regular file or a block device; nothing for a ghost
+        path: Option<PathBuf>,
 
-        /// The most that it may take [default: what the file system can spare]
+        /// What PATH is to be [default: what it is]
+        #[arg(long, value_enum)]
+        kind: Option<Kind>,
+
+        /// The most that it may take [default: all that can be had]
         #[arg(long, value_name = "SIZE", value_parser = tier_size)]
         size: Option<u64>,
+
+        /// Overwrite what is on a file or device, whoever's it is
+        #[arg(long)]
+        force: bool,
 
         /// The highest that has room is written first; equal ones take turns
         #[arg(long, short, value_name = "N", default_value_t = 0, value_parser = priority, allow_hyphen_values = true)]
@@ -387,7 +441,7 @@ pub enum TierAction {
     },
     /// Empty a tier and remove it (swapoff)
     Remove {
-        /// Its number or its directory
+        /// Its number, or where it is
         tier: String,
 
         /// Which run, by number or program, if there are several
@@ -400,7 +454,7 @@ pub enum TierAction {
     },
     /// Let a failing tier take pages again
     Reopen {
-        /// Its number or its directory
+        /// Its number, or where it is
         tier: String,
 
         /// Which run, by number or program, if there are several
@@ -409,29 +463,64 @@ pub enum TierAction {
     },
 }
 
+/// `--kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// An unlinked file in a directory, which grows and shrinks
+    Directory,
+    /// A regular file, which stays; with --size it is made if it is not there
+    File,
+    /// A block device
+    #[value(alias = "partition")]
+    Device,
+    /// Nothing: what is on it is in memory, and counts there
+    Ghost,
+}
+
+impl Kind {
+    /// The word for it, as everybody has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::File => "file",
+            Self::Device => "device",
+            Self::Ghost => "ghost",
+        }
+    }
+}
+
 /// `--tier`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TierSpec {
-    /// The directory.
-    pub dir: PathBuf,
+    /// Where.
+    pub path: PathBuf,
+    /// What it is to be.
+    pub kind: Option<Kind>,
     /// The most that it may take.
     pub size: Option<u64>,
     /// The highest is written first.
     pub priority: i16,
+    /// Whatever is on it.
+    pub force: bool,
 }
 
 fn tier_spec(text: &str) -> Result<TierSpec, String> {
     let mut parts = text.split(',');
-    let dir = parts
-        .next()
-        .filter(|dir| !dir.is_empty())
-        .ok_or("a directory is missing; try --tier /mnt/ssd,size=20G")?;
-    let mut spec = TierSpec { dir: dir.into(), size: None, priority: 0 };
+    let missing = "a directory, file or device is missing; try --tier /mnt/ssd,size=20G";
+    // A ghost is nowhere.
+    let ghost = text.split(',').next() == Some("kind=ghost");
+    let path = if ghost { "" } else { parts.next().filter(|path| !path.is_empty()).ok_or(missing)? };
+    let mut spec = TierSpec { path: path.into(), kind: None, size: None, priority: 0, force: false };
     for part in parts {
         match part.split_once('=') {
             Some(("size", size)) => spec.size = Some(tier_size(size)?),
             Some(("priority" | "pri", number)) => spec.priority = priority(number)?,
-            _ => return Err(format!("{part:?} is neither size=SIZE nor priority=N")),
+            Some(("kind", "ghost")) if !ghost => {
+                return Err("a ghost has no path; try --tier kind=ghost,size=1G".into());
+            }
+            Some(("kind", kind)) => spec.kind = Some(Kind::from_str(kind, false)?),
+            None if part == "force" => spec.force = true,
+            _ => return Err(format!("{part:?} is none of size=SIZE, priority=N, kind=KIND and force")),
         }
     }
     Ok(spec)
@@ -487,7 +576,6 @@ fn checked_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -524,12 +612,27 @@ mod tests {
     }
 
     #[test]
-    fn a_tier_is_a_directory_with_or_without_size_and_priority() {
-        let tier = |size, priority| TierSpec { dir: "/mnt/a b".into(), size, priority };
+    fn a_tier_is_a_place_with_or_without_more() {
+        let tier =
+            |size, priority| TierSpec { path: "/mnt/a b".into(), kind: None, size, priority, force: false };
         assert_eq!(tier_spec("/mnt/a b"), Ok(tier(None, 0)));
         assert_eq!(tier_spec("/mnt/a b,size=4G,priority=-2"), Ok(tier(Some(4 << 30), -2)));
         assert_eq!(tier_spec("/mnt/a b,pri=9"), Ok(tier(None, 9)));
+        assert_eq!(
+            tier_spec("/dev/x,kind=device,force"),
+            Ok(TierSpec {
+                path: "/dev/x".into(),
+                kind: Some(Kind::Device),
+                size: None,
+                priority: 0,
+                force: true
+            })
+        );
+        let ghost = TierSpec { path: "".into(), kind: Some(Kind::Ghost), ..tier(Some(1 << 30), 0) };
+        assert_eq!(tier_spec("kind=ghost,size=1G"), Ok(ghost));
         for (bad, says) in [
+            ("/a,kind=tape", "tape"),
+            ("/a,kind=ghost", "no path"),
             ("", "missing"),
             (",size=4G", "missing"),
             ("/a,size=none", "no size"),
@@ -542,7 +645,7 @@ mod tests {
         }
         let run = run_of(&["--tier", "/a", "--tier", "/b,size=2M", "ls"]);
         assert_eq!(
-            run.tiers.iter().map(|tier| tier.dir.as_path()).collect::<Vec<_>>(),
+            run.tiers.iter().map(|tier| tier.path.as_path()).collect::<Vec<_>>(),
             ["/a", "/b"].map(std::path::Path::new)
         );
     }

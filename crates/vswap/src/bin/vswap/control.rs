@@ -1,13 +1,14 @@
 //! `vswap status`, `vswap tiers`, `vswap tier`: talk to running ones through their sockets.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use vswap_control::protocol::{Answer, Request, Status, Tier};
+use vswap_control::protocol::{Answer, NewTier, Request, Status, Tier};
 use vswap_control::{Client, ClientError, Run, find};
 
 use crate::args::{AskArgs, TierAction};
@@ -62,7 +63,12 @@ pub fn tiers(args: &AskArgs) -> ExitCode {
 /// Runs `vswap tier`.
 pub fn tier(action: &TierAction) -> ExitCode {
     exit(match action {
-        TierAction::Add { dir, size, priority, run } => add(dir, *size, *priority, run.as_deref()),
+        TierAction::Add { path, kind, size, priority, force, run } => {
+            let kind = kind.map(|kind| kind.name().to_owned());
+            let path = path.clone().unwrap_or_default();
+            let new = NewTier { path, kind, size: *size, priority: *priority, force: *force };
+            add(new, run.as_deref())
+        }
         TierAction::Remove { tier, run, lose_unreadable } => remove(tier, *lose_unreadable, run.as_deref()),
         TierAction::Reopen { tier, run } => on_tier(tier, run.as_deref()).and_then(|(mut client, tier)| {
             client.ask(&Request::ReopenTier { tier: tier.tier }, &mut |_, _| {}).map(drop)
@@ -105,19 +111,21 @@ fn wanted(args: &AskArgs) -> Result<Vec<Status>, ClientError> {
     Ok(chosen.into_iter().map(|run| run.status).collect())
 }
 
-fn add(dir: &std::path::Path, size: Option<u64>, priority: i16, run: Option<&str>) -> Outcome {
+fn add(mut new: NewTier, run: Option<&str>) -> Outcome {
     let run = Run::choose(running(), run)?;
-    let path = std::path::absolute(dir);
-    let path = path.map_err(|source| ClientError::Io { path: dir.to_owned(), source })?;
-    let answer = Client::connect(&run.path, run.owner)?
-        .ask(&Request::AddTier { path, size, priority }, &mut |_, _| {})?;
+    // A ghost is nowhere.
+    if new.path != Path::new("") {
+        let path = std::path::absolute(&new.path);
+        new.path = path.map_err(|source| ClientError::Io { path: new.path.clone(), source })?;
+    }
+    let answer = Client::connect(&run.path, run.owner)?.ask(&Request::AddTier(new), &mut |_, _| {})?;
     if let Answer::Added { tier } = answer {
         print(&format!("tier {tier} added to {run}\n"));
     }
     Ok(())
 }
 
-/// The tier that is meant by a number or a directory.
+/// The tier that is meant by a number or by where it is.
 fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientError> {
     let run = Run::choose(running(), run)?;
     let by_path = std::path::absolute(wanted).ok();
@@ -133,7 +141,7 @@ fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientErro
             Err(ClientError::Refused(format!("{run} has no tier {wanted}; vswap tiers shows what there is")))
         }
         _ => Err(ClientError::Refused(format!(
-            "{run} has several tiers in {wanted}; say which one by its number"
+            "{run} has several tiers at {wanted}; say which one by its number"
         ))),
     }
 }
@@ -224,7 +232,13 @@ fn show(status: &Status) -> String {
                 ratio(status.pooled, status.pool)
             ),
         ),
-        ("on tiers", bytes(status.swapped)),
+        (
+            "on tiers",
+            match status.ghosts {
+                0 => bytes(status.swapped),
+                ghosts => format!("{}, ghosts take {} of memory", bytes(status.swapped), bytes(ghosts)),
+            },
+        ),
         ("written to tiers", pages(status.swapped_out, status.written)),
         ("read from tiers", pages(status.swapped_in, status.read)),
     ];

@@ -44,7 +44,10 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::setup(args),
         Command::Run(args) => run::run(args),
         Command::Status(args) => control::status(&args),
-        Command::Tier(args) => control::tier(&args.action),
+        Command::Tier(args) => match args.check() {
+            Ok(()) => control::tier(&args.action),
+            Err(error) => say::usage(&error),
+        },
         Command::Tiers(args) => control::tiers(&args),
     }
 }

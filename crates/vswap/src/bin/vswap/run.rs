@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use vswap_core::ByteCount;
-use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, TierPlace};
+use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, TierKind, TierPlace};
 
 use crate::EXIT_OWN_ERROR;
 use crate::args::{self, RunArgs};
@@ -28,7 +28,9 @@ fn cannot_begin(args: &RunArgs) -> Option<String> {
 }
 
 fn place(tier: args::TierSpec) -> TierPlace {
-    TierPlace { dir: tier.dir, size: tier.size.map(ByteCount::new), priority: tier.priority }
+    let args::TierSpec { path, kind, size, priority, force } = tier;
+    let kind = kind.and_then(|kind| TierKind::of_name(kind.name()));
+    TierPlace { path, kind, size: size.map(ByteCount::new), priority, force }
 }
 
 /// The configuration that the options ask for.

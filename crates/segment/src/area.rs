@@ -1,0 +1,441 @@
+//! [`Area`]: a tier on a file or a block device that has a name.
+//!
+//! Its first 2 MiB, one segment's room, are ours to recognise it by: a header of 64 bytes, then zeroes. Segments lie behind it, at
+//! whole multiples of 2 MiB. They are of no use to anybody after the run that wrote them, so an area that nobody has may be used anew
+//! at once; what else is on a file or device is somebody's, and is left as it is unless that is to be overwritten.
+//!
+//! The header is described in `docs/segment-format.md`.
+
+use crate::error::AreaError;
+use crate::signatures::{self, HEAD_BYTES, TAIL_BYTES};
+use crate::storage::{Storage, TierKind, WriteQueue};
+use crate::{AlignedBuf, BLOCK, SEGMENT_BYTES};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use twox_hash::XxHash3_64;
+use vswap_sys::direct::{DirectWriter, NameKind, Named, NamedError};
+
+/// The first eight bytes of an area, as text.
+const MAGIC: [u8; 8] = *b"VSWAPARE";
+/// The version written and read.
+const VERSION: u16 = 1;
+/// Bytes of the header.
+const HEADER_BYTES: usize = 64;
+/// Where segments begin.
+const START: u64 = SEGMENT_BYTES as u64;
+/// The least area: the header's segment and one more.
+const LEAST: u64 = 2 * START;
+/// Places between beginning and end at which something is looked for.
+const SAMPLES: u64 = 64;
+
+/// How long one that is in use is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A file or device that is wanted as an area.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AreaConfig {
+    /// Its name.
+    pub path: PathBuf,
+    /// The most bytes that are used of it, header included; all of it if nothing is said. A file that is not there, or empty, is made that long.
+    pub size: Option<u64>,
+    /// What is on it is overwritten, whoever's it is.
+    pub force: bool,
+}
+
+/// A file or device in use as a tier.
+#[derive(Debug)]
+pub struct Area {
+    named: Named,
+    bytes: u64,
+    /// Room of freed segments goes back to the file system: it was not all there from the start.
+    sparse: bool,
+    /// Whose it is. A forked child that drops its copy must not take the bytes away.
+    process: u32,
+}
+
+impl Area {
+    /// Opens a file, and makes it if it is not there and a size is given.
+    ///
+    /// # Errors
+    /// [`AreaError`]; nothing has been changed then.
+    pub fn file(config: &AreaConfig) -> Result<Self, AreaError> {
+        let path = &config.path;
+        let missing = || NameKind::of(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let named = match config.size {
+            Some(size) if missing() => {
+                Self::long_enough(path, size)?;
+                Named::create_file(path, size)?
+            }
+            _ => patiently(|| Named::open_file(path))?,
+        };
+        Self::open(named, config)
+    }
+
+    /// Opens a block device.
+    ///
+    /// # Errors
+    /// [`AreaError`]; nothing has been changed then.
+    pub fn device(config: &AreaConfig) -> Result<Self, AreaError> {
+        Self::open(patiently(|| Named::open_device(&config.path))?, config)
+    }
+
+    fn long_enough(path: &Path, bytes: u64) -> Result<(), AreaError> {
+        if bytes >= LEAST {
+            return Ok(());
+        }
+        Err(AreaError::TooSmall { path: path.to_owned(), bytes, least: LEAST })
+    }
+
+    fn open(mut named: Named, config: &AreaConfig) -> Result<Self, AreaError> {
+        if let (0, NameKind::File, Some(size)) = (named.len(), named.kind(), config.size) {
+            Self::long_enough(named.path(), size)?;
+            named.grow(size)?;
+        }
+        let (path, len) = (named.path().to_owned(), named.len());
+        let bytes = config.size.unwrap_or(len);
+        if bytes > len {
+            return Err(AreaError::Shorter { path, bytes: len, wanted: bytes });
+        }
+        Self::long_enough(&path, bytes)?;
+        let io = |act| move |source| AreaError::Io { path: path.clone(), act, source };
+        let found = look(&named)?;
+        if let Some(found) = &found
+            && !config.force
+        {
+            return Err(found.clone().refused(named.path()));
+        }
+        if found.is_some() {
+            // Else the next one to look would find it again.
+            let tail = (len - TAIL_BYTES as u64).max(START);
+            named.wipe(tail, len - tail).map_err(io("overwrite the end of"))?;
+        }
+        let mut head = AlignedBuf::zeroed(if found.is_some() { SEGMENT_BYTES } else { BLOCK });
+        head[..HEADER_BYTES].copy_from_slice(&header(bytes));
+        let path = named.path().to_owned();
+        let io = |act| move |source| AreaError::Io { path, act, source };
+        named.file().write_at(0, &head).map_err(io("write to"))?;
+        let sparse = named.file().allocated().is_ok_and(|allocated| allocated < named.len());
+        Ok(Self { named, bytes, sparse, process: std::process::id() })
+    }
+}
+
+/// A run that has ended to the eye of whoever started it may take a moment to let go of what it had; others look at a device for a moment.
+fn patiently(open: impl Fn() -> Result<Named, NamedError>) -> Result<Named, NamedError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(NamedError::FileInUse { .. } | NamedError::DeviceInUse { .. }) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Why a file or device is not to be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Found {
+    Signature(signatures::Signature),
+    /// No signature that is known, but not nothing.
+    Data {
+        offset: u64,
+    },
+    /// An area of another version.
+    Version {
+        found: u16,
+    },
+    /// The header of an area, damaged.
+    Damaged {
+        offset: u64,
+    },
+    /// An area of which a part is missing.
+    Truncated {
+        says: u64,
+        len: u64,
+    },
+}
+
+impl Found {
+    fn refused(self, path: &Path) -> AreaError {
+        let path = path.to_owned();
+        match self {
+            Self::Signature(found) => AreaError::Holds { path, what: found.what, offset: found.offset },
+            Self::Data { offset } => AreaError::Data { path, offset },
+            Self::Version { found } => AreaError::Version { path, offset: 8, found, known: VERSION },
+            Self::Damaged { offset } => AreaError::Damaged { path, offset },
+            Self::Truncated { says, len } => AreaError::Truncated { path, offset: len, says },
+        }
+    }
+}
+
+/// What speaks against using it: `None` for an area of ours and for what holds nothing.
+fn look(named: &Named) -> Result<Option<Found>, AreaError> {
+    let len = named.len();
+    let read = |offset: u64, bytes: usize| {
+        let mut buf = AlignedBuf::zeroed(bytes);
+        let source = match named.file().read_at(offset, &mut buf) {
+            Ok(got) if got as u64 >= (len - offset).min(bytes as u64) => return Ok(buf),
+            Ok(_) => io::ErrorKind::UnexpectedEof.into(),
+            Err(source) => source,
+        };
+        Err(AreaError::Io { path: named.path().to_owned(), act: "read", source })
+    };
+    let head = read(0, HEAD_BYTES)?;
+    let tail_at = (len - TAIL_BYTES as u64).next_multiple_of(BLOCK as u64) - BLOCK as u64;
+    let tail = read(tail_at, TAIL_BYTES + BLOCK)?;
+    let seen = (len - tail_at) as usize;
+    let tail = &tail[..seen.min(tail.len())];
+    if let Some(found) = signatures::find(&head, tail, tail_at, len) {
+        return Ok(Some(Found::Signature(found)));
+    }
+    let data = |bytes: &[u8], base: u64| {
+        let at = bytes.iter().position(|byte| *byte != 0)?;
+        Some(Found::Data { offset: base + at as u64 })
+    };
+    if head.starts_with(&MAGIC) {
+        let behind = data(&head[HEADER_BYTES..], HEADER_BYTES as u64);
+        return Ok(own(&head, len).or(behind));
+    }
+    if let Some(found) = data(&head, 0).or_else(|| data(tail, tail_at)) {
+        return Ok(Some(found));
+    }
+    let step = (len - START) / SAMPLES / BLOCK as u64 * BLOCK as u64;
+    for at in (1..SAMPLES).map(|sample| START + sample * step).filter(|at| step > 0 && *at < tail_at) {
+        if let Some(found) = data(&read(at, BLOCK)?, at) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// What is wrong with an area of ours.
+fn own(head: &[u8], len: u64) -> Option<Found> {
+    let u16_at = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[at + byte]));
+    if u16_at(8) != VERSION {
+        return Some(Found::Version { found: u16_at(8) });
+    }
+    if u64_at(56) != XxHash3_64::oneshot(&head[..56]) {
+        return Some(Found::Damaged { offset: 56 });
+    }
+    let says = u64_at(16);
+    (says > len).then_some(Found::Truncated { says, len })
+}
+
+fn header(bytes: u64) -> [u8; HEADER_BYTES] {
+    let mut out = [0; HEADER_BYTES];
+    out[..8].copy_from_slice(&MAGIC);
+    out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    out[12..16].copy_from_slice(&(START as u32).to_le_bytes());
+    out[16..24].copy_from_slice(&bytes.to_le_bytes());
+    // The standard library seeds each hasher from the kernel's random numbers.
+    out[24..32].copy_from_slice(&RandomState::new().hash_one(bytes).to_le_bytes());
+    let sum = XxHash3_64::oneshot(&out[..56]);
+    out[56..].copy_from_slice(&sum.to_le_bytes());
+    out
+}
+
+impl Storage for Area {
+    fn kind(&self) -> TierKind {
+        match self.named.kind() {
+            NameKind::Device => TierKind::Device,
+            _ => TierKind::File,
+        }
+    }
+
+    fn start(&self) -> u64 {
+        START
+    }
+
+    fn capacity(&self) -> u64 {
+        self.bytes - START
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.named.file().read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.named.file().write_at(offset, from)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        match self.named.kind() {
+            NameKind::Device => self.named.discard(offset, len),
+            _ if self.sparse => self.named.file().punch(offset, len),
+            // Whoever gave a file all its room wants it to keep that.
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(self.named.path())
+    }
+
+    fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue> {
+        Box::new(DirectWriter::new(Arc::clone(self.named.file()), depth))
+    }
+}
+
+impl Drop for Area {
+    /// A sparse file is sparse again. (A device would take a while to discard all of it, and nobody waits for the room.)
+    fn drop(&mut self) {
+        if self.sparse && self.kind() == TierKind::File && self.process == std::process::id() {
+            let _ = self.named.file().punch(START, self.bytes - START);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    const LEN: u64 = 16 << 20;
+
+    struct File {
+        _dir: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    impl File {
+        fn new() -> Self {
+            let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+            let path = dir.path().join("area");
+            fs::File::create(&path).unwrap().set_len(LEN).unwrap();
+            Self { _dir: dir, path }
+        }
+
+        fn put(&self, at: u64, bytes: &[u8]) {
+            fs::OpenOptions::new().write(true).open(&self.path).unwrap().write_all_at(bytes, at).unwrap();
+        }
+
+        fn open(&self, force: bool) -> Result<Area, AreaError> {
+            Area::file(&AreaConfig { path: self.path.clone(), size: None, force })
+        }
+
+        /// Refused with name and offset, left as it was, and overwritten if that is wanted, so that it is not refused again.
+        fn is_refused(&self, says: &str, at: u64) {
+            let before = fs::read(&self.path).unwrap();
+            let error = self.open(false).unwrap_err().to_string();
+            let place = format!("offset {at:#x}");
+            for wanted in [says, &place, self.path.to_str().unwrap(), "--force"] {
+                assert!(error.contains(wanted), "{wanted}: {error}");
+            }
+            assert!(before == fs::read(&self.path).unwrap(), "it was written to");
+            drop(self.open(true).unwrap());
+            drop(self.open(false).unwrap());
+        }
+    }
+
+    #[test]
+    fn an_area_of_a_former_run_is_used_anew_and_one_in_use_is_refused() {
+        let file = File::new();
+        let area = file.open(false).unwrap();
+        assert_eq!((area.capacity(), area.start(), area.kind()), (LEN - START, START, TierKind::File));
+        area.write_at(START, &AlignedBuf::zeroed(BLOCK)).unwrap();
+        let error = file.open(true).unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        drop(area);
+        file.put(START, &[0xab; 4096]);
+        file.open(false).unwrap();
+    }
+
+    #[test]
+    fn a_file_with_a_signature_is_refused_unless_it_is_to_be_overwritten() {
+        for (at, bytes, says) in [
+            (0, b"XFSB".as_slice(), "an XFS file system"),
+            (0, b"LUKS\xba\xbe", "a LUKS header"),
+            (4086, b"SWAPSPACE2", "a swap area"),
+            (512, b"LABELONE", "an LVM physical volume"),
+            (0x10040, b"_BHRfS_M", "a btrfs file system"),
+            (LEN - 512, b"EFI PART", "a GUID partition table"),
+            (LEN - 8192, b"\xfc\x4e\x2b\xa9", "RAID"),
+        ] {
+            let file = File::new();
+            // One that keeps its room, so that nothing goes but what is overwritten.
+            file.put(0, &vec![0; LEN as usize]);
+            file.put(at, bytes);
+            file.is_refused(says, at);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_where_it_begins() {
+        for at in [0, 4711, HEAD_BYTES as u64 - 1, LEN / 2, LEN - 1] {
+            let file = File::new();
+            // As large as what is looked at in the middle is apart.
+            file.put(at.saturating_sub(1 << 20), &[0; 1]);
+            let bytes = if at == LEN / 2 { vec![7; 512 << 10] } else { vec![7] };
+            file.put(at, &bytes);
+            let error = file.open(false).unwrap_err();
+            assert!(matches!(error, AreaError::Data { .. }), "{error}");
+            if at != LEN / 2 {
+                file.is_refused("data", at);
+            }
+        }
+    }
+
+    #[test]
+    fn a_signature_over_an_area_of_ours_counts_for_more() {
+        let file = File::new();
+        drop(file.open(false).unwrap());
+        file.put(4086, b"SWAPSPACE2");
+        file.is_refused("a swap area", 4086);
+    }
+
+    #[test]
+    fn a_truncated_damaged_or_newer_area_is_refused() {
+        let file = File::new();
+        drop(file.open(false).unwrap());
+        fs::OpenOptions::new().write(true).open(&file.path).unwrap().set_len(LEN / 2).unwrap();
+        file.is_refused("truncated", LEN / 2);
+        file.put(17, &[0xff]);
+        file.is_refused("damaged", 56);
+        file.put(8, &[9]);
+        file.is_refused("version 9", 8);
+        file.put(100, &[1]);
+        file.is_refused("data", 100);
+    }
+
+    #[test]
+    fn a_file_is_made_only_if_its_size_is_given_and_is_never_shorter_than_wanted() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("new");
+        let config = |size| AreaConfig { path: path.clone(), size, force: false };
+        assert!(Area::file(&config(None)).is_err() && !path.exists());
+        let error = Area::file(&config(Some(START))).unwrap_err();
+        assert!(matches!(error, AreaError::TooSmall { .. }) && !path.exists(), "{error}");
+        assert_eq!(Area::file(&config(Some(LEN))).unwrap().capacity(), LEN - START);
+        assert_eq!(fs::metadata(&path).unwrap().len(), LEN);
+        assert_eq!(Area::file(&config(Some(LEN / 2))).unwrap().capacity(), LEN / 2 - START);
+        let error = Area::file(&config(Some(2 * LEN))).unwrap_err();
+        assert!(matches!(error, AreaError::Shorter { .. }), "{error}");
+        let memory = AreaConfig { path: "/dev/shm/vswap-no-such-file".into(), ..config(Some(LEN)) };
+        let error = Area::file(&memory).unwrap_err().to_string();
+        assert!(error.contains("tmpfs") && !memory.path.exists(), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_has_all_its_room_keeps_it_and_another_gives_it_back() {
+        for full in [false, true] {
+            let file = File::new();
+            if full {
+                file.put(0, &vec![0; LEN as usize]);
+            }
+            let area = file.open(false).unwrap();
+            let allocated = || area.named.file().allocated().unwrap();
+            let mut segment = AlignedBuf::zeroed(SEGMENT_BYTES);
+            segment.fill(1);
+            area.write_at(START, &segment).unwrap();
+            let before = allocated();
+            area.punch(START, SEGMENT_BYTES as u64).unwrap();
+            let given = before - allocated();
+            assert_eq!(given, if full { 0 } else { SEGMENT_BYTES as u64 });
+        }
+    }
+}

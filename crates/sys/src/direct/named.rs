@@ -1,0 +1,339 @@
+//! [`Named`]: a regular file or a block device with a name, opened for one user alone.
+//!
+//! Nothing here writes before it is asked to, so whoever opens one may look at what is on it and leave it as it was.
+//!
+//! # Invariants
+//! - Nobody else has it: a device is opened with `O_EXCL`, which the kernel refuses for one that is mounted, a swap area, part of
+//!   another device, or opened so by somebody else; a file is locked (`flock`), which a second user of ours does as well.
+//! - A file on tmpfs, ramfs or hugetlbfs is refused.
+//!
+//! # Safety
+//! Calls of libc and two `ioctl`s on a descriptor that this type owns, with pointers to locals.
+#![allow(unsafe_code)]
+
+use super::file::{open, refuses_direct};
+use super::place::{c_path, memory_file_system};
+use super::{AlignedBuf, BLOCK, DirectFile};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes of a device: `_IOR(0x12, 114, size_t)` (`linux/fs.h`).
+const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+/// Discards a range of a device, two u64: `_IO(0x12, 119)`.
+const BLKDISCARD: libc::c_ulong = 0x1277;
+
+/// What a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NameKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A block device.
+    Device,
+    /// Anything else.
+    Other,
+}
+
+impl NameKind {
+    /// What `path` stands for, symbolic links followed.
+    ///
+    /// # Errors
+    /// If it cannot be examined.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        std::fs::metadata(path).map(|found| Self::of_type(found.file_type()))
+    }
+
+    fn of_type(found: std::fs::FileType) -> Self {
+        match () {
+            () if found.is_dir() => Self::Directory,
+            () if found.is_file() => Self::File,
+            () if found.is_block_device() => Self::Device,
+            () => Self::Other,
+        }
+    }
+
+    /// With its article.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Directory => "a directory",
+            Self::File => "a regular file",
+            Self::Device => "a block device",
+            Self::Other => "neither a directory, a regular file nor a block device",
+        }
+    }
+}
+
+/// Why a file or device cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NamedError {
+    /// A call failed.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// The file or device.
+        path: PathBuf,
+        /// What was tried.
+        act: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Somebody else has the device.
+    #[error("{} is in use: mounted, a swap area, part of another device, or another vswap's", path.display())]
+    DeviceInUse {
+        /// The device.
+        path: PathBuf,
+    },
+    /// Somebody else has locked the file.
+    #[error("{} is in use: another vswap, or another program, has locked it", path.display())]
+    FileInUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is something else.
+    #[error("{} is {}, not {}", path.display(), found.name(), wanted.name())]
+    Kind {
+        /// The name.
+        path: PathBuf,
+        /// What it stands for.
+        found: NameKind,
+        /// What was wanted.
+        wanted: NameKind,
+    },
+    /// The file is on a file system that keeps its files in memory.
+    #[error("{} is on {kind}, which is memory: swapping to it would save nothing", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// The file system's name.
+        kind: &'static str,
+    },
+}
+
+/// A file or device that is this value's alone.
+#[derive(Debug)]
+pub struct Named {
+    file: Arc<DirectFile>,
+    path: PathBuf,
+    kind: NameKind,
+    len: u64,
+    /// The device has said that it cannot discard.
+    keeps: AtomicBool,
+}
+
+impl Named {
+    /// Opens a block device.
+    ///
+    /// # Errors
+    /// [`NamedError`]; `DeviceInUse` if the kernel lets nobody else have it.
+    pub fn open_device(path: &Path) -> Result<Self, NamedError> {
+        let failed = |act| move |source| Self::failed(path, act, source);
+        Self::must_be(path, NameKind::Device)?;
+        let fd = open_named(path, libc::O_EXCL)?.map_err(|source| match source.raw_os_error() {
+            Some(libc::EBUSY) => NamedError::DeviceInUse { path: path.to_owned() },
+            _ => Self::failed(path, "open", source),
+        })?;
+        // The name may have become another thing's.
+        let found = Self::kind_of(&fd.0).map_err(failed("examine"))?;
+        if found != NameKind::Device {
+            return Err(NamedError::Kind { path: path.to_owned(), found, wanted: NameKind::Device });
+        }
+        let mut len = 0_u64;
+        // SAFETY: (1) the descriptor is open; (2) this request writes one u64 (`size_t` here), to a live local.
+        let got = unsafe { libc::ioctl(fd.0.as_raw_fd(), BLKGETSIZE64 as _, &raw mut len) };
+        if got != 0 {
+            return Err(Self::failed(path, "tell the size of", io::Error::last_os_error()));
+        }
+        Ok(Self::new(path, NameKind::Device, fd, len))
+    }
+
+    /// Opens and locks a regular file.
+    ///
+    /// # Errors
+    /// [`NamedError`]; `FileInUse` if somebody has locked it.
+    pub fn open_file(path: &Path) -> Result<Self, NamedError> {
+        Self::must_be(path, NameKind::File)?;
+        Self::no_memory(path, path)?;
+        let fd = open_named(path, 0)?.map_err(|source| Self::failed(path, "open", source))?;
+        Self::locked(path, fd)
+    }
+
+    /// Makes a regular file of `len` bytes, which take no room yet, and locks it.
+    ///
+    /// # Errors
+    /// [`NamedError`]; `AlreadyExists` if there is one.
+    pub fn create_file(path: &Path, len: u64) -> Result<Self, NamedError> {
+        let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::no_memory(path, parent)?;
+        let made = c_path(path).and_then(|name| {
+            open(&name, libc::O_RDWR | libc::O_CLOEXEC | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW)
+        });
+        drop(made.map_err(|source| Self::failed(path, "make", source))?);
+        let made = Self::open_file(path).and_then(|mut file| file.grow(len).map(|()| file));
+        if made.is_err() {
+            // It was made just now, and holds nothing.
+            let _ = std::fs::remove_file(path);
+        }
+        made
+    }
+
+    /// Makes an empty file `len` bytes long, which take no room yet.
+    ///
+    /// # Errors
+    /// [`NamedError`], also if it is not empty.
+    pub fn grow(&mut self, len: u64) -> Result<(), NamedError> {
+        if self.len != 0 || self.kind != NameKind::File {
+            return Err(Self::failed(&self.path, "make longer", io::ErrorKind::InvalidInput.into()));
+        }
+        self.file.set_len(len).map_err(|source| Self::failed(&self.path, "make longer", source))?;
+        self.len = len;
+        Ok(())
+    }
+
+    fn locked(path: &Path, fd: (OwnedFd, bool)) -> Result<Self, NamedError> {
+        // SAFETY: `flock` only needs an open descriptor.
+        if unsafe { libc::flock(fd.0.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let source = io::Error::last_os_error();
+            return Err(match source.raw_os_error() {
+                Some(libc::EWOULDBLOCK) => NamedError::FileInUse { path: path.to_owned() },
+                _ => Self::failed(path, "lock", source),
+            });
+        }
+        let file = std::fs::File::from(fd.0);
+        let found = file.metadata().map_err(|source| Self::failed(path, "examine", source))?;
+        let kind = NameKind::of_type(found.file_type());
+        if kind != NameKind::File {
+            return Err(NamedError::Kind { path: path.to_owned(), found: kind, wanted: NameKind::File });
+        }
+        Ok(Self::new(path, NameKind::File, (file.into(), fd.1), found.len()))
+    }
+
+    fn new(path: &Path, kind: NameKind, (fd, direct): (OwnedFd, bool), len: u64) -> Self {
+        let file = Arc::new(DirectFile::of(fd, direct));
+        Self { file, path: path.to_owned(), kind, len, keeps: AtomicBool::new(false) }
+    }
+
+    fn must_be(path: &Path, wanted: NameKind) -> Result<(), NamedError> {
+        let found = NameKind::of(path).map_err(|source| Self::failed(path, "examine", source))?;
+        let path = path.to_owned();
+        if found == wanted { Ok(()) } else { Err(NamedError::Kind { path, found, wanted }) }
+    }
+
+    fn no_memory(path: &Path, on: &Path) -> Result<(), NamedError> {
+        match memory_file_system(on) {
+            Ok(None) => Ok(()),
+            Ok(Some(kind)) => Err(NamedError::Memory { path: path.to_owned(), kind }),
+            Err(source) => Err(Self::failed(on, "examine", source)),
+        }
+    }
+
+    fn kind_of(fd: &OwnedFd) -> io::Result<NameKind> {
+        let file = std::fs::File::from(fd.try_clone()?);
+        Ok(NameKind::of_type(file.metadata()?.file_type()))
+    }
+
+    fn failed(path: &Path, act: &'static str, source: io::Error) -> NamedError {
+        NamedError::Io { path: path.to_owned(), act, source }
+    }
+
+    /// For reads and writes of whole blocks.
+    #[must_use]
+    pub fn file(&self) -> &Arc<DirectFile> {
+        &self.file
+    }
+
+    /// Its name, as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file or a device.
+    #[must_use]
+    pub fn kind(&self) -> NameKind {
+        self.kind
+    }
+
+    /// Its bytes when it was opened.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tells a device that the bytes of a range are of no use any more.
+    ///
+    /// # Errors
+    /// As the device; `Unsupported` if it is a file, or has said before that it cannot.
+    pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        // Relaxed: a device that is asked once more says so once more.
+        if self.kind != NameKind::Device || self.keeps.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let range = [offset, len];
+        // SAFETY: (1) the descriptor is open; (2) this request reads two u64, from a live local.
+        let done = unsafe { libc::ioctl(self.file.as_fd().as_raw_fd(), BLKDISCARD as _, range.as_ptr()) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY)) {
+            self.keeps.store(true, Ordering::Relaxed);
+        }
+        Err(error)
+    }
+
+    /// Overwrites a range, to its last byte, with zeroes, and waits until they are on the disk. Not for what is much: it goes through the page cache.
+    ///
+    /// # Errors
+    /// As the device.
+    pub fn wipe(&self, offset: u64, len: u64) -> io::Result<()> {
+        let again = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
+        let file = std::fs::OpenOptions::new().write(true).open(again)?;
+        let zeroes = [0; BLOCK];
+        let end = offset.saturating_add(len).min(self.len);
+        let mut at = offset;
+        while at < end {
+            let part = (end - at).min(BLOCK as u64) as usize;
+            file.write_all_at(&zeroes[..part], at)?;
+            at += part as u64;
+        }
+        file.sync_all()
+    }
+}
+
+/// Opens for reading and writing, directly if that works, and never makes a file. Tells whether it is direct. The outer error is of the name,
+/// the inner one the kernel's.
+fn open_named(path: &Path, more: libc::c_int) -> Result<io::Result<(OwnedFd, bool)>, NamedError> {
+    let name = c_path(path).map_err(|source| Named::failed(path, "open", source))?;
+    // What became a pipe meanwhile is not waited for.
+    let flags = libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK | more;
+    Ok(match open(&name, flags | libc::O_DIRECT) {
+        Ok(fd) if reads(&fd) => Ok((fd, true)),
+        Ok(fd) => {
+            // Before the other is opened: a device is given to one at a time.
+            drop(fd);
+            open(&name, flags).map(|fd| (fd, false))
+        }
+        Err(error) if refuses_direct(&error) => open(&name, flags).map(|fd| (fd, false)),
+        Err(error) => Err(error),
+    })
+}
+
+/// Some file systems take `O_DIRECT` and refuse the transfer.
+fn reads(fd: &OwnedFd) -> bool {
+    let mut block = AlignedBuf::zeroed(BLOCK);
+    let Ok(copy) = fd.try_clone() else { return false };
+    let read = DirectFile::of(copy, true).read_at(0, &mut block);
+    !matches!(read, Err(error) if refuses_direct(&error))
+}
