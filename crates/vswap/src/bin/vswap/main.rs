@@ -14,6 +14,7 @@ compile_error!(
 mod args;
 mod control;
 mod doctor;
+mod groups;
 mod man;
 mod run;
 mod say;
@@ -46,5 +47,7 @@ fn main() -> ExitCode {
         Command::Status(args) => control::status(&args),
         Command::Tier(args) => control::tier(&args.action),
         Command::Tiers(args) => control::tiers(&args),
+        Command::Groups(args) => groups::groups(&args),
+        Command::Set(args) => groups::set(&args),
     }
 }
