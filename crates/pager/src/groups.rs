@@ -20,6 +20,8 @@ use vswap_sys::process;
 
 /// Milliseconds without progress, with faults waiting, after which a group has nothing left to move.
 const GIVE_UP_AFTER: u64 = 300;
+/// The same while one of its spaces is held, as for the limit of all.
+const GIVE_UP_HELD_AFTER: u64 = 5000;
 /// Milliseconds for which no pool of a group is written down after nothing of one could be.
 const REST: u64 = 100;
 /// The pool of a group may always hold as much as is written at a time: a limit below it means that pages only pass through.
@@ -152,7 +154,7 @@ fn parts(path: &str) -> Result<Vec<&str>, GroupError> {
             && !part.contains(char::is_control)
     };
     let parts: Vec<&str> = below.split('/').collect();
-    if parts.len() <= DEEPEST && parts.iter().all(|part| is_name(part)) { Ok(parts) } else { Err(bad()) }
+    if parts.len() <= DEEPEST && parts.iter().all(is_name) { Ok(parts) } else { Err(bad()) }
 }
 
 impl Pager {
@@ -455,7 +457,7 @@ impl Shared {
                 relief = Relief::Some;
             } else {
                 let waits = self.parked.load(Relaxed) > 0 && self.is_group_at_limit(limited.group);
-                if waits && now.saturating_sub(limited.moved.load(Relaxed)) > GIVE_UP_AFTER {
+                if waits && now.saturating_sub(limited.moved.load(Relaxed)) > self.patience(&limited) {
                     self.group_is_stuck(&limited);
                 }
                 if relief == Relief::None {
@@ -501,6 +503,16 @@ impl Shared {
             }
         }
         false
+    }
+
+    /// Milliseconds without progress after which a group is given up. A hold of one of its spaces ends, and to kill for the want of a moment's
+    /// patience does more harm than to wait.
+    fn patience(&self, limited: &Limited) -> u64 {
+        let tree = self.engine.group_tree();
+        let held =
+            |space: &Space| space.is_held() && tree.is_within(space.charged.get().group(), limited.group);
+        let waits = self.config.full == FullPolicy::Kill && !self.spaces_where(held).is_empty();
+        if waits { GIVE_UP_HELD_AFTER } else { GIVE_UP_AFTER }
     }
 
     /// Nothing more can be moved out of a group, and faults wait: the user's choice decides.
@@ -602,6 +614,40 @@ impl Limited {
 #[cfg(test)]
 mod tests {
     use super::parts;
+    use crate::pager::{Pager, PagerConfig};
+    use vswap_core::{ByteCount, Event, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex, Resource};
+    use vswap_engine::{Engine, EngineConfig, TierConfig};
+
+    /// Before there is a space there is no keeper that would have made room already.
+    #[test]
+    fn whoever_stores_makes_room_in_the_pool_of_the_group_by_writing_its_pages_down() {
+        const LIMIT: u64 = 4 << 20;
+        let tiers = vec![TierConfig::new(std::env::temp_dir(), ByteCount::mib(64))];
+        let engine = Engine::new(EngineConfig { tiers, ..EngineConfig::default() }).unwrap();
+        let pager = Pager::new(PagerConfig::new(ByteCount::mib(64)), engine.clone()).unwrap();
+        let group = pager.add_group("/a").unwrap();
+        pager.limit_group("/a", Resource::Pool, Some(LIMIT)).unwrap();
+        let mut scratch = engine.scratch();
+        let mut blocks: Vec<_> = (0..8).map(|_| engine.owner_block(group).unwrap()).collect();
+        let mut random = 88_172_645_463_325_252u64;
+        for at in 0..8 * PAGES_PER_CLUSTER {
+            let mut page = [0; PAGE_SIZE];
+            for word in page[..PAGE_SIZE / 2].as_chunks_mut::<8>().0 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                *word = random.to_le_bytes();
+            }
+            let index = PageIndex::new(at % PAGES_PER_CLUSTER).unwrap();
+            let slot = blocks[at / PAGES_PER_CLUSTER].slot_for_store(&engine, index).unwrap();
+            pager.shared.store(slot, &page, &mut scratch).unwrap();
+            assert!(engine.group(group).unwrap().pool.usage <= LIMIT);
+        }
+        let described = engine.group(group).unwrap();
+        assert!(described.pool.usage > LIMIT / 4, "{described:?}");
+        assert!(described.events[Event::Zswpwb as usize] > 1000, "{described:?}");
+        blocks.into_iter().for_each(|block| block.dispose(&engine));
+    }
 
     #[test]
     fn a_name_is_a_path_from_the_root_and_anything_else_is_refused() {

@@ -258,8 +258,7 @@ impl Shared {
     /// Whether a space is held, and that is to be waited for. To grow past the limit for a moment does less harm than to let
     /// programs wait.
     fn waits_for_hold(&self) -> bool {
-        let passing = |space: &Space| space.holds.load(Relaxed) > u32::from(space.ended.load(Relaxed));
-        let held = || self.all_spaces().iter().any(|space| passing(space));
+        let held = || self.all_spaces().iter().any(|space| space.is_held());
         self.config.full == FullPolicy::Kill && held()
     }
 

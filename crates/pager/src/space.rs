@@ -136,6 +136,11 @@ impl Space {
         self.shared.engine.group_tree().resolve(self.charged.get().group())
     }
 
+    /// Whether eviction has to wait for something that passes.
+    pub(crate) fn is_held(&self) -> bool {
+        self.holds.load(Ordering::Relaxed) > u32::from(self.ended.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
     }

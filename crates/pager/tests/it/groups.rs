@@ -235,7 +235,9 @@ fn charges_are_exact_after_faults_met_moves_limits_and_removals() {
                 pager.move_to_group(space, group).unwrap();
                 pager.limit_group("/a", Resource::Resident, Some((2 + turn % 7) * MIB)).unwrap();
                 pager.limit_group("/b", Resource::Pool, Some((turn % 5) << 20)).unwrap();
-                pager.limit_group("/b/c", Resource::Resident, (turn % 3 > 0).then_some(5 * MIB)).unwrap();
+                pager
+                    .limit_group("/b/c", Resource::Resident, (!turn.is_multiple_of(3)).then_some(5 * MIB))
+                    .unwrap();
                 if turn.is_multiple_of(16) {
                     pager.remove_group("/b/c").unwrap();
                     pager.add_group("/b/c").unwrap();
@@ -255,11 +257,11 @@ fn charges_are_exact_after_faults_met_moves_limits_and_removals() {
             if rounds[page] > 0 && !is_right(bytes.as_slice(), page, rounds[page]) {
                 wrong += 1;
             }
-            if step % 3 == 0 {
+            if step.is_multiple_of(3) {
                 rounds[page] = (step % 250) as u8 + 1;
                 write(bytes.as_mut_slice(), page, rounds[page]);
             }
-            if step % 5000 == 0 {
+            if step.is_multiple_of(5000) {
                 bytes.discard(page / 512 * 512 * PAGE, 512 * PAGE);
                 rounds[page / 512 * 512..][..512].fill(0);
             }
