@@ -3,6 +3,7 @@
 //! Fields are only ever added, with a default, so that a command talks to runs of another version.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The longest line in bytes.
@@ -30,7 +31,36 @@ pub enum Request {
         /// Its number.
         tier: u8,
     },
+    /// [`Answer::Groups`].
+    Groups,
+    /// Another group: [`Answer::Done`].
+    AddGroup {
+        /// Its path.
+        path: String,
+    },
+    /// A group goes, and leaves all to the one above it: [`Answer::Done`].
+    RemoveGroup {
+        /// Its path.
+        path: String,
+    },
+    /// A process goes to another group with its memory: [`Answer::Done`].
+    MoveProcess {
+        /// Its number.
+        pid: i32,
+        /// The group's path.
+        path: String,
+    },
+    /// A group gets other limits: [`Answer::Done`].
+    SetGroup {
+        /// Its path.
+        path: String,
+        /// In bytes, by name: [`LIMITS`]; null is no limit. What is not named stays as it is.
+        limits: BTreeMap<String, Option<u64>>,
+    },
 }
+
+/// Names of a group's limits, as the kernel's memory cgroups have them.
+pub const LIMITS: [&str; 3] = ["memory.max", "memory.zswap.max", "memory.swap.max"];
 
 /// A tier that is wanted.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -76,6 +106,11 @@ pub enum Answer {
         bytes: u64,
         /// Pages that went with it.
         lost: u64,
+    },
+    /// The groups, each after the one above it.
+    Groups {
+        /// These.
+        groups: Vec<Group>,
     },
     /// That is all.
     Done,
@@ -126,6 +161,57 @@ pub struct Status {
     pub lost: u64,
     /// Where compressed pages go.
     pub tiers: Vec<Tier>,
+}
+
+/// A group. Names and meanings are those of the kernel's memory cgroups (version 2), sizes are bytes, and what counts for a group counts for those
+/// above it. Limits that are null are none; the effective one is the least of a group's and those above.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    /// From `/`.
+    pub path: String,
+    /// Pages in memory, those compressed left out.
+    #[serde(rename = "memory.current")]
+    pub memory: u64,
+    /// The most of these at any time.
+    #[serde(rename = "memory.peak")]
+    pub memory_peak: u64,
+    /// What it may have of these.
+    #[serde(rename = "memory.max")]
+    pub memory_max: Option<u64>,
+    /// As things stand.
+    #[serde(rename = "memory.max.effective")]
+    pub memory_effective: Option<u64>,
+    /// Compressed pages in memory, as long as they are there.
+    #[serde(rename = "memory.zswap.current")]
+    pub zswap: u64,
+    /// What it may have of these.
+    #[serde(rename = "memory.zswap.max")]
+    pub zswap_max: Option<u64>,
+    /// As things stand.
+    #[serde(rename = "memory.zswap.max.effective")]
+    pub zswap_effective: Option<u64>,
+    /// Pages in the swap space, compressed in memory or on a tier: as long as they are when in memory.
+    #[serde(rename = "memory.swap.current")]
+    pub swap: u64,
+    /// What it may have of these.
+    #[serde(rename = "memory.swap.max")]
+    pub swap_max: Option<u64>,
+    /// As things stand.
+    #[serde(rename = "memory.swap.max.effective")]
+    pub swap_effective: Option<u64>,
+    /// `memory.stat`: pages, since the beginning; `anon` and `zswap` are bytes now.
+    #[serde(rename = "memory.stat")]
+    pub stat: BTreeMap<String, u64>,
+    /// `memory.events`.
+    #[serde(rename = "memory.events")]
+    pub events: BTreeMap<String, u64>,
+    /// `memory.swap.events`.
+    #[serde(rename = "memory.swap.events")]
+    pub swap_events: BTreeMap<String, u64>,
+    /// Its processes, those of groups below it left out.
+    #[serde(rename = "cgroup.procs")]
+    pub processes: Vec<i32>,
 }
 
 /// A tier.

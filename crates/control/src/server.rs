@@ -1,9 +1,10 @@
 //! [`Server`]: the side of the running one.
 
 use crate::place;
-use crate::protocol::{Answer, LONGEST, NewTier, Request, Status};
+use crate::protocol::{Answer, Group, LONGEST, NewTier, Request, Status};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -46,6 +47,33 @@ pub trait Controlled: Send + Sync + 'static {
     /// # Errors
     /// Why not.
     fn reopen_tier(&self, tier: u8) -> Result<(), String>;
+
+    /// The groups, each after the one above it.
+    fn groups(&self) -> Vec<Group>;
+
+    /// Another group.
+    ///
+    /// # Errors
+    /// Why not.
+    fn add_group(&self, path: &str) -> Result<(), String>;
+
+    /// Removes a group, and leaves all to the one above it.
+    ///
+    /// # Errors
+    /// Why not.
+    fn remove_group(&self, path: &str) -> Result<(), String>;
+
+    /// Moves a process to a group.
+    ///
+    /// # Errors
+    /// Why not.
+    fn move_process(&self, pid: i32, path: &str) -> Result<(), String>;
+
+    /// Sets limits of a group by their names, in bytes.
+    ///
+    /// # Errors
+    /// Why none of them was set.
+    fn set_group(&self, path: &str, limits: &BTreeMap<String, Option<u64>>) -> Result<(), String>;
 }
 
 /// A socket that is listened to. Dropped, it is gone, and so is all that it showed: who is still connected is hung up on at the next
@@ -219,9 +247,18 @@ fn attend_to(request: Request, controlled: &dyn Controlled, out: &mut UnixStream
             let removed = controlled.remove_tier(tier, lose, &mut watch);
             removed.map_or_else(refused, |(segments, bytes, lost)| Answer::Removed { segments, bytes, lost })
         }
-        Request::ReopenTier { tier } => controlled.reopen_tier(tier).map_or_else(refused, |()| Answer::Done),
+        Request::ReopenTier { tier } => done(controlled.reopen_tier(tier)),
+        Request::Groups => Answer::Groups { groups: controlled.groups() },
+        Request::AddGroup { path } => done(controlled.add_group(&path)),
+        Request::RemoveGroup { path } => done(controlled.remove_group(&path)),
+        Request::MoveProcess { pid, path } => done(controlled.move_process(pid, &path)),
+        Request::SetGroup { path, limits } => done(controlled.set_group(&path, &limits)),
     };
     answer(out, &last)
+}
+
+fn done(result: Result<(), String>) -> Answer {
+    result.map_or_else(refused, |()| Answer::Done)
 }
 
 fn refused(why: impl Into<String>) -> Answer {

@@ -22,14 +22,16 @@ pub enum Resource {
     Pool,
     /// Pages that have bytes in the swap space, wherever they are.
     Swap,
+    /// Pages in memory. Whoever counts them has a count of all of them, so the root has none here: see [`Groups::charge_apart`].
+    Resident,
 }
 
 impl Resource {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Pool, Self::Swap];
+    pub const ALL: [Self; 3] = [Self::Pool, Self::Swap, Self::Resident];
 }
 
-/// What is counted as it happens, under the names of the kernel's `memory.stat`.
+/// What is counted as it happens, under the names of the kernel's `memory.stat`, `memory.events` and `memory.swap.events`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// `swpout_zero`: a page was stored as a pattern. (The kernel's knows zeroes only.)
@@ -44,12 +46,33 @@ pub enum Event {
     Zswpwb,
     /// `pswpin`: a page was read from a tier.
     Pswpin,
+    /// `workingset_refault_anon`: a page came back to memory, with another's fault too.
+    Refault,
+    /// `workingset_activate_anon`: one was asked for so soon after it had gone that it is protected.
+    Activate,
+    /// `max` of `memory.events`: a page had to wait, since its group was at its limit of resident pages.
+    Max,
+    /// `oom` of `memory.events`: nothing more could be moved out of a group at its limit.
+    Oom,
+    /// `max` of `memory.swap.events`: a page could not be stored, since its group was at its limit of the swap space.
+    SwapMax,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::SwpoutZero, Self::SwpinZero, Self::Zswpout, Self::Zswpin, Self::Zswpwb, Self::Pswpin];
+    pub const ALL: [Self; 11] = [
+        Self::SwpoutZero,
+        Self::SwpinZero,
+        Self::Zswpout,
+        Self::Zswpin,
+        Self::Zswpwb,
+        Self::Pswpin,
+        Self::Refault,
+        Self::Activate,
+        Self::Max,
+        Self::Oom,
+        Self::SwapMax,
+    ];
 }
 
 /// Words that a group takes: four cache lines. All zero, it is a line not in use; the first is the root.
@@ -60,10 +83,12 @@ const REMOVED: u64 = 1 << 63;
 /// Inverted, so that 0 is no limit.
 const LIMITS: usize = 1;
 const USAGE: usize = 8;
+/// The most resident pages at any time.
+const PEAK: usize = 15;
 const EVENTS: usize = 16;
 
 const _: () = assert!(LIMITS + Resource::ALL.len() <= USAGE);
-const _: () = assert!(USAGE + Resource::ALL.len() <= EVENTS);
+const _: () = assert!(USAGE + Resource::ALL.len() <= PEAK && PEAK < EVENTS);
 const _: () = assert!(EVENTS + Event::ALL.len() <= GROUP_WORDS);
 
 /// Why a charge was refused.
@@ -188,12 +213,31 @@ impl<'a> Groups<'a> {
         self.line(group).map_or(0, |line| line[USAGE + resource as usize].load(Ordering::Relaxed))
     }
 
+    /// The most resident pages that a group and those below it had at any time.
+    pub fn peak(self, group: GroupId) -> u64 {
+        self.line(group).map_or(0, |line| line[PEAK].load(Ordering::Relaxed))
+    }
+
+    /// How much may still be charged to a group, `u64::MAX` if there is no limit. It may be less a moment later.
+    pub fn room(self, group: GroupId, resource: Resource) -> u64 {
+        let room = |at| match self.limit(at, resource) {
+            u64::MAX => u64::MAX,
+            limit => limit.saturating_sub(self.usage(at, resource)),
+        };
+        self.alive(group).map(room).min().unwrap_or(u64::MAX)
+    }
+
     /// Charges to a group and all above it.
     ///
     /// # Errors
     /// When one of them would pass its limit (nothing is charged then), or there is no such group.
     pub fn charge(self, group: GroupId, resource: Resource, amount: u64) -> Result<(), ChargeError> {
         self.charge_below(group, None, resource, amount)
+    }
+
+    /// Charges to a group and all above it, whatever their limits.
+    pub fn force(self, group: GroupId, resource: Resource, amount: u64) {
+        self.force_below(group, None, resource, amount);
     }
 
     /// Takes a charge back from a group and all above it.
@@ -214,6 +258,11 @@ impl<'a> Groups<'a> {
         amount: u64,
     ) -> Result<(), ChargeError> {
         self.charge_below(to, self.common(to, from), resource, amount)
+    }
+
+    /// [`Groups::charge_apart`], whatever the limits.
+    pub fn force_apart(self, to: GroupId, from: GroupId, resource: Resource, amount: u64) {
+        self.force_below(to, self.common(to, from), resource, amount);
     }
 
     /// The second half, or what undoes the first with the two the other way round: takes a charge back from those that `from` is below and
@@ -261,6 +310,24 @@ impl<'a> Groups<'a> {
         Ok(())
     }
 
+    fn force_below(self, group: GroupId, end: Option<GroupId>, resource: Resource, amount: u64) {
+        for at in self.alive(group).take_while(|at| is_below(*at, end)) {
+            if let Some(usage) = self.usage_word(at, resource) {
+                let before = usage.fetch_add(amount, Ordering::Relaxed);
+                self.note_peak(at, resource, before + amount);
+            }
+        }
+    }
+
+    fn note_peak(self, group: GroupId, resource: Resource, usage: u64) {
+        if let Some(peak) =
+            self.line(group).map(|line| &line[PEAK]).filter(|_| resource == Resource::Resident)
+            && usage > peak.load(Ordering::Relaxed)
+        {
+            peak.fetch_max(usage, Ordering::Relaxed);
+        }
+    }
+
     fn uncharge_below(self, group: GroupId, end: Option<GroupId>, resource: Resource, amount: u64) {
         for at in self.alive(group).take_while(|at| is_below(*at, end)) {
             if let Some(usage) = self.usage_word(at, resource) {
@@ -280,12 +347,15 @@ impl<'a> Groups<'a> {
         let limit = self.limit(group, resource);
         // Without a limit there is nothing to look at first: one addition, which threads do not fail at together.
         if limit == u64::MAX {
-            word.fetch_add(amount, Ordering::Relaxed);
+            let before = word.fetch_add(amount, Ordering::Relaxed);
+            self.note_peak(group, resource, before + amount);
             return Ok(());
         }
         let take = |usage: u64| usage.checked_add(amount).filter(|after| *after <= limit);
         let taken = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.map(|_| ()).map_err(|usage| ChargeError::OverLimit { group, resource, usage, limit })
+        let before = taken.map_err(|usage| ChargeError::OverLimit { group, resource, usage, limit })?;
+        self.note_peak(group, resource, before + amount);
+        Ok(())
     }
 
     /// The group and all above it.

@@ -5,14 +5,16 @@
 //! Neighbours: above the pager and the engine, which know of no socket, and `vswap-control`, which knows of no pages.
 #![forbid(unsafe_code)]
 
+mod groups;
 pub mod room;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use vswap_control::Controlled;
-use vswap_control::protocol::{NewTier, Status, Tier};
-use vswap_core::ByteCount;
+use vswap_control::protocol::{Group, NewTier, Status, Tier};
+use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, TierId, TierKind, Unreadable};
 use vswap_pager::Pager;
 
@@ -25,6 +27,17 @@ pub trait Served: Send + Sync + 'static {
     fn peak(&self) -> u64 {
         0
     }
+
+    /// Its processes and the group of each, one that was removed perhaps.
+    fn processes(&self) -> Vec<(i32, GroupId)> {
+        Vec::new()
+    }
+
+    /// Moves a process and its memory to a group.
+    ///
+    /// # Errors
+    /// A sentence for the user: why not.
+    fn move_process(&self, pid: i32, group: GroupId) -> Result<(), String>;
 }
 
 /// A pager as seen from outside.
@@ -123,5 +136,26 @@ impl<S: Served> Controlled for Desk<S> {
 
     fn reopen_tier(&self, tier: u8) -> Result<(), String> {
         self.engine().reopen_tier(TierId::new(tier)).map_err(|error| error.to_string())
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        groups::groups(self.served.pager(), &self.served.processes())
+    }
+
+    fn add_group(&self, path: &str) -> Result<(), String> {
+        self.served.pager().add_group(path).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn remove_group(&self, path: &str) -> Result<(), String> {
+        self.served.pager().remove_group(path).map_err(|error| error.to_string())
+    }
+
+    fn move_process(&self, pid: i32, path: &str) -> Result<(), String> {
+        let group = self.served.pager().group(path).map_err(|error| error.to_string())?;
+        self.served.move_process(pid, group)
+    }
+
+    fn set_group(&self, path: &str, limits: &BTreeMap<String, Option<u64>>) -> Result<(), String> {
+        groups::set(self.served.pager(), path, limits)
     }
 }

@@ -79,6 +79,7 @@ impl std::fmt::Display for GroupFull {
         let what = match self.resource {
             Resource::Pool => "bytes in the pool",
             Resource::Swap => "pages in the swap space",
+            Resource::Resident => "pages in memory",
         };
         write!(f, "group {group} has {usage} {what}, its limit is {limit}", group = group.get())
     }

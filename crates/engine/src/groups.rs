@@ -32,6 +32,17 @@ impl Tree {
     }
 }
 
+/// Which limits of groups hold for a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bounds {
+    /// All.
+    All,
+    /// That of pages in the swap space: the page only passes through the pool, or is about to.
+    Swap,
+    /// None: where the page is now it cannot stay.
+    None,
+}
+
 /// One resource of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Figure {
@@ -55,6 +66,10 @@ pub struct Group {
     pub pool: Figure,
     /// Pages that have bytes in the swap space, wherever they are.
     pub swap: Figure,
+    /// Pages in memory, as far as somebody charges them: nobody does to the root.
+    pub resident: Figure,
+    /// The most of these at any time.
+    pub peak: u64,
     /// What happened in it and below it, in the order of [`Event::ALL`].
     pub events: [u64; Event::ALL.len()],
 }
@@ -124,11 +139,14 @@ impl Engine {
             parent: tree.parent(id).map(|up| tree.resolve(up)),
             pool: figure(Resource::Pool),
             swap: figure(Resource::Swap),
+            resident: figure(Resource::Resident),
+            peak: tree.peak(id),
             events: Event::ALL.map(|event| tree.events(id, event)),
         }
     }
 
-    pub(crate) fn group_tree(&self) -> Groups<'_> {
+    /// The tree, to charge resident pages and to count what happens to them.
+    pub fn group_tree(&self) -> Groups<'_> {
         Groups::new(self.tree.words.as_ref().map_or(&[], |words| words.words()))
     }
 
@@ -139,12 +157,23 @@ impl Engine {
         }
     }
 
+    /// Moves something that is charged to other groups: none is removed while `change` runs.
+    ///
+    /// # Errors
+    /// When there is no group `to`.
+    pub fn regroup(&self, to: GroupId, change: impl FnOnce(Groups<'_>)) -> Result<(), EngineError> {
+        let _tree = self.tree.next.lock();
+        self.existing(to)?;
+        change(self.group_tree());
+        Ok(())
+    }
+
     /// Charges what is about to come to a slot of a cluster that the caller keeps in use.
-    pub(crate) fn charge(&self, slot: SlotId, load: Load) -> Result<(), StoreError> {
+    pub(crate) fn charge(&self, slot: SlotId, load: Load, bounds: Bounds) -> Result<(), StoreError> {
         let cluster = slot.cluster();
         loop {
             let group = self.space.charge_of(cluster).group();
-            self.charge_group(group, load).map_err(|error| match error {
+            self.charge_group(group, load, bounds).map_err(|error| match error {
                 ChargeError::OverLimit { group, resource, usage, limit } => {
                     StoreError::GroupFull { slot, full: GroupFull { group, resource, usage, limit } }
                 }
@@ -167,15 +196,19 @@ impl Engine {
         self.for_each(load, |resource, amount| self.group_tree().uncharge(group, resource, amount));
     }
 
-    fn charge_group(&self, group: GroupId, load: Load) -> Result<(), ChargeError> {
+    fn charge_group(&self, group: GroupId, load: Load, bounds: Bounds) -> Result<(), ChargeError> {
         let tree = self.group_tree();
         if self.tree.words.is_none() {
             return Ok(());
         }
-        if load.pages > 0 {
+        if load.pages > 0 && bounds == Bounds::None {
+            tree.force(group, Resource::Swap, load.pages.into());
+        } else if load.pages > 0 {
             tree.charge(group, Resource::Swap, load.pages.into())?;
         }
-        if load.pool > 0 {
+        if load.pool > 0 && bounds != Bounds::All {
+            tree.force(group, Resource::Pool, load.pool.into());
+        } else if load.pool > 0 {
             tree.charge(group, Resource::Pool, load.pool.into())
                 .inspect_err(|_| tree.uncharge(group, Resource::Swap, load.pages.into()))?;
         }
@@ -199,7 +232,7 @@ impl Engine {
         group == GroupId::ROOT || self.group_tree().is_within(self.space.charge_of(cluster).group(), group)
     }
 
-    /// A cluster that the caller keeps in use goes to another group with all that it has charged.
+    /// A cluster that the caller keeps in use goes to another group with all that it has charged, whatever that group's limits.
     pub(crate) fn regroup_cluster(&self, cluster: ClusterId, to: GroupId) -> Result<(), EngineError> {
         let _tree = self.tree.next.lock();
         self.existing(to)?;
@@ -208,12 +241,7 @@ impl Engine {
             let seen = self.space.charge_of(cluster);
             let (from, load) = (seen.group(), seen.load());
             // The one has it before the other has lost it: what leaves the cluster meanwhile finds its charge wherever its word says.
-            tree.charge_apart(to, from, Resource::Swap, load.pages.into())?;
-            let pool = tree.charge_apart(to, from, Resource::Pool, load.pool.into());
-            if let Err(error) = pool {
-                tree.uncharge_apart(to, from, Resource::Swap, load.pages.into());
-                return Err(error.into());
-            }
+            self.for_each(load, |resource, amount| tree.force_apart(to, from, resource, amount));
             let regrouped = self.space.regroup(cluster, seen, to);
             let (loser, keeper) = if regrouped { (from, to) } else { (to, from) };
             self.for_each(load, |resource, amount| tree.uncharge_apart(loser, keeper, resource, amount));

@@ -50,7 +50,7 @@ mod writeback;
 pub use config::{CodecChoice, Encryption, EngineConfig, TierConfig};
 pub use engine::Engine;
 pub use error::{EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError};
-pub use groups::{Figure, Group};
+pub use groups::{Bounds, Figure, Group};
 pub use owner::OwnerBlock;
 pub use run::Loaded;
 pub use scratch::Scratch;

@@ -6,6 +6,7 @@
 
 use crate::engine::Engine;
 use crate::error::{LoadError, StoreError};
+use crate::groups::Bounds;
 use crate::scratch::Scratch;
 use crate::stats::{Counters, LoadedFrom, StoredAs};
 use vswap_codec::{Algorithm, CodecTag, Decompressor, Dictionaries};
@@ -76,9 +77,23 @@ impl Engine {
     /// # Errors
     /// When there is no room for it in the pool, or its group is at a limit; the slot then keeps what it held.
     pub fn store(&self, slot: SlotId, page: &Page, scratch: &mut Scratch) -> Result<StoredAs, StoreError> {
+        self.store_within(Bounds::All, slot, page, scratch)
+    }
+
+    /// [`Engine::store`], within these limits of its group and not the others.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn store_within(
+        &self,
+        bounds: Bounds,
+        slot: SlotId,
+        page: &Page,
+        scratch: &mut Scratch,
+    ) -> Result<StoredAs, StoreError> {
         let cell = self.space.slot(slot).ok_or(StoreError::NoSlot { slot })?;
         if let Some(pattern) = FillPattern::of_page(page) {
-            self.charge(slot, self.load_of_store(cell, 0))?;
+            self.charge(slot, self.load_of_store(cell, 0), bounds)?;
             self.replace(slot, cell, Backing::Fill(pattern));
             Counters::add(&self.counters.stored_fill, 1);
             self.count_event(slot, Event::SwpoutZero);
@@ -90,7 +105,7 @@ impl Engine {
         let encoded = scratch.compressor.compress(page);
         let (encoded_tag, length) = (encoded.tag, encoded.bytes.len());
         let load = self.load_of_store(cell, length);
-        self.charge(slot, load)?;
+        self.charge(slot, load, bounds)?;
         let inserted = self.pool.insert(slot, entry_tag(encoded.tag), encoded.bytes);
         let handle = inserted.map_err(|_| {
             self.uncharge(slot, load);

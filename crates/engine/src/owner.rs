@@ -168,11 +168,11 @@ impl OwnerBlock {
         }
     }
 
-    /// From now on the owner is of another group, and with it what it alone has; what it shares stays with the group of the first.
+    /// From now on the owner is of another group, and with it what it alone has; what it shares stays with the group of the first. A group that has
+    /// more than its limit by that takes no more until enough has gone.
     ///
     /// # Errors
-    /// When there is no such group, or one that would have more would pass its limit: what went there by then has gone, the rest and
-    /// what comes is charged as before.
+    /// When there is no such group.
     pub fn move_to_group(&mut self, engine: &Engine, group: GroupId) -> Result<(), EngineError> {
         engine.existing(group)?;
         match &self.slots {

@@ -65,6 +65,11 @@ impl Engine {
         self.writeback_within(group, want)
     }
 
+    /// Whether there is somewhere to write to.
+    pub fn has_tiers(&self) -> bool {
+        self.disk.has_tiers()
+    }
+
     fn writeback_within(&self, group: GroupId, want: ByteCount) -> Result<WritebackReport, WritebackError> {
         let disk = &self.disk;
         if !disk.has_tiers() {

@@ -4,14 +4,14 @@
 //! memory that is not managed. The first is exact at any moment, the pool too; the last two are samples.
 
 use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::time::Duration;
 use vswap_core::ByteCount;
 
 /// The limit and everything that counts towards it, in pages.
 #[derive(Debug)]
 pub struct Budget {
-    limit: u64,
+    limit: AtomicU64,
     charged: AtomicU64,
     /// Of these, pages that are granted: how many of them are there is not known.
     granted: AtomicU64,
@@ -25,8 +25,15 @@ pub struct Budget {
     over: AtomicBool,
     /// A charge was refused since eviction was called last.
     refused: AtomicBool,
+    /// A group has little room since the evictors looked last, or has refused a charge: [`SHORT`], [`FULL`].
+    short_group: AtomicU8,
     beds: Box<[Bed]>,
 }
+
+/// A group has little room.
+const SHORT: u8 = 1;
+/// A group has refused a charge.
+const FULL: u8 = 2;
 
 /// Where one evictor sleeps.
 #[derive(Debug, Default)]
@@ -42,7 +49,7 @@ impl Budget {
     /// A budget of `limit` bytes, kept by `evictors` threads.
     pub fn new(limit: ByteCount, evictors: usize) -> Budget {
         Budget {
-            limit: limit.get() / 4096,
+            limit: AtomicU64::new(limit.get() / 4096),
             charged: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             pool: AtomicU64::new(0),
@@ -52,18 +59,25 @@ impl Budget {
             peak: AtomicU64::new(0),
             over: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            short_group: AtomicU8::new(0),
             beds: (0..evictors).map(|_| Bed::default()).collect(),
         }
     }
 
     /// The limit in pages.
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Relaxed)
+    }
+
+    /// Changes the limit.
+    pub fn set_limit(&self, limit: ByteCount) {
+        self.limit.store(limit.get() / 4096, Relaxed);
+        self.call_if_short();
     }
 
     /// Pages that eviction keeps free, so that a fault seldom finds none: a 64th of the limit, 4 MiB at most.
     pub fn reserve(&self) -> u64 {
-        (self.limit / 64).clamp(32, 1024)
+        (self.limit() / 64).clamp(32, 1024)
     }
 
     /// All that counts now, in pages.
@@ -102,7 +116,7 @@ impl Budget {
         let fixed = self.fixed();
         let over = self.over.load(Relaxed);
         let take =
-            |now: u64| (over || now + fixed + pages as u64 <= self.limit).then_some(now + pages as u64);
+            |now: u64| (over || now + fixed + pages as u64 <= self.limit()).then_some(now + pages as u64);
         // The counter publishes nothing but itself, so relaxed.
         match self.charged.fetch_update(Relaxed, Relaxed, take) {
             Ok(before) => {
@@ -128,7 +142,7 @@ impl Budget {
 
     /// Whether `pages` could be charged and an eighth of the limit still be free.
     pub fn has_plenty(&self, pages: usize) -> bool {
-        self.free() >= self.limit / 8 + pages as u64
+        self.free() >= self.limit() / 8 + pages as u64
     }
 
     /// So many more of the charged pages are granted, or fewer.
@@ -150,9 +164,31 @@ impl Budget {
     /// Wakes eviction if room is short, or was for somebody.
     pub fn call_if_short(&self) {
         let refused = self.refused.load(Relaxed) && self.refused.swap(false, Relaxed);
-        if refused || self.free() < self.reserve() / 2 {
+        if refused || self.free() < self.reserve() / 2 || self.short_group.load(Relaxed) > 0 {
             self.call_eviction();
         }
+    }
+
+    /// A group has little room, or has refused a charge: whoever makes charges calls the evictors once its locks are free.
+    pub fn note_short_group(&self, full: bool) {
+        let how = if full { FULL } else { SHORT };
+        if self.short_group.load(Relaxed) < how {
+            self.short_group.fetch_max(how, Relaxed);
+        }
+    }
+
+    /// Somebody is about to look at the groups: what is noted from here on is news.
+    pub fn take_short_group(&self) {
+        if self.short_group.load(Relaxed) > 0 {
+            self.short_group.store(0, Relaxed);
+            // What was charged before is seen by the look.
+            fence(SeqCst);
+        }
+    }
+
+    /// Whether a group wants this evictor, a patient one only after a charge was refused.
+    fn has_short_group(&self, bed: &Bed) -> bool {
+        self.short_group.load(Relaxed) >= if bed.patient.load(Relaxed) { FULL } else { SHORT }
     }
 
     /// Whether there is so little room that only what makes some is to be done.
@@ -207,7 +243,7 @@ impl Budget {
 
     /// Pages that eviction should free now: up to the reserve.
     pub fn wanted(&self) -> u64 {
-        (self.used() + self.reserve()).saturating_sub(self.limit)
+        (self.used() + self.reserve()).saturating_sub(self.limit())
     }
 
     /// Lets charges through, or not any more.
@@ -222,12 +258,12 @@ impl Budget {
 
     /// Pages by which the limit is exceeded.
     pub fn excess(&self) -> u64 {
-        self.used().saturating_sub(self.limit)
+        self.used().saturating_sub(self.limit())
     }
 
     /// Pages that may still be charged.
     fn free(&self) -> u64 {
-        self.limit.saturating_sub(self.used())
+        self.limit().saturating_sub(self.used())
     }
 
     /// Whether evictor `index` is to go on: an impatient one until the reserve is whole again, a patient one until a
@@ -248,7 +284,7 @@ impl Budget {
         fence(SeqCst);
         let free = self.free();
         for bed in &self.beds {
-            if bed.asleep.load(Relaxed) && free < self.least_free(bed) {
+            if bed.asleep.load(Relaxed) && (free < self.least_free(bed) || self.has_short_group(bed)) {
                 bed.rouse();
             }
         }
@@ -273,7 +309,7 @@ impl Budget {
         // A charge between the caller's look and here is seen now, or its call finds `asleep` set: whichever fence comes
         // second sees what came before the first.
         fence(SeqCst);
-        if self.free() >= self.least_free(bed) {
+        if self.free() >= self.least_free(bed) && !self.has_short_group(bed) {
             let _ = bed.wake.wait_while_for(&mut sleeping, |asleep| *asleep, timeout);
         }
         bed.asleep.store(false, Relaxed);

@@ -75,24 +75,38 @@ impl Shared {
                 continue;
             }
             let Some(space) = self.space(id) else { continue };
-            self.collect_late(&space);
-            if !self.is_open(&space) {
-                continue;
+            if self.evict_from(&space, &block, effort, self.batch(), tools) {
+                return true;
             }
-            // Others keep what is staged in all too small for its windows to be written down: nothing more would leave it.
-            if !space.windows.lock().any_free()
-                && let Some(staged) = self.take_staged(&space)
-            {
-                self.write_down(&space, staged, tools);
-            }
-            let Some(shared) = self.evict_block(&space, &block, effort, &Bitmap512::FULL) else { continue };
-            if let Some((sharing, pages)) = shared {
-                self.evict_from_others(&block, &sharing, &pages, effort, tools);
-            }
-            self.write_down_surplus(&space, tools);
-            return true;
         }
         false
+    }
+
+    /// Moves up to `most` pages of a block out, and what others have of them. `false` if there were none.
+    pub(crate) fn evict_from(
+        &self,
+        space: &Arc<Space>,
+        block: &Arc<Block>,
+        effort: Effort,
+        most: usize,
+        tools: &mut Tools,
+    ) -> bool {
+        self.collect_late(space);
+        if !self.is_open(space) {
+            return false;
+        }
+        // Others keep what is staged in all too small for its windows to be written down: nothing more would leave it.
+        if !space.windows.lock().any_free() {
+            self.write_down_one(space, tools);
+        }
+        let Some(shared) = self.evict_block(space, block, effort, most, &Bitmap512::FULL) else {
+            return false;
+        };
+        if let Some((sharing, pages)) = shared {
+            self.evict_from_others(block, &sharing, &pages, effort, tools);
+        }
+        self.write_down_surplus(space, tools);
+        true
     }
 
     /// Pages that one owner has left are to leave the others' memory too: else nothing was gained.
@@ -108,7 +122,7 @@ impl Shared {
             if let Some(space) = self.space(id).filter(|space| self.is_open(space))
                 && !Arc::ptr_eq(left, &block)
             {
-                self.evict_block(&space, &block, effort.max(Effort::Any), pages);
+                self.evict_block(&space, &block, effort.max(Effort::Any), self.batch(), pages);
                 if self.budget.is_tight() {
                     // Each owner's are in memory once more until they are written down: one owner's at a time.
                     self.write_down_all(&space, tools);
@@ -142,16 +156,17 @@ impl Shared {
     }
 
     /// Pages to take from a block at a time: small limits must not be emptied by one block.
-    fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         (self.budget.reserve() as usize).clamp(32, 512)
     }
 
-    /// Moves pages of a block to staging, of `among` only. `None` if there were none; else what others share, if they do.
+    /// Moves up to `most` pages of a block to staging, of `among` only. `None` if there were none; else what others share, if they do.
     fn evict_block(
         &self,
         space: &Arc<Space>,
         block: &Arc<Block>,
         effort: Effort,
+        most: usize,
         among: &Bitmap512,
     ) -> Option<Option<(Arc<Sharing>, Bitmap512)>> {
         let all = *among == Bitmap512::FULL;
@@ -176,10 +191,13 @@ impl Shared {
                 // Of a relative's pages only those that it still has in common.
                 (*among & state.cow).and_not(&anchored)
             };
+            // What cannot be stored would only come back.
+            let wanted =
+                if self.is_swap_full(space.charged.get().group()) { wanted & state.backed } else { wanted };
             let most = match (spared || shared.is_empty(), tight) {
-                (true, _) => self.batch(),
-                (false, false) => self.batch() / 4,
-                (false, true) => (self.budget.reserve() as usize / 8).clamp(8, 64),
+                (true, _) => most,
+                (false, false) => most / 4,
+                (false, true) => (self.budget.reserve() as usize / 8).clamp(8, 64).min(most),
             };
             victims = state.choose_victims(&wanted, most, effort == Effort::Forced);
         }
@@ -205,7 +223,7 @@ impl Shared {
         };
         // The stub will make them the program's own.
         let (others, parting) = state.part(&self.engine, &victims);
-        self.budget.force(others);
+        space.force_left(others);
         drop(state);
         let parted = parting.as_ref().filter(|_| others > 0);
         let shared = parted.map(|parting| (Arc::clone(parting.sharing()), parting.pages()));
@@ -267,7 +285,7 @@ impl Shared {
         state.staged |= staged;
         state.resident = state.resident.and_not(&staged);
         // Taken unasked, they are this owner's alone as well.
-        self.budget.force(state.leave(&self.engine, &staged));
+        space.force_left(state.leave(&self.engine, &staged));
         let any = !staged.is_empty();
         if !any {
             state.window = None;
@@ -319,12 +337,22 @@ impl Shared {
             if space.unreadable.load(Relaxed) {
                 continue;
             }
-            if let Some(staged) = self.take_staged(&space) {
-                self.write_down(&space, staged, tools);
+            if self.write_down_one(&space, tools) {
                 return true;
             }
         }
         false
+    }
+
+    /// Writes the window of `space` down that has been staged longest. `false` if there is none.
+    pub(crate) fn write_down_one(&self, space: &Space, tools: &mut Tools) -> bool {
+        if space.unreadable.load(Relaxed) {
+            return false;
+        }
+        let staged = self.take_staged(space);
+        let any = staged.is_some();
+        staged.into_iter().for_each(|staged| self.write_down(space, staged, tools));
+        any
     }
 
     /// Waits for what is in flight in `space` and writes down all that is staged; for a hold.
@@ -447,8 +475,8 @@ impl Shared {
         let (mut stored, mut changed) = (Bitmap512::EMPTY, Bitmap512::EMPTY);
         for (i, (page, place)) in chunk[..came.min(count)].iter().enumerate() {
             match *place {
-                Place::Own(slot) => match self.engine.store(slot, &tools.buffer[i], &mut tools.scratch) {
-                    Ok(_) => stored.set(*page),
+                Place::Own(slot) => match self.store(slot, &tools.buffer[i], &mut tools.scratch) {
+                    Ok(()) => stored.set(*page),
                     Err(error) => tracing::debug!(%error, "page cannot be stored and stays in memory"),
                 },
                 Place::Relatives(slot) => {

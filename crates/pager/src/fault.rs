@@ -140,7 +140,9 @@ impl Shared {
             hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
-        let Some(run) = self.take_for_write(&mut state, page, fault.by_stub) else { return Outcome::NoRoom };
+        let Some(run) = self.take_for_write(space, &mut state, page, fault.by_stub) else {
+            return Outcome::NoRoom;
+        };
         let (first, count) = (run.start, run.len());
         for page in Bitmap512::from_range(PageIndex::of_addr(first as u64 * PAGE_BYTES), count).iter() {
             if state.backed.get(page) {
@@ -171,7 +173,13 @@ impl Shared {
 
     /// Leaves a protected page to its writer, and those around it that will be written too: charges the copies that the kernel
     /// will make of those that others share. `None` if there is no room for that, and it is not forced.
-    fn take_for_write(&self, state: &mut BlockState, page: PageIndex, forced: bool) -> Option<Range<usize>> {
+    fn take_for_write(
+        &self,
+        space: &Space,
+        state: &mut BlockState,
+        page: PageIndex,
+        forced: bool,
+    ) -> Option<Range<usize>> {
         let at = page.get();
         let shut = state.resident & (state.backed | state.cow);
         let alone = if state.cow.get(page) { state.alone().and_not(&state.backed) } else { Bitmap512::EMPTY };
@@ -187,9 +195,9 @@ impl Shared {
             let pages = Bitmap512::from_range(start, run.len());
             state.leave_if(&self.engine, &pages, |others| {
                 if forced {
-                    self.budget.force(others);
+                    space.force_left(others);
                 }
-                forced || others == 0 || self.budget.charge(others)
+                forced || others == 0 || space.charge_left(others)
             })
         })?;
         state.next_write = run.end as u16;

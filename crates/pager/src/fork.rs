@@ -61,9 +61,10 @@ impl Hold {
             let shared = state.share_with(child.id, &twin, &mut copy, &pages);
             let resident = copy.resident & pages;
             let protect = (resident & copy.backed) | shared;
+            // Before anybody can move them out of the child again.
+            child.charge_shared(resident.count(), shared.count());
             drop(copy);
             drop(state);
-            child.charge_shared(resident.count(), shared.count());
             if let Err(error) = child.protect_all(block.base, &protect) {
                 result = Err(error);
             }

@@ -106,7 +106,9 @@ impl Space {
         let grants = self.grants.lock();
         self.drop_grants(range);
         let count = (range.end.saturating_sub(range.start) / PAGE_BYTES) as usize;
-        if !self.shared.budget.has_plenty(count) {
+        let plenty = self.shared.budget.has_plenty(count)
+            && self.shared.group_has_plenty(self.charged.get().group(), count);
+        if !plenty {
             return Ok(false);
         }
         let gate = self.gate.read();
@@ -263,10 +265,15 @@ impl Space {
 impl Shared {
     /// Calls in the grants of all spaces but those at which somebody else is. `false` if there was none.
     pub(crate) fn call_in_grants(&self) -> bool {
-        let spaces = self.spaces_where(|space| space.granted_pages() > 0);
+        self.call_in_grants_of(&self.spaces_where(|space| space.granted_pages() > 0))
+    }
+
+    /// Calls in the grants of these.
+    pub(crate) fn call_in_grants_of(&self, spaces: &[Arc<Space>]) -> bool {
+        let granted = spaces.iter().filter(|space| space.granted_pages() > 0);
         let called =
             |space: &&Arc<Space>| space.grants.try_lock().is_some_and(|grants| space.call_in_with(grants));
-        let any = spaces.iter().filter(called).count() > 0;
+        let any = granted.filter(called).count() > 0;
         if any {
             self.room_came();
         }

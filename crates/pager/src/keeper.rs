@@ -5,7 +5,7 @@ use crate::share::Sample;
 use crate::stats::FaultKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use vswap_core::{ByteCount, Pressure, Terms};
+use vswap_core::{ByteCount, GroupId, Pressure, Terms};
 use vswap_engine::{Scratch, WritebackError};
 
 /// Milliseconds after which the pager's own memory is counted again.
@@ -41,7 +41,8 @@ impl Shared {
             self.watch_listeners();
             self.count_compressed();
             self.sample_own();
-            if !self.shrink_pool(&mut scratch) {
+            let of_groups = self.shrink_pools_of_groups(&mut scratch);
+            if !self.shrink_pool(&mut scratch) && !of_groups {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -126,7 +127,12 @@ impl Shared {
 
     /// Writes pool entries back; `false` if none could be.
     fn write_back(&self, surplus: ByteCount, scratch: &mut Scratch) -> bool {
-        match self.engine.writeback(surplus, scratch) {
+        self.write_back_of(GroupId::ROOT, surplus, scratch)
+    }
+
+    /// Writes pool entries of a group back; `false` if none could be.
+    pub(crate) fn write_back_of(&self, group: GroupId, surplus: ByteCount, scratch: &mut Scratch) -> bool {
+        match self.engine.writeback_of(group, surplus, scratch) {
             Ok(report) => {
                 self.disk_full.store(report.disk_full, Relaxed);
                 self.count_compressed();

@@ -5,6 +5,7 @@ use crate::block::Block;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
+use crate::groups::{Groups, Relief};
 use crate::handler::{self, ROOM, STOP};
 use crate::quick::Quick;
 use crate::share::Share;
@@ -45,8 +46,10 @@ pub enum FullPolicy {
 }
 
 /// Figures at the moment when nothing more could be moved out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Full {
+    /// The group that is at its limit; `None` if it is the limit of all.
+    pub group: Option<String>,
     /// The limit, bytes.
     pub limit: u64,
     /// What counts, bytes.
@@ -119,6 +122,7 @@ pub(crate) struct Shared {
     pub clock: Clock,
     pub terms: Terms,
     pub share: Share,
+    pub groups: Groups,
     pub counters: Counters,
     pub polls: Vec<Epoll>,
     /// The quick handlers, by the same index.
@@ -156,8 +160,10 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn owner_block(&self) -> Result<OwnerBlock, EngineError> {
-        self.engine.owner_block(GroupId::ROOT)
+    /// An owner of a group, or of the nearest above it if that is just being removed.
+    pub(crate) fn owner_block(&self, group: GroupId) -> Result<OwnerBlock, EngineError> {
+        let owner = self.engine.owner_block(group);
+        owner.or_else(|_| self.engine.owner_block(self.engine.group_tree().resolve(group)))
     }
 
     fn huge(&self) -> (bool, bool) {
@@ -218,12 +224,19 @@ impl Shared {
         let mut stuck = moved;
         while !self.stopping() {
             self.sample_own();
+            let relief = self.relieve_groups(&mut tools);
             if !self.budget.is_wanted(index) {
                 moved = Instant::now();
                 if self.budget.wanted() == 0 {
                     self.stranded.store(false, Relaxed);
                 }
-                self.budget.wait_for_call(index, Duration::from_millis(50));
+                match relief {
+                    Relief::Some => {}
+                    Relief::Stuck if self.parked.load(Relaxed) > 0 => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    _ => self.budget.wait_for_call(index, Duration::from_millis(50)),
+                }
             } else if self.relieve(&mut tools) {
                 moved = Instant::now();
                 self.stranded.store(false, Relaxed);
@@ -245,8 +258,7 @@ impl Shared {
     /// Whether a space is held, and that is to be waited for. To grow past the limit for a moment does less harm than to let
     /// programs wait.
     fn waits_for_hold(&self) -> bool {
-        let passing = |space: &Space| space.holds.load(Relaxed) > u32::from(space.ended.load(Relaxed));
-        let held = || self.all_spaces().iter().any(|space| passing(space));
+        let held = || self.all_spaces().iter().any(|space| space.is_held());
         self.config.full == FullPolicy::Kill && held()
     }
 
@@ -290,6 +302,7 @@ impl Shared {
         {
             let stats = self.engine.stats();
             tell(Full {
+                group: None,
                 limit: self.budget.limit() * 4096,
                 used: self.budget.used() * 4096,
                 resident: self.budget.charged() * 4096,
@@ -330,6 +343,7 @@ impl Pager {
             clock: Clock::default(),
             terms: Terms::default(),
             share: Share::default(),
+            groups: Groups::default(),
             counters: Counters::default(),
             polls,
             quick: quick_polls.into_iter().map(Quick::new).collect(),
@@ -405,7 +419,7 @@ impl Pager {
         if !parent.stay_frozen() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let space = self.adopt(child)?;
+        let space = self.adopt(Adopt { group: parent.space.charged.get().group(), ..child })?;
         match ranges.iter().try_for_each(|range| parent.fork_range(&space, range)) {
             Ok(()) => Ok(space),
             Err(error) => {
@@ -536,8 +550,8 @@ impl Shared {
                 if let Some(owner) = state.owner.take() {
                     owner.dispose(&self.engine);
                 }
-                drop(state);
                 space.uncharge_shared(charged, others);
+                drop(state);
                 space.ungranted(granted);
                 return;
             }

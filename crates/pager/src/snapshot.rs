@@ -51,7 +51,7 @@ impl Pager {
         to: u64,
     ) -> io::Result<Arc<Space>> {
         assert!([range.start, range.end, to].iter().all(|end| end.is_multiple_of(crate::block::BLOCK_BYTES)));
-        let space = self.adopt(copy)?;
+        let space = self.adopt(Adopt { group: source.charged.get().group(), ..copy })?;
         match self.copy_range(source, &range, &space, to) {
             Ok(()) => Ok(space),
             Err(error) => {
@@ -198,8 +198,8 @@ impl Shared {
         let mut stored = Bitmap512::EMPTY;
         let mut result = Ok(());
         for ((page, slot), bytes) in pages.iter().zip(slots).zip(&tools.buffer) {
-            match self.engine.store(slot, bytes, &mut tools.scratch) {
-                Ok(_) => stored.set(*page),
+            match self.store(slot, bytes, &mut tools.scratch) {
+                Ok(()) => stored.set(*page),
                 Err(error) => result = Err(io::Error::other(error)),
             }
         }
@@ -221,7 +221,7 @@ mod tests {
         let engine = Engine::new(EngineConfig::default()).unwrap();
         let pager = Pager::new(PagerConfig::new(ByteCount::mib(16)), engine).unwrap();
         let shared = &pager.shared;
-        let block = || Block::new(0, shared.owner_block().unwrap());
+        let block = || Block::new(0, shared.owner_block(vswap_core::GroupId::ROOT).unwrap());
         let page = Bitmap512::single(PageIndex::of_addr(0));
         let shares = |set: fn(&mut BlockState, Bitmap512)| {
             let (source, twin) = (block(), block());

@@ -3,6 +3,7 @@
 //! Lock order: `grants`, gate (see `gate`), then the map of blocks, then a block, then `windows`.
 
 use crate::block::{BLOCK_BYTES, Block, PAGE_BYTES};
+use crate::charge::Charged;
 use crate::gate::Gate;
 use crate::link::Mover;
 use crate::listen::Listeners;
@@ -14,7 +15,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use vswap_core::{Bitmap512, PAGES_PER_CLUSTER, PageIndex};
+use vswap_core::{Bitmap512, GroupId, PAGES_PER_CLUSTER, PageIndex};
+use vswap_engine::Bounds;
 use vswap_sys::pagemap::Pagemap;
 use vswap_sys::procvm;
 use vswap_sys::uffd::{Message, READ_BATCH, Uffd};
@@ -47,6 +49,8 @@ pub struct Adopt {
     pub staging: StagingArea,
     /// Its page map.
     pub pagemap: Pagemap,
+    /// The group that it is of; that of its parent or source if it is made by a fork or a snapshot.
+    pub group: GroupId,
 }
 
 /// An address space under management.
@@ -76,8 +80,8 @@ pub struct Space {
     pub(crate) ended: AtomicBool,
     /// Program gone or replaced.
     pub(crate) dead: AtomicBool,
-    /// Managed pages that are resident or staged, and granted ones.
-    pub(crate) present: AtomicU64,
+    /// Managed pages that are resident or staged, and granted ones; and whom they are charged to.
+    pub(crate) charged: Charged,
     /// While a fork is followed: until when (milliseconds of the pager's clock) no fault is resolved and no event read. 0: not
     /// frozen.
     frozen_until: AtomicU64,
@@ -105,7 +109,7 @@ impl Space {
             holds: AtomicU32::new(0),
             ended: AtomicBool::new(false),
             dead: AtomicBool::new(false),
-            present: AtomicU64::new(0),
+            charged: Charged::new(adopt.group),
             frozen_until: AtomicU64::new(0),
             unreadable: AtomicBool::new(false),
             shared,
@@ -124,7 +128,17 @@ impl Space {
 
     /// Managed pages that are resident or staged now, and granted ones.
     pub fn present_pages(&self) -> u64 {
-        self.present.load(Ordering::Relaxed)
+        self.charged.get().pages()
+    }
+
+    /// The group that it is of.
+    pub fn group(&self) -> GroupId {
+        self.shared.engine.group_tree().resolve(self.charged.get().group())
+    }
+
+    /// Whether eviction has to wait for something that passes.
+    pub(crate) fn is_held(&self) -> bool {
+        self.holds.load(Ordering::Relaxed) > u32::from(self.ended.load(Ordering::Relaxed))
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -133,34 +147,6 @@ impl Space {
 
     pub(crate) fn block(&self, address: u64) -> Option<Arc<Block>> {
         self.blocks.read().get(&(address / BLOCK_BYTES)).cloned()
-    }
-
-    pub(crate) fn charge(&self, pages: usize) -> bool {
-        let charged = self.shared.budget.charge(pages);
-        if charged {
-            self.present.fetch_add(pages as u64, Ordering::Relaxed);
-        }
-        charged
-    }
-
-    pub(crate) fn charge_forced(&self, pages: usize) {
-        self.charge_shared(pages, 0);
-    }
-
-    /// `pages` are in memory here now; `others` of them are somewhere else's too and charged there.
-    pub(crate) fn charge_shared(&self, pages: usize, others: usize) {
-        self.shared.budget.force(pages - others);
-        self.present.fetch_add(pages as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn uncharge(&self, pages: usize) {
-        self.uncharge_shared(pages, 0);
-    }
-
-    /// `pages` are in memory here no more; `others` of them are elsewhere.
-    pub(crate) fn uncharge_shared(&self, pages: usize, others: usize) {
-        self.shared.budget.uncharge(pages - others);
-        self.present.fetch_sub(pages as u64, Ordering::Relaxed);
     }
 
     /// Puts `range` under management: registers it, learns which of its pages are there, and answers its faults
@@ -265,7 +251,7 @@ impl Space {
         let mut blocks = self.blocks.write();
         for number in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
             if let std::collections::btree_map::Entry::Vacant(vacant) = blocks.entry(number) {
-                let owner = self.shared.owner_block().map_err(io::Error::other)?;
+                let owner = self.shared.owner_block(self.group()).map_err(io::Error::other)?;
                 let block = Arc::new(Block::new(number * BLOCK_BYTES, owner));
                 fresh.push(Arc::clone(&block));
                 vacant.insert(block);
@@ -363,7 +349,8 @@ impl Space {
 
     fn remove(&self, range: Range<u64>) {
         self.for_blocks(&range, |block, pages| {
-            let (freed, others) = block.state.lock().discard(&self.shared.engine, pages);
+            let mut state = block.state.lock();
+            let (freed, others) = state.discard(&self.shared.engine, pages);
             self.uncharge_shared(freed, others);
         });
     }
@@ -412,7 +399,7 @@ impl Space {
         let out = state.backed.get(i) && !resident;
         let slot = state.owner.as_ref().and_then(|owner| owner.slot(i)).filter(|_| out);
         // As if written to: at its new address it is shared with nobody, as far as is known.
-        self.shared.budget.force(state.leave(engine, &Bitmap512::from_range(i, 1)));
+        self.force_left(state.leave(engine, &Bitmap512::from_range(i, 1)));
         state.resident.clear(i);
         state.staged.clear(i);
         state.mapped.clear(i);
@@ -447,7 +434,8 @@ impl Space {
         let engine = &self.shared.engine;
         let mut state = block.state.lock();
         let slot = state.owner.as_mut().and_then(|owner| owner.slot_for_store(engine, page).ok());
-        let stored = slot.is_some_and(|slot| engine.store(slot, bytes, scratch).is_ok());
+        // What it had at its former address is given up only after this, and its group may be at a limit.
+        let stored = slot.is_some_and(|slot| engine.store_within(Bounds::None, slot, bytes, scratch).is_ok());
         state.backed.assign(page, stored);
         stored
     }
@@ -474,7 +462,7 @@ impl Space {
             for page in shut.iter() {
                 state.release_slot(&self.shared.engine, page);
             }
-            self.shared.budget.force(state.leave(&self.shared.engine, &shut));
+            self.force_left(state.leave(&self.shared.engine, &shut));
             // Under the block's lock, as at a first write. What is already dirty may still be protected from a try before.
             for (first, count) in (state.resident & pages).runs() {
                 let lifted = self.uffd.lift(block.address(first), count as u64 * PAGE_BYTES, false);

@@ -12,7 +12,7 @@ use crate::trail::Reach;
 use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
-use vswap_core::{Back, Bitmap512, PAGES_PER_CLUSTER, PageIndex, SlotId};
+use vswap_core::{Back, Bitmap512, Event, PAGES_PER_CLUSTER, PageIndex, SlotId};
 use vswap_engine::{Loaded, LoadedFrom};
 use vswap_sys::uffd::Install;
 
@@ -223,6 +223,8 @@ impl Shared {
         let beside = batch.installed.count() - usize::from(batch.installed.get(batch.asked) && !fault.ahead);
         self.counters.read_ahead.fetch_add(beside as u64, Relaxed);
         self.counters.refaulted.fetch_add(batch.installed.count() as u64, Relaxed);
+        let group = space.charged.get().group();
+        self.count_in_group(group, Event::Refault, batch.installed.count());
         if fault.ahead || !(batch.installed | lost).get(batch.asked) {
             return Outcome::Done;
         }
@@ -233,6 +235,7 @@ impl Shared {
         };
         if batch.back.is_soon() {
             self.counters.soon[usize::from(kind == FaultKind::Segment)].fetch_add(1, Relaxed);
+            self.count_in_group(group, Event::Activate, 1);
         }
         let time = fault.since.elapsed();
         if kind == FaultKind::Segment && !fault.waited {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use vswap_core::GroupId;
 use vswap_pager::{Adopt, Mover, StagingArea, StubLink};
 use vswap_sys::pagemap::Pagemap;
 use vswap_sys::process;
@@ -67,7 +68,8 @@ impl Supervisor {
         let staging = StagingArea { base: stub.staging, windows: self.windows };
         // By the stub's number, not the process's: a main thread that has ended alone has no memory to show.
         let pagemap = Pagemap::open(stub.tid).map_err(failed)?;
-        let adopt = Adopt { pid: stub.tid, uffd, mover: Mover::Stub(link), staging, pagemap };
+        let (mover, group) = (Mover::Stub(link), GroupId::ROOT);
+        let adopt = Adopt { pid: stub.tid, uffd, mover, staging, pagemap, group };
         Ok(Newborn { stub, probe, adopt })
     }
 
@@ -117,7 +119,8 @@ impl Supervisor {
         let pid = process.pid;
         let newborn = self.start_stub(tracee, pid)?;
         let failed = |source| AdoptError::System { pid, source };
-        let space = self.pager().adopt(newborn.adopt).map_err(failed)?;
+        let adopt = Adopt { group: process.group(), ..newborn.adopt };
+        let space = self.pager().adopt(adopt).map_err(failed)?;
         let managed = self.install(process, memory, (newborn.stub, newborn.probe, space));
         managed.look(memory).map_err(failed)?;
         // Pinned words in ranges that were not managed yet a moment ago.

@@ -159,6 +159,7 @@ impl Call<'_> {
         let pid = child.tid();
         let failed = |source| AdoptError::System { pid, source };
         let process = supervisor.tree.enter(pid).map_err(failed)?;
+        process.set_group(self.process.group());
         supervisor.welcome(&process);
         let memory = process.memory();
         memory.newborn.store(true, Relaxed);

@@ -4,15 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use vswap_control::{Controlled, Server};
+use vswap_core::GroupId;
 use vswap_desk::{Desk, Served};
 use vswap_pager::Pager;
 
 use crate::config::RunConfig;
 use crate::supervisor::Supervisor;
+
+/// How long a move waits for what else is done to an address space: less than whoever asks waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Opened a moment after the start, so that short programs do not pay for it; closed before the end.
 #[derive(Default)]
@@ -73,5 +77,32 @@ impl Served for Controls {
 
     fn peak(&self) -> u64 {
         self.peak.load(Relaxed)
+    }
+
+    fn processes(&self) -> Vec<(i32, GroupId)> {
+        let all = self.supervisor.tree.all();
+        all.iter().map(|process| (process.pid, process.group())).collect()
+    }
+
+    fn move_process(&self, pid: i32, group: GroupId) -> Result<(), String> {
+        let Some(process) = self.supervisor.tree.get(pid) else {
+            return Err(format!("no process {pid} in this run"));
+        };
+        let before = process.group();
+        // First: if its memory comes under management now, it is of this group or waited for below.
+        process.set_group(group);
+        if process.lender().is_some() {
+            // Until it executes something it has no memory of its own.
+            return Ok(());
+        }
+        let memory = process.memory();
+        let Some(_work) = memory.work.try_lock_for(PATIENCE) else {
+            process.set_group(before);
+            return Err(format!(
+                "process {pid} is just forking or mapping memory, and does not get on; try again"
+            ));
+        };
+        let Some(managed) = memory.managed() else { return Ok(()) };
+        self.pager().move_to_group(&managed.space, group).map_err(|error| error.to_string())
     }
 }

@@ -205,7 +205,7 @@ fn start_pager(config: &RunConfig, engine: Arc<Engine>, front: &OwnedFd) -> Resu
     let kill = config.full == Full::Kill;
     pager.on_full = Some(Box::new(move |full| {
         let _ = Message::Say(crate::report::full(&full, kill)).send(teller.as_fd());
-        if kill {
+        if kill && full.group.is_none() {
             let _ = Message::KillAll.send(teller.as_fd());
         }
     }));

@@ -21,6 +21,14 @@ pub(crate) struct Report {
 /// Says that nothing more can be moved out.
 pub(crate) fn full(full: &vswap_pager::Full, kill: bool) -> String {
     let disk = if full.disk_full { "no disk takes more" } else { "nothing more can be evicted" };
+    if let Some(group) = &full.group {
+        return format!(
+            "{group}: {disk}, of {} in memory, and its limit is {}; {}",
+            bytes(full.resident),
+            bytes(full.limit),
+            if kill { "ending its processes (--full kill)" } else { "it grows past that (--full grow)" },
+        );
+    }
     format!(
         "{disk}: {} in use ({} resident, {} compressed) of {}; {}",
         bytes(full.used),

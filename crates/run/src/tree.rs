@@ -10,10 +10,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use vswap_core::GroupId;
 use vswap_pager::Space;
 use vswap_sys::pidfd::{self, PidFd};
 use vswap_sys::process::{self, Statm};
@@ -120,6 +121,8 @@ pub(crate) struct Process {
     lender: AtomicI32,
     /// It was let execute something: its memory may be new.
     executed: AtomicBool,
+    /// The group that its memory is of, from its parent on, until it is moved.
+    group: AtomicU32,
 }
 
 impl Process {
@@ -137,6 +140,16 @@ impl Process {
     /// The process whose memory it uses, if not its own.
     pub(crate) fn lender(&self) -> Option<i32> {
         Some(self.lender.load(Relaxed)).filter(|&lender| lender != 0)
+    }
+
+    /// The group that it is of; one that was removed stands for the nearest above it.
+    pub(crate) fn group(&self) -> GroupId {
+        GroupId::new(self.group.load(Relaxed))
+    }
+
+    /// It is of another group from now on. Its memory does not follow by itself.
+    pub(crate) fn set_group(&self, group: GroupId) {
+        self.group.store(group.get(), Relaxed);
     }
 
     /// It is let execute something, which may fail.
@@ -184,11 +197,13 @@ impl Tree {
             maps.threads.insert(tid, Arc::clone(&process));
             return Ok(Found::Known(process));
         }
-        let lender = maps.processes.get(&status.parent).map(|parent| parent.memory());
+        let parent = maps.processes.get(&status.parent);
+        let group = parent.map_or(GroupId::ROOT, |parent| parent.group());
+        let lender = parent.map(|parent| parent.memory());
         let borrowed = lender.filter(|memory| {
             memory.shared.load(Relaxed) && pidfd::same_memory(status.process, status.parent).unwrap_or(false)
         });
-        let process = maps.enter(status.process, borrowed.map(|memory| (memory, status.parent)))?;
+        let process = maps.enter(status.process, borrowed.map(|memory| (memory, status.parent)), group)?;
         maps.threads.insert(tid, Arc::clone(&process));
         Ok(Found::New(process))
     }
@@ -202,7 +217,7 @@ impl Tree {
         let mut maps = self.maps.lock();
         match maps.processes.get(&pid) {
             Some(known) if !known.handle.has_ended() => Ok(Arc::clone(known)),
-            _ => maps.enter(pid, None),
+            _ => maps.enter(pid, None, GroupId::ROOT),
         }
     }
 
@@ -230,7 +245,12 @@ impl Tree {
 }
 
 impl Maps {
-    fn enter(&mut self, pid: i32, borrowed: Option<(Arc<Memory>, i32)>) -> io::Result<Arc<Process>> {
+    fn enter(
+        &mut self,
+        pid: i32,
+        borrowed: Option<(Arc<Memory>, i32)>,
+        group: GroupId,
+    ) -> io::Result<Arc<Process>> {
         let process = Arc::new(Process {
             pid,
             handle: PidFd::open(pid)?,
@@ -238,6 +258,7 @@ impl Maps {
             lender: AtomicI32::new(borrowed.as_ref().map_or(0, |(_, lender)| *lender)),
             memory: Mutex::new(borrowed.map_or_else(Memory::new, |(memory, _)| memory)),
             executed: AtomicBool::new(false),
+            group: AtomicU32::new(group.get()),
         });
         self.processes.insert(pid, Arc::clone(&process));
         Ok(process)

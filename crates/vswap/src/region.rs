@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use vswap_core::ByteCount;
+use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig, TierConfig};
 use vswap_pager::{Adopt, Mover, Pager, PagerConfig, PagerStats, Space, StagingArea};
 use vswap_sys::pagemap::Pagemap;
@@ -170,6 +170,7 @@ impl Made {
             staging: StagingArea { base: staging.base(), windows },
             mover: Mover::Local(staging),
             pagemap: Pagemap::open(pid).map_err(kernel("opening the page map"))?,
+            group: GroupId::ROOT,
         };
         Ok(Made { bytes, range, adopt })
     }

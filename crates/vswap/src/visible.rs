@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 use vswap_control::{Controlled, Server};
+use vswap_core::GroupId;
 use vswap_desk::{Desk, Served};
 use vswap_pager::Pager;
 
@@ -12,6 +13,13 @@ struct OfRegions(Arc<Pager>);
 impl Served for OfRegions {
     fn pager(&self) -> &Pager {
         &self.0
+    }
+
+    fn move_process(&self, pid: i32, group: GroupId) -> Result<(), String> {
+        match pid as u32 == std::process::id() {
+            true => self.0.move_all_to_group(group).map_err(|error| error.to_string()),
+            false => Err(format!("these are regions of process {}", std::process::id())),
+        }
     }
 }
 

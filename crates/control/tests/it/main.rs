@@ -1,12 +1,13 @@
 //! Server and client over a real socket.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vswap_control::protocol::{Answer, LONGEST, NewTier, Request, Status, Tier};
+use vswap_control::protocol::{Answer, Group, LONGEST, NewTier, Request, Status, Tier};
 use vswap_control::{Client, ClientError, Controlled, Run, Server};
 
 /// Tier 1 takes for ever to empty, tier 2 three steps; there is no other.
@@ -53,6 +54,29 @@ impl Controlled for Fake {
     fn reopen_tier(&self, tier: u8) -> Result<(), String> {
         if tier == 1 { Ok(()) } else { Err(format!("there is no tier {tier}")) }
     }
+
+    fn groups(&self) -> Vec<Group> {
+        vec![Group { path: "/".into(), memory: 4096, ..Group::default() }]
+    }
+
+    fn add_group(&self, path: &str) -> Result<(), String> {
+        if path == "/web" { Ok(()) } else { Err(format!("not {path}")) }
+    }
+
+    fn remove_group(&self, path: &str) -> Result<(), String> {
+        self.add_group(path)
+    }
+
+    fn move_process(&self, pid: i32, path: &str) -> Result<(), String> {
+        if pid == 7 { self.add_group(path) } else { Err(format!("no {pid}")) }
+    }
+
+    fn set_group(&self, path: &str, limits: &BTreeMap<String, Option<u64>>) -> Result<(), String> {
+        if limits["memory.max"] == Some(9) && limits["memory.swap.max"].is_none() {
+            return self.add_group(path);
+        }
+        Err(format!("{limits:?}"))
+    }
 }
 
 fn me() -> u32 {
@@ -81,6 +105,13 @@ fn questions_are_answered_one_after_the_other() {
     assert!(matches!(&refused, ClientError::Refused(why) if why == "mnt will not do"), "{refused}");
     assert_eq!(ask(&Request::ReopenTier { tier: 1 }).unwrap(), Answer::Done);
     assert!(ask(&Request::ReopenTier { tier: 2 }).is_err());
+    let path = || "/web".to_owned();
+    assert!(matches!(ask(&Request::Groups).unwrap(), Answer::Groups { groups } if groups[0].memory == 4096));
+    assert_eq!(ask(&Request::AddGroup { path: path() }).unwrap(), Answer::Done);
+    assert!(ask(&Request::RemoveGroup { path: "/x".into() }).is_err());
+    assert_eq!(ask(&Request::MoveProcess { pid: 7, path: path() }).unwrap(), Answer::Done);
+    let limits = [("memory.max".to_owned(), Some(9)), ("memory.swap.max".to_owned(), None)].into();
+    assert_eq!(ask(&Request::SetGroup { path: path(), limits }).unwrap(), Answer::Done);
     let mut seen = Vec::new();
     let remove = Request::RemoveTier { tier: 2, lose: true };
     let removed = client.ask(&remove, &mut |moved, left| seen.push((moved, left))).unwrap();

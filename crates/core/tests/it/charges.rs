@@ -69,7 +69,7 @@ impl World {
         loop {
             let seen = self.cluster();
             let (from, pages) = (seen.group(), u64::from(seen.load().pages));
-            self.groups().charge_apart(to, from, Resource::Swap, pages).unwrap();
+            self.groups().force_apart(to, from, Resource::Swap, pages);
             let (old, new) = (seen.to_word(), seen.of_group(to).to_word());
             let moved = self.cluster.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok();
             let (loser, keeper) = if moved { (from, to) } else { (to, from) };

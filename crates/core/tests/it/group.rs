@@ -178,3 +178,29 @@ fn what_happens_in_a_removed_group_is_counted_above_it() {
     assert_eq!(groups.events(above, Event::Pswpin), 3);
     assert!(groups.is_within(below, above) && groups.resolve(below) == above);
 }
+
+/// Resident pages of the root are counted by whoever charges them.
+#[test]
+fn what_is_charged_below_the_root_leaves_the_root_alone_and_the_most_is_remembered() {
+    let words = words();
+    let groups = Groups::new(&words);
+    let id = GroupId::new;
+    groups.make(id(1), id(0)).unwrap();
+    groups.make(id(2), id(1)).unwrap();
+    groups.set_limit(id(1), Resource::Resident, 10).unwrap();
+    assert_eq!(
+        (groups.room(id(2), Resource::Resident), groups.room(id(0), Resource::Resident)),
+        (10, u64::MAX)
+    );
+    groups.charge_apart(id(2), GroupId::ROOT, Resource::Resident, 7).unwrap();
+    let refused = groups.charge_apart(id(2), GroupId::ROOT, Resource::Resident, 4).unwrap_err();
+    assert!(matches!(refused, ChargeError::OverLimit { group, .. } if group == id(1)));
+    groups.force_apart(id(2), GroupId::ROOT, Resource::Resident, 4);
+    let usage = |group| groups.usage(id(group), Resource::Resident);
+    assert_eq!([usage(0), usage(1), usage(2)], [0, 11, 11]);
+    assert_eq!(groups.room(id(2), Resource::Resident), 0);
+    groups.uncharge_apart(id(2), GroupId::ROOT, Resource::Resident, 9);
+    assert_eq!([usage(1), groups.peak(id(1)), groups.peak(id(2)), groups.peak(id(0))], [2, 11, 11, 0]);
+    groups.force(id(1), Resource::Swap, 100);
+    assert_eq!([groups.usage(id(0), Resource::Swap), groups.peak(id(1))], [100, 11]);
+}

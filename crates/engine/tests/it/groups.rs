@@ -4,7 +4,7 @@ use crate::rig::middling;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vswap_core::{ByteCount, Event, GroupId, PAGE_SIZE, PageIndex, Resource};
-use vswap_engine::{Engine, EngineConfig, StoreError};
+use vswap_engine::{Bounds, Engine, EngineConfig, StoreError};
 
 fn index(at: usize) -> PageIndex {
     PageIndex::new(at).unwrap()
@@ -42,6 +42,34 @@ fn the_least_limit_on_the_way_up_refuses_a_store_and_the_slot_keeps_what_it_held
     block.dispose(&engine);
     engine.audit_groups().unwrap();
     assert_eq!(engine.group(GroupId::ROOT).unwrap().pool.usage, 0);
+}
+
+/// As in the kernel, a move is never refused; what is stored within some limits only is charged all the same.
+#[test]
+fn what_moves_to_a_full_group_is_charged_there_and_what_only_passes_the_pool_may_pass_its_limit() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut scratch = engine.scratch();
+    let group = engine.new_group(GroupId::ROOT).unwrap();
+    let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+    let slots: Vec<_> = (0..4).map(|at| block.slot_for_store(&engine, index(at)).unwrap()).collect();
+    engine.store(slots[0], &middling(0), &mut scratch).unwrap();
+    engine.store(slots[1], &middling(1), &mut scratch).unwrap();
+    engine.set_group_limit(group, Resource::Swap, Some(1)).unwrap();
+    engine.set_group_limit(group, Resource::Pool, Some(0)).unwrap();
+    block.move_to_group(&engine, group).unwrap();
+    assert_eq!(engine.group(group).unwrap().swap.usage, 2);
+    assert_eq!(engine.group_tree().room(group, Resource::Swap), 0);
+    engine.audit_groups().unwrap();
+    engine.set_group_limit(group, Resource::Swap, Some(3)).unwrap();
+    let mut store = |bounds, slot, seed| engine.store_within(bounds, slot, &middling(seed), &mut scratch);
+    assert!(store(Bounds::All, slots[2], 2).is_err());
+    store(Bounds::Swap, slots[2], 2).unwrap();
+    assert!(store(Bounds::Swap, slots[3], 3).is_err());
+    store(Bounds::None, slots[3], 3).unwrap();
+    assert_eq!(engine.group(group).unwrap().swap.usage, 4);
+    engine.audit_groups().unwrap();
+    block.dispose(&engine);
+    engine.audit_groups().unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use vswap_core::ByteCount;
+use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, EngineConfig};
 use vswap_pager::{Adopt, Mover, Pager, PagerConfig, Space, StagingArea};
 use vswap_sys::pagemap::Pagemap;
@@ -48,6 +48,7 @@ pub fn fixture_over(engine: Arc<Engine>, blocks: usize, config: PagerConfig) -> 
         staging: StagingArea { base: staging.base(), windows: 3 },
         mover: Mover::Local(staging),
         pagemap: Pagemap::open(pid).unwrap(),
+        group: GroupId::ROOT,
     };
     let space = pager.adopt(adopt).unwrap();
     Fixture { bytes, start: memory.address(), uffd, space, pager }

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod fixture;
+mod groups;
 
 use fixture::{LIMIT, PAGE, config, fixture, fixture_with};
 use std::sync::Arc;

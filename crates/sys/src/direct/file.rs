@@ -66,7 +66,7 @@ impl DirectFile {
 
     /// What is open already, with `O_DIRECT` or not.
     pub(super) fn of(fd: OwnedFd, direct: bool) -> Self {
-        let file = Self { fd, direct };
+        let file = Self { fd, direct, reads: AtomicU64::new(0) };
         if !direct {
             file.advise(libc::POSIX_FADV_RANDOM, 0, 0);
         }

@@ -116,6 +116,25 @@ fn a_program_with_regions_is_seen_and_its_tiers_are_changed_like_those_of_a_run(
     let tiers = running.status()["tiers"].take();
     assert_eq!((tiers.as_array().unwrap().len(), &tiers[0]["path"]), (1, &path(second.path()).into()));
 
+    for words in [
+        &["groups", "add", "index", "/part"][..],
+        &["groups", "move", "index", &running.child.id().to_string(), "/part"],
+        &["set", "index", "/part", "memory.max=3M", "memory.zswap.max=2M"],
+    ] {
+        let told = running.ask(words);
+        assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{words:?}");
+    }
+    let told = running.ask(&["groups", "index", "--json"]);
+    let groups = serde_json::from_str::<Value>(&told.out).expect("JSON")[0]["groups"].take();
+    assert_eq!(
+        (&groups[1]["path"], &groups[1]["memory.max"]),
+        (&"/part".into(), &(3 << 20).into()),
+        "{groups:#}"
+    );
+    // The region and its snapshot share it, and were of the root when it was stored.
+    assert_eq!(groups[0]["memory.swap.current"], 24 << 20, "{groups:#}");
+    assert_eq!(running.ask(&["groups", "move", "index", "1", "/part"]).code, Some(1));
+
     running.says_go_on();
     running.hears("right");
     assert_eq!(running.sockets(), 0, "the sockets went with the regions");

@@ -3,6 +3,7 @@
 mod bad_usage;
 mod control_of_a_region;
 mod doctor;
+mod groups;
 mod help;
 mod region;
 mod run_like_plain;

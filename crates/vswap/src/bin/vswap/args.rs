@@ -38,7 +38,7 @@ pub struct Cli {
 const LONG_ABOUT: &str = "\
 A virtual swap space in user space. `vswap run` runs an unmodified program, and everything that it forks and \
 executes, within a limit of resident memory; what does not fit is kept compressed in memory and in a file. \
-`vswap status`, `vswap tiers` and `vswap tier` look at running ones and change where their pages go. \
+`vswap status`, `vswap tiers` and `vswap tier` look at running ones and change where their pages go; `vswap groups` and `vswap set` share out memory among their processes. \
 `vswap doctor` says whether this machine allows all that, and `vswap setup` makes the one change that needs root.";
 
 const SEE_ALSO: &str = "\
@@ -46,6 +46,7 @@ Examples:
   vswap run --memory 512M -- python3 analyse.py
   vswap status
   vswap tier add /mnt/ssd --size 20G --priority 10
+  vswap set python3 /batch memory.max=200M
   vswap doctor
   sudo vswap setup";
 
@@ -70,6 +71,12 @@ pub enum Command {
     /// Add a place for compressed pages to a running vswap, or empty and remove one
     #[command(long_about = TIER_ABOUT, after_long_help = TIER_MORE)]
     Tier(TierArgs),
+    /// Show the groups of a running vswap, add or remove one, or move a process to one
+    #[command(long_about = GROUPS_ABOUT, after_long_help = GROUPS_MORE)]
+    Groups(GroupsArgs),
+    /// Set limits of a group of a running vswap, or the limit of all
+    #[command(long_about = SET_ABOUT, after_long_help = SET_MORE)]
+    Set(SetArgs),
     /// Write the manual pages to a directory
     #[command(hide = true)]
     Man {
@@ -487,6 +494,124 @@ impl Kind {
             Self::Ghost => "ghost",
         }
     }
+}
+
+const GROUPS_ABOUT: &str = "\
+Shows the groups of a running `vswap run`, and what each has: pages in memory, compressed pages in memory, pages in the swap space, each with its limit \
+(`max` for none; of a limit above that is less, the least counts). What a group has counts for those above it, too.
+
+Groups are what memory cgroups are to the kernel, within one run: a tree of names like /web/worker. Each process is of one, from its parent's on, \
+until it is moved. --json shows all figures, under the names of the kernel's files.";
+
+const GROUPS_MORE: &str = "\
+Exit status:
+  0    done
+  1    refused, and why; or nothing of yours runs, or not what was asked for
+  125  bad usage
+
+Examples:
+  vswap groups add 4711 /web
+  vswap groups move 4711 4720 /web
+  vswap set 4711 /web memory.max=200M
+  vswap groups 4711";
+
+const SET_ABOUT: &str = "\
+Sets limits of a group. Programs run on; a limit may be below what the group has:
+
+  memory.max        pages in memory. What is above it is moved out, from this group's own pages; a program at the limit waits for that.
+  memory.zswap.max  bytes of compressed pages in memory. What is above it is written to a tier. Below 2 MiB (0, say) pages only pass through \
+on their way there.
+  memory.swap.max   pages in the swap space, wherever they are. A group at this limit has nothing more moved out, so it may pass memory.max: \
+see `vswap run --full`.
+
+Those of / hold for all; its memory.max is --memory.";
+
+const SET_MORE: &str = "\
+Sizes are those of `vswap run`; `max` is no limit.
+
+Exit status:
+  0    done
+  1    refused, and why; then none of them was set
+  125  bad usage
+
+Examples:
+  vswap set 4711 /web memory.max=200M memory.zswap.max=50M
+  vswap set 4711 /web memory.max=max
+  vswap set 4711 / memory.max=1G";
+
+/// `vswap groups`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct GroupsArgs {
+    /// What to do, if not show them
+    #[command(subcommand)]
+    pub action: Option<GroupAction>,
+
+    /// Which, and how
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What is done to groups.
+#[derive(Debug, Subcommand)]
+pub enum GroupAction {
+    /// Add a group, without limits
+    Add {
+        /// Which run, by number or program
+        run: String,
+
+        /// Its name: /web, or /web/worker below that
+        path: String,
+    },
+    /// Remove a group: its processes, the groups below it and all that it has are those of the group above
+    Remove {
+        /// Which run, by number or program
+        run: String,
+
+        /// Its name
+        path: String,
+    },
+    /// Move a process, with the memory that it has, to a group
+    Move {
+        /// Which run, by number or program
+        run: String,
+
+        /// The process
+        #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+        pid: i32,
+
+        /// The group's name
+        path: String,
+    },
+}
+
+/// `vswap set`.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// Which run, by number or program
+    pub run: String,
+
+    /// The group's name; / for all
+    pub path: String,
+
+    /// What it may have: memory.max=200M, memory.zswap.max=50M, memory.swap.max=1G, or `max`
+    #[arg(value_name = "LIMIT=SIZE", required = true, value_parser = group_limit)]
+    pub limits: Vec<(String, Option<u64>)>,
+}
+
+fn group_limit(text: &str) -> Result<(String, Option<u64>), String> {
+    let known = vswap_control::protocol::LIMITS;
+    let right =
+        || format!("write it like memory.max=200M or memory.max=max; limits are {}", known.join(", "));
+    let (name, value) = text.split_once('=').ok_or_else(right)?;
+    if !known.contains(&name) {
+        return Err(right());
+    }
+    let limit = match value {
+        "max" => None,
+        size => Some(size::parse(size).map_err(|error| error.to_string())?),
+    };
+    Ok((name.to_owned(), limit))
 }
 
 /// `--tier`.

@@ -17,9 +17,9 @@ use crate::say;
 /// What was asked for is not there, or was refused.
 const EXIT_REFUSED: u8 = 1;
 
-type Outcome = Result<(), ClientError>;
+pub(crate) type Outcome = Result<(), ClientError>;
 
-fn exit(outcome: Outcome) -> ExitCode {
+pub(crate) fn exit(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -30,7 +30,7 @@ fn exit(outcome: Outcome) -> ExitCode {
 }
 
 /// A reader that went away is no error.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
@@ -76,7 +76,7 @@ pub fn tier(action: &TierAction) -> ExitCode {
     })
 }
 
-fn print_json(value: &Value) {
+pub(crate) fn print_json(value: &Value) {
     print(&format!(
         "{value:#}
 "
@@ -84,7 +84,7 @@ fn print_json(value: &Value) {
 }
 
 /// The running ones; those that could not be asked are named.
-fn running() -> Vec<Run> {
+pub(crate) fn running() -> Vec<Run> {
     let (runs, errors) = find();
     errors.into_iter().for_each(say::say);
     runs.into_iter().map(harmless).collect()
@@ -102,13 +102,16 @@ fn harmless(mut run: Run) -> Run {
 }
 
 fn wanted(args: &AskArgs) -> Result<Vec<Status>, ClientError> {
+    Ok(wanted_runs(args)?.into_iter().map(|run| run.status).collect())
+}
+
+pub(crate) fn wanted_runs(args: &AskArgs) -> Result<Vec<Run>, ClientError> {
     let runs = running();
-    let chosen = match &args.run {
-        None if runs.is_empty() => return Err(ClientError::NoneRuns),
-        None => runs,
-        some => vec![Run::choose(runs, some.as_deref())?],
-    };
-    Ok(chosen.into_iter().map(|run| run.status).collect())
+    match &args.run {
+        None if runs.is_empty() => Err(ClientError::NoneRuns),
+        None => Ok(runs),
+        some => Ok(vec![Run::choose(runs, some.as_deref())?]),
+    }
 }
 
 fn add(mut new: NewTier, run: Option<&str>) -> Outcome {
@@ -172,13 +175,13 @@ fn remove(tier: &str, lose: bool, run: Option<&str>) -> Outcome {
     Ok(())
 }
 
-fn plain_table(header: &[&str]) -> Table {
+pub(crate) fn plain_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header.iter().copied());
     table
 }
 
-fn text_of(mut table: Table, right: impl IntoIterator<Item = usize>) -> String {
+pub(crate) fn text_of(mut table: Table, right: impl IntoIterator<Item = usize>) -> String {
     for column in right {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);

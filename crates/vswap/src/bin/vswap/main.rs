@@ -14,6 +14,7 @@ compile_error!(
 mod args;
 mod control;
 mod doctor;
+mod groups;
 mod man;
 mod run;
 mod say;
@@ -49,5 +50,7 @@ fn main() -> ExitCode {
             Err(error) => say::usage(&error),
         },
         Command::Tiers(args) => control::tiers(&args),
+        Command::Groups(args) => groups::groups(&args),
+        Command::Set(args) => groups::set(&args),
     }
 }
