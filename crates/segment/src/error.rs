@@ -297,7 +297,7 @@ pub enum AreaError {
         known: u16,
     },
     /// It holds no segment.
-    #[error("{} would have {bytes} bytes, and a tier takes {least} at least", path.display())]
+    #[error("{} would have {bytes} bytes, and a tier takes {least} at least; name a larger one, or a directory on a disk (--disk-path)", path.display())]
     TooSmall {
         /// The file or device.
         path: PathBuf,

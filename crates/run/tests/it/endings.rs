@@ -295,7 +295,7 @@ fn an_engine_that_fails_early_leaves_a_keeper_and_a_program_that_wait_for_ever()
     let file = std::env::temp_dir().join(format!("vswap-no-directory-{}", std::process::id()));
     std::fs::write(&file, "").unwrap();
     for parent in PARENTS {
-        let place = format!("disk-path={}", file.display());
+        let place = format!("disk-path={}/below", file.display());
         let options = [parent, &["disk=64", &place]].concat();
         let mark = format!("{}.5", 2000 + std::process::id() % 1000);
         // Both pipes see their end only when nobody has them any more.
