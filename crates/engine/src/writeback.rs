@@ -224,9 +224,8 @@ impl Engine {
             return Ok(taken);
         }
         let now = self.generations.now();
-        for page in PageIndex::all().skip(from.get()) {
+        for (page, cell) in self.space.slots_of(cluster, from) {
             let slot = cluster.slot(page);
-            let Some(cell) = self.space.slot(slot) else { break };
             let word = cell.load();
             match judge(word, now, threshold) {
                 Verdict::Leave => {}
@@ -333,13 +332,11 @@ impl Engine {
     /// After the writer itself broke: no page may stay on its way for ever.
     fn turn_all_back(&self) {
         for cluster in (0..self.space.end()).map(ClusterId::new) {
-            for page in PageIndex::all() {
-                if let Some(cell) = self.space.slot(cluster.slot(page)) {
-                    let _ = cell.update(|word| match word.backing() {
-                        Backing::Moving(moving) => Some(word.moved_to(Backing::Pool(moving.source))),
-                        _ => None,
-                    });
-                }
+            for (_, cell) in self.space.slots_of(cluster, PageIndex::default()) {
+                let _ = cell.update(|word| match word.backing() {
+                    Backing::Moving(moving) => Some(word.moved_to(Backing::Pool(moving.source))),
+                    _ => None,
+                });
             }
         }
     }
