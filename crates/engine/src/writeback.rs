@@ -329,6 +329,17 @@ impl Engine {
         written.result
     }
 
+    /// Becomes the one writer, for as long as it takes to take in what a broken queue has left behind: until then it takes room on its tier.
+    pub(crate) fn take_in_what_was_left(&self) {
+        let mut writing = self.disk.writing();
+        // If the queue breaks again, the rest is left to the next who comes by.
+        while let Ok(Some(written)) = writing.writer.wait() {
+            // Nobody waits for it, so nobody is to know how it ended.
+            let _ = self.settle(&self.disk, &mut writing, written, &mut WritebackReport::default());
+        }
+        self.disk.put_buffers_away(&mut writing);
+    }
+
     /// After the writer itself broke: no page may stay on its way for ever.
     fn turn_all_back(&self) {
         for cluster in (0..self.space.end()).map(ClusterId::new) {
