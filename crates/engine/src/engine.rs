@@ -160,6 +160,13 @@ impl Engine {
         self.word(slot)
     }
 
+    /// The system gives no more memory from now on, or does again: for a simulation. What is there already is used on.
+    #[doc(hidden)]
+    pub fn starve(&self, starving: bool) {
+        self.space.starve(starving);
+        self.pool.starve(starving);
+    }
+
     /// Frees the bytes of a word that the caller alone took out of its slot. Gives those that were in the pool, which are still charged.
     pub(crate) fn free_backing(&self, slot: SlotId, old: SlotWord) -> usize {
         match old.backing() {

@@ -18,8 +18,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_core::sparse::Located;
 use vswap_core::{
-    ByteCount, ClusterCharge, ClusterId, ClusterState, GroupId, Load, PAGE_SIZE, PAGES_PER_CLUSTER, SlotCell,
-    SlotId, Sparse,
+    ByteCount, ClusterCharge, ClusterId, ClusterState, GroupId, Load, PAGE_SIZE, PAGES_PER_CLUSTER,
+    PageIndex, SlotCell, SlotId, Sparse,
 };
 use vswap_sys::atomics::AtomicArray;
 
@@ -52,6 +52,8 @@ struct Free {
     cold: u32,
     warm_count: u64,
     in_use: u64,
+    /// See [`Space::starve`].
+    starving: bool,
 }
 
 /// All slots.
@@ -88,7 +90,14 @@ impl Space {
     pub(crate) fn new() -> Self {
         Self {
             segments: (0..LAYOUT.segments()).map(|_| OnceLock::new()).collect(),
-            free: Mutex::new(Free { next: 0, warm: END, cold: END, warm_count: 0, in_use: 0 }),
+            free: Mutex::new(Free {
+                next: 0,
+                warm: END,
+                cold: END,
+                warm_count: 0,
+                in_use: 0,
+                starving: false,
+            }),
             locks: [const { Mutex::new(()) }; LOCKS],
         }
     }
@@ -98,6 +107,23 @@ impl Space {
         let Located { segment, at } = LAYOUT.locate(slot.cluster().get());
         let words = self.segments[segment].get()?.slots.words();
         Some(SlotCell::new(&words[at * PAGES_PER_CLUSTER + slot.index().get()]))
+    }
+
+    /// The words of a cluster's slots from `from` on, found once for all; none if it was never made.
+    pub(crate) fn slots_of(
+        &self,
+        cluster: ClusterId,
+        from: PageIndex,
+    ) -> impl Iterator<Item = (PageIndex, SlotCell<'_>)> {
+        let Located { segment, at } = LAYOUT.locate(cluster.get());
+        let words = self.segments[segment].get().map(|segment| segment.slots.words());
+        let words = words.map_or(&[][..], |words| &words[at * PAGES_PER_CLUSTER..][..PAGES_PER_CLUSTER]);
+        PageIndex::all().zip(words).skip(from.get()).map(|(page, word)| (page, SlotCell::new(word)))
+    }
+
+    /// Whether the system gives no memory for more clusters from now on: for a simulation.
+    pub(crate) fn starve(&self, starving: bool) {
+        self.free.lock().starving = starving;
     }
 
     /// The state of a cluster, as far as it can be known without its lock.
@@ -136,6 +162,10 @@ impl Space {
         }
         if free.next == END {
             return Err(EngineError::SpaceFull { clusters: END.into() });
+        }
+        if free.starving {
+            let wanted = ByteCount::new(PAGE_SIZE as u64);
+            return Err(EngineError::NoMemory { wanted, source: std::io::ErrorKind::OutOfMemory.into() });
         }
         let id = ClusterId::new(free.next);
         self.make_segment(LAYOUT.locate(free.next).segment)?;

@@ -78,7 +78,7 @@ impl Engine {
         let Some(_alone) = self.disk.removing.try_lock() else { return Err(RemoveTierError::Busy) };
         let (before, roomy) = self.disk.store().drain_tier(tier, SPARSE)?;
         // Who had begun a segment on it has written it once this is to be had.
-        drop(self.disk.writing());
+        self.take_in_what_was_left();
         let mut removal =
             Removal { engine: self, tier, watch, done: Emptied::default(), unreadable: None, failed: None };
         let result = removal
@@ -343,7 +343,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Nothing is on it any more, but its room may just be given back.
+    /// Nothing is on it any more, but its room may just be given back, or a write be under way that a broken queue has left behind.
     fn finish(&mut self) -> Result<(), RemoveTierError> {
         let disk = &self.engine.disk;
         for _ in 0..PATIENCE {
@@ -353,6 +353,7 @@ impl Removal<'_> {
                 disk.writing().writer.forget_removed();
                 return Ok(());
             }
+            self.engine.take_in_what_was_left();
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         Err(RemoveTierError::NoRoom { tier: self.tier, left: self.left() })

@@ -229,9 +229,8 @@ impl Engine {
             return Ok(taken);
         }
         let now = self.generations.now();
-        for page in PageIndex::all().skip(from.get()) {
+        for (page, cell) in self.space.slots_of(cluster, from) {
             let slot = cluster.slot(page);
-            let Some(cell) = self.space.slot(slot) else { break };
             let word = cell.load();
             match judge(word, now, threshold) {
                 Verdict::Leave => {}
@@ -335,16 +334,25 @@ impl Engine {
         written.result
     }
 
+    /// Becomes the one writer, for as long as it takes to take in what a broken queue has left behind: until then it takes room on its tier.
+    pub(crate) fn take_in_what_was_left(&self) {
+        let mut writing = self.disk.writing();
+        // If the queue breaks again, the rest is left to the next who comes by.
+        while let Ok(Some(written)) = writing.writer.wait() {
+            // Nobody waits for it, so nobody is to know how it ended.
+            let _ = self.settle(&self.disk, &mut writing, written, &mut WritebackReport::default());
+        }
+        self.disk.put_buffers_away(&mut writing);
+    }
+
     /// After the writer itself broke: no page may stay on its way for ever.
     fn turn_all_back(&self) {
         for cluster in (0..self.space.end()).map(ClusterId::new) {
-            for page in PageIndex::all() {
-                if let Some(cell) = self.space.slot(cluster.slot(page)) {
-                    let _ = cell.update(|word| match word.backing() {
-                        Backing::Moving(moving) => Some(word.moved_to(Backing::Pool(moving.source))),
-                        _ => None,
-                    });
-                }
+            for (_, cell) in self.space.slots_of(cluster, PageIndex::default()) {
+                let _ = cell.update(|word| match word.backing() {
+                    Backing::Moving(moving) => Some(word.moved_to(Backing::Pool(moving.source))),
+                    _ => None,
+                });
             }
         }
     }

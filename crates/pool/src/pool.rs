@@ -6,7 +6,8 @@ use crate::header::{EntryHeader, EntryTag};
 use crate::source::{ChunkSource, MappedSource};
 use crate::table::{Cell, ChunkTable};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use vswap_core::{ByteCount, PAGE_SIZE, PoolHandle, SlotId};
 
 /// Empty chunks that are kept for the next need rather than unmapped.
@@ -95,6 +96,8 @@ pub struct Pool<S: ChunkSource = MappedSource> {
     entries: AtomicUsize,
     config: PoolConfig,
     source: S,
+    /// See [`Pool::starve`].
+    starving: AtomicBool,
 }
 
 impl Pool<MappedSource> {
@@ -127,7 +130,14 @@ impl<S: ChunkSource> Pool<S> {
             entries: AtomicUsize::new(0),
             config,
             source,
+            starving: AtomicBool::new(false),
         }
+    }
+
+    /// The source gives no more chunks from now on, or does again: for a simulation.
+    #[doc(hidden)]
+    pub fn starve(&self, starving: bool) {
+        self.starving.store(starving, Ordering::Relaxed);
     }
 
     /// Puts encoded bytes in for a slot.
@@ -196,7 +206,10 @@ impl<S: ChunkSource> Pool<S> {
                 if self.config.limit.is_some_and(|limit| after > limit.get()) {
                     return Err(self.full());
                 }
-                self.source.get(bytes).map_err(|source| PoolError::NoMemory { bytes, source })?
+                // Relaxed: whoever simulates has one thread.
+                let refused = self.starving.load(Ordering::Relaxed).then(|| ErrorKind::OutOfMemory.into());
+                let memory = refused.map_or_else(|| self.source.get(bytes), Err);
+                memory.map_err(|source| PoolError::NoMemory { bytes, source })?
             }
         };
         let (number, cell) = self.table.take_number().ok_or_else(|| self.full())?;

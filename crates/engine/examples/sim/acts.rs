@@ -25,7 +25,8 @@ impl World {
             875..880 if self.state().owners.len() < 8 => self.add_owner(),
             880..900 => self.move_page(),
             900..925 => self.adopt(),
-            925..955 => self.writeback(),
+            925..940 => self.writeback(),
+            940..955 => self.load(),
             955..960 => self.compact(),
             960..966 => self.maintain(),
             966..968 => self.rot(),
@@ -33,6 +34,8 @@ impl World {
             969..972 => self.reopen(),
             972..975 => self.remove_some(),
             975..978 => self.check_sums(),
+            978..980 => self.starve(),
+            980 => self.change_groups(),
             _ => {}
         }
     }
@@ -49,7 +52,7 @@ impl World {
                 }
                 // Whoever else wants to, before it is filled.
                 if self.draw(8) == 0 {
-                    self.interlude();
+                    self.interlude(Event::Store);
                 }
                 self.watch(slot, Event::Count);
                 let stored = self.with_scratch(|scratch| self.engine.store(slot, &page(number), scratch));
@@ -59,11 +62,17 @@ impl World {
                         self.state().lost.remove(&slot);
                         self.digest(matches!(stored, vswap_engine::StoredAs::Fill).into());
                     }
-                    Err(StoreError::PoolFull { .. }) if self.limited => self.digest(7),
+                    Err(StoreError::PoolFull { .. }) if self.limited || self.starves() => self.digest(7),
                     Err(StoreError::GroupFull { .. }) => self.digest(8),
                     Err(error) => panic!("storing page {number} at {at}: {error}"),
                 }
                 self.watch(slot, Event::Store);
+            }
+            Err(EngineError::NoMemory { .. }) if self.starves() => {
+                // It may have gone over to a list; its page is where it was.
+                self.resync(Event::Count);
+                let kept = !owner.pages.contains_key(&at) || owner.block.slot(index(at)) == before;
+                assert!(kept, "position {at} after a store that found no memory");
             }
             Err(error) => panic!("a slot for {at}: {error}"),
         }
@@ -86,6 +95,30 @@ impl World {
         let limit = (group != GroupId::ROOT)
             .then(|| self.draw(64) * if resource == Resource::Pool { 4096 } else { 1 });
         self.engine.set_group_limit(group, resource, limit).expect("groups stay");
+    }
+
+    /// A group comes or goes.
+    fn change_groups(&self) {
+        let group = self.any_group();
+        if self.draw(2) == 0 && self.state().groups.len() < 12 {
+            let made = self.engine.new_group(group).expect("few groups were made");
+            self.state().groups.push(made);
+        } else if group != GroupId::ROOT {
+            self.engine.remove_group(group).expect("it is there");
+            self.state().groups.retain(|other| *other != group);
+            assert!(self.engine.group(group).is_err(), "a group that was removed");
+        }
+    }
+
+    /// The system has no memory for a while: neither for chunks of the pool nor for clusters.
+    fn starve(&self) {
+        let starving = !self.starves() && self.faulty();
+        self.state().starving = starving;
+        self.engine.starve(starving);
+    }
+
+    fn starves(&self) -> bool {
+        self.state().starving
     }
 
     fn load(&self) {
@@ -239,7 +272,7 @@ impl World {
         self.give_owner(from);
         let (Some(slot), Some(number)) = known else { return };
         // Its owner may do with it what it likes meanwhile.
-        self.interlude();
+        self.interlude(Event::Count);
         self.resync(Event::Count);
         match self.take_owner() {
             Some(mut owner) if owner.block.slot(index(to)) != Some(slot) => {
@@ -261,8 +294,9 @@ impl World {
             return;
         }
         let want = ByteCount::new(4096 << self.draw(10));
+        let group = if self.draw(4) == 0 { self.any_group() } else { GroupId::ROOT };
         let result = self.engine_does(Event::Writeback, true, || {
-            self.with_scratch(|scratch| self.engine.writeback(want, scratch))
+            self.with_scratch(|scratch| self.engine.writeback_of(group, want, scratch))
         });
         match result {
             Ok(report) => self.digest(report.pages.get()),
@@ -326,7 +360,7 @@ impl World {
         let removed = self.engine_does(Event::Removal, true, || {
             self.engine.remove_tier(tier, unreadable, &mut |_| {
                 self.state().writer = false;
-                self.interlude();
+                self.interlude(Event::Removal);
                 self.state().writer = true;
                 left = left.wrapping_sub(1);
                 if left == 0 && !healthy { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

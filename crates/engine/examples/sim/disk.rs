@@ -2,6 +2,7 @@
 //!
 //! What a fault has made wrong is remembered block by block, so that an error of a load can be told from one that nothing explains.
 
+use crate::table::Event;
 use crate::world::World;
 use std::collections::HashSet;
 use std::io;
@@ -51,7 +52,8 @@ impl SimDisk {
 
     fn interlude(&self) {
         if let Some(world) = self.world.upgrade() {
-            world.interlude();
+            // Outside of what the engine does by itself, only a load reads.
+            world.interlude(Event::Load);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The table of transitions, as far as one can see it from outside: what was seen is compared with it, both ways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use vswap_core::Backing;
 
 /// What a slot's change is put down to.
@@ -41,15 +41,18 @@ fn kind(backing: Backing) -> Kind {
     }
 }
 
-/// What was seen, how often.
+/// A row of the table.
+type Row = (Kind, Event, Kind);
+
+/// What was seen, how often, and in the middle of what.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Seen(BTreeMap<(Kind, Event, Kind), u64>);
+pub(crate) struct Seen(BTreeMap<(Row, Option<Event>), u64>);
 
 impl Seen {
-    pub(crate) fn note(&mut self, from: Backing, event: Event, to: Backing) {
+    pub(crate) fn note(&mut self, within: Option<Event>, from: Backing, event: Event, to: Backing) {
         let (before, after) = (kind(from), kind(to));
         if from != to || event == Event::Load {
-            *self.0.entry((before, event, after)).or_default() += 1;
+            *self.0.entry(((before, event, after), within)).or_default() += 1;
         }
     }
 
@@ -59,40 +62,87 @@ impl Seen {
         }
     }
 
-    /// What was seen and is not in the table, and rows of the table that were not seen.
+    /// What was seen and is not in the table, and what the table demands and was not seen.
     pub(crate) fn compare(&self) -> (Vec<String>, Vec<String>) {
-        let rows = rows();
-        let strange = self.0.keys().filter(|what| !rows.contains(what)).map(|what| format!("{what:?}"));
-        let unseen = rows.iter().filter(|row| !self.0.contains_key(row)).map(|row| format!("{row:?}"));
-        (strange.collect(), unseen.collect())
+        let table = table();
+        let strange = self.0.keys().filter(|what| table.get(what).is_none_or(|met| *met == Met::Never));
+        let unseen = table.iter().filter(|(what, met)| **met == Met::Always && !self.0.contains_key(what));
+        let mut missing: Vec<_> = unseen.map(|(what, _)| describe(what)).collect();
+        // A row that is nowhere frequent is to be seen somewhere.
+        let rows: BTreeSet<Row> = table.keys().map(|(row, _)| *row).collect();
+        let nowhere = rows.iter().filter(|row| !self.0.keys().any(|(seen, _)| seen == *row));
+        missing.extend(nowhere.map(|(from, event, to)| format!("{from:?} -- {event:?} -> {to:?} anywhere")));
+        (strange.map(describe).collect(), missing)
     }
 
+    /// How often each was seen, in the columns of the table.
     pub(crate) fn print(&self) {
-        for ((from, event, to), times) in &self.0 {
-            println!("{times:>12}  {from:?} -- {event:?} -> {to:?}");
+        let rows: BTreeSet<Row> = self.0.keys().map(|(row, _)| *row).collect();
+        println!(
+            "{:34}{:>10}{}",
+            "",
+            "alone",
+            WITHIN
+                .map(|event| format!("{event:?}").to_lowercase())
+                .map(|name| format!("{name:>10}"))
+                .concat()
+        );
+        for row @ (from, event, to) in rows {
+            let columns = std::iter::once(None).chain(WITHIN.map(Some));
+            let times = columns.map(|within| self.0.get(&(row, within)).copied().unwrap_or(0));
+            let times: String = times.map(|times| format!("{times:>10}")).collect();
+            println!("{:34}{times}", format!("{from:?} -- {event:?} -> {to:?}"));
         }
     }
 }
 
-/// The table of docs/transitions.md, "Transitions that can be seen".
-fn rows() -> Vec<(Kind, Event, Kind)> {
+fn describe(((from, event, to), within): &(Row, Option<Event>)) -> String {
+    match within {
+        None => format!("{from:?} -- {event:?} -> {to:?} alone"),
+        Some(within) => format!("{from:?} -- {event:?} -> {to:?} in the middle of a {within:?}"),
+    }
+}
+
+/// What something can come in the middle of, in the order of the table's columns.
+const WITHIN: [Event; 5] = [Event::Store, Event::Load, Event::Count, Event::Writeback, Event::Removal];
+
+/// Whether a row is met in the middle of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Met {
+    /// In each million of acts: `+`.
+    Always,
+    /// It can be, but it is rare: a blank.
+    Maybe,
+    /// It cannot be: `-`.
+    Never,
+}
+
+/// The table of docs/transitions.md, "Seen from outside".
+fn table() -> BTreeMap<(Row, Option<Event>), Met> {
     let text = include_str!("../../../../docs/transitions.md");
     let section = text.split("## Seen from outside").nth(1).unwrap_or_default();
     let section = section.split("\n## ").next().unwrap_or_default();
-    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
-    let mut rows = Vec::new();
+    let mut table = BTreeMap::new();
     for line in section.lines().filter(|line| line.starts_with("| `")) {
-        let cells = cells(line);
-        let [_, from, events, to, ..] = cells.as_slice() else { continue };
-        for event in events.split(", ") {
-            for from in from.split(", ") {
-                for to in to.split(", ") {
-                    rows.push((parse_kind(from), parse_event(event), parse_kind(to)));
-                }
-            }
-        }
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [from, event, to, alone, within @ ..] = cells.as_slice() else {
+            panic!("docs/transitions.md: {line}")
+        };
+        assert_eq!(within.len(), WITHIN.len(), "docs/transitions.md: {line}");
+        let row = (parse_kind(from), parse_event(event), parse_kind(to));
+        table.insert((row, None), parse_met(alone));
+        table.extend(WITHIN.iter().zip(within).map(|(event, met)| ((row, Some(*event)), parse_met(met))));
     }
-    rows
+    table
+}
+
+fn parse_met(cell: &str) -> Met {
+    match cell {
+        "+" => Met::Always,
+        "" => Met::Maybe,
+        "-" => Met::Never,
+        _ => panic!("docs/transitions.md has a cell {cell}"),
+    }
 }
 
 fn parse_kind(name: &str) -> Kind {

@@ -10,12 +10,12 @@ use crate::table::{Event, Seen};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use vswap_core::{Backing, ByteCount, GroupId, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource, SlotId};
-use vswap_engine::{CodecChoice, Engine, EngineConfig, OwnerBlock, Scratch, TierId};
+use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig, OwnerBlock, Scratch, TierId};
 
 /// Calls into the engine that are inside of one another.
 const DEEPEST: usize = 3;
-/// One episode in so many is watched: every slot is looked at after every step, which takes ten times as long as all the rest.
-const WATCHED: u64 = 16;
+/// One episode in so many is watched: every slot is looked at after every step, which takes several times as long as all the rest.
+const WATCHED: u64 = 4;
 /// Positions of a block that are used.
 const POSITIONS: u64 = 384;
 
@@ -46,6 +46,10 @@ pub(crate) struct State {
     watched: HashMap<SlotId, Backing>,
     /// What of its doings, that change every slot, the engine is at.
     pub(crate) event: Option<Event>,
+    /// What the acts of the moment come in the middle of.
+    within: Option<Event>,
+    /// The system gives no memory.
+    pub(crate) starving: bool,
     pub(crate) digest: u64,
     /// The act of the episode.
     pub(crate) act: u64,
@@ -87,12 +91,14 @@ impl World {
         };
         let limited = random.below(3) == 0;
         let pool_limit = limited.then(|| ByteCount::new(512 << 10 << random.below(4)));
-        let config =
-            EngineConfig { codec, pool_limit, lean: random.below(4) == 0, ..EngineConfig::default() };
-        let faults = match random.below(3) {
+        let encryption = if random.below(4) == 0 { Encryption::Off } else { Encryption::On };
+        let lean = random.below(4) == 0;
+        let config = EngineConfig { codec, pool_limit, encryption, lean, ..EngineConfig::default() };
+        // By turns, so that few episodes that are watched have all of them.
+        let faults = match episode / WATCHED % 3 {
             0 => Faults::default(),
-            1 => Faults { read: 0, write: 12, queue: 60 },
-            _ => Faults { read: 25, write: 12, queue: 60 },
+            1 => Faults { read: 25, write: 12, queue: 60 },
+            _ => Faults { read: 0, write: 12, queue: 60 },
         };
         let engine = Engine::new(config).expect("no tier that could fail");
         let state = Mutex::new(State { random, ..State::default() });
@@ -173,8 +179,8 @@ impl World {
         result
     }
 
-    /// Others act, in the middle of what the engine is at.
-    pub(crate) fn interlude(&self) {
+    /// Others act, in the middle of what the engine is at: if that is nothing that changes every slot, of what an owner does.
+    pub(crate) fn interlude(&self, owners: Event) {
         self.watch_all();
         {
             let mut state = self.state();
@@ -183,9 +189,10 @@ impl World {
             }
             state.depth += 1;
         }
-        let (suspects, event) = {
+        let (suspects, event, within) = {
             let mut state = self.state();
-            (state.suspects, state.event.take())
+            let event = state.event.take();
+            (state.suspects, event, state.within.replace(event.unwrap_or(owners)))
         };
         for _ in 0..1 + self.draw(6) {
             self.act();
@@ -193,6 +200,7 @@ impl World {
         let mut state = self.state();
         state.suspects = suspects;
         state.event = event;
+        state.within = within;
         state.depth -= 1;
     }
 
@@ -218,10 +226,10 @@ impl World {
     fn watch_all(&self) {
         let mut state = self.state();
         let Some(event) = state.event.filter(|_| self.watching) else { return };
-        let State { watched, seen, .. } = &mut *state;
+        let State { watched, seen, within, .. } = &mut *state;
         watched.retain(|slot, before| {
             let now = self.engine.peek(*slot).backing();
-            seen.note(*before, event, now);
+            seen.note(*within, *before, event, now);
             *before = now;
             now != Backing::Empty
         });
@@ -235,7 +243,8 @@ impl World {
         let now = self.engine.peek(slot);
         let mut state = self.state();
         let before = state.watched.insert(slot, now.backing()).unwrap_or(Backing::Empty);
-        state.seen.note(before, event, now.backing());
+        let within = state.within;
+        state.seen.note(within, before, event, now.backing());
     }
 
     /// Whatever an act has done to slots that it does not name: fork, dispose, going over to a list.
@@ -255,14 +264,31 @@ impl World {
     /// Everything that can be counted agrees.
     pub(crate) fn check_sums(&self) {
         let stats = self.engine.stats();
+        self.check_nothing_moves();
         self.engine.audit_groups().expect("what is charged is what is there");
         let used: u64 = self.engine.tiers().iter().map(|tier| tier.used.get()).sum();
         assert!(used >= stats.disk_bytes.get(), "{used} in use on tiers, {} of segments", stats.disk_bytes);
     }
 
+    /// Between writes no page may be left on its way.
+    fn check_nothing_moves(&self) {
+        let state = self.state();
+        if state.depth > 0 {
+            return;
+        }
+        for owner in &state.owners {
+            for slot in (0..PAGES_PER_CLUSTER).filter_map(|at| owner.block.slot(index(at))) {
+                let backing = self.engine.peek(slot).backing();
+                assert!(!matches!(backing, Backing::Moving(_)), "{slot} is on its way, and nobody moves it");
+            }
+        }
+    }
+
     /// All owners go; then nothing may be left anywhere. Gives what was seen and the digest.
     pub(crate) fn finish(&self) -> (Seen, u64) {
+        self.check_nothing_moves();
         self.state().healthy = true;
+        self.engine.starve(false);
         let owners = std::mem::take(&mut self.state().owners);
         for owner in owners {
             for at in 0..PAGES_PER_CLUSTER {

@@ -1,6 +1,7 @@
 //! Tiers added and removed: where pages go, what they cost, what an error or a change of mind leaves.
 use crate::flaky::{Faults, Flaky};
 use crate::rig::{Rig, middling};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use vswap_core::{ByteCount, PageCount};
@@ -8,6 +9,7 @@ use vswap_engine::{
     BackingKind, Emptied, Engine, EngineConfig, LoadError, LoadedFrom, RemoveTierError, SEGMENT_BYTES,
     TierConfig, TierError, TierId, TierState, Unreadable, WritebackError,
 };
+use vswap_segment::{AlignedBuf, Storage, WriteDone, WriteQueue};
 
 const FIRST: TierId = TierId::new(0);
 const SECOND: TierId = TierId::new(1);
@@ -38,6 +40,77 @@ fn check(rig: &mut Rig) {
     for number in 0..4096 {
         assert!(rig.load(number).unwrap() == (LoadedFrom::Segment, middling(number)), "page {number}");
     }
+}
+
+/// A device whose queue of writes is broken when it is waited for the first time, and then goes on with what it has.
+#[derive(Debug)]
+struct BreaksOnce(Arc<Flaky>);
+
+struct BrokenOnce {
+    inner: Box<dyn WriteQueue>,
+    broken: bool,
+}
+
+impl Storage for BreaksOnce {
+    fn capacity(&self) -> u64 {
+        self.0.capacity()
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, from)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.punch(offset, len)
+    }
+
+    fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue> {
+        Box::new(BrokenOnce { inner: Arc::clone(&self.0).write_queue(depth), broken: false })
+    }
+}
+
+impl WriteQueue for BrokenOnce {
+    fn submit(
+        &mut self,
+        offset: u64,
+        buf: AlignedBuf,
+        len: usize,
+        tag: u64,
+    ) -> Result<(), (io::Error, AlignedBuf)> {
+        self.inner.submit(offset, buf, len, tag)
+    }
+
+    fn is_full(&self) -> bool {
+        self.inner.is_full()
+    }
+
+    fn wait(&mut self) -> io::Result<Option<WriteDone>> {
+        match std::mem::replace(&mut self.broken, true) {
+            false => Err(io::Error::from_raw_os_error(5)),
+            true => self.inner.wait(),
+        }
+    }
+}
+
+#[test]
+fn a_tier_is_removed_with_what_a_broken_queue_has_left_on_it() {
+    let mut rig = Rig::over(Arc::new(BreaksOnce(sound(16))), 2);
+    for number in 0..1024 {
+        rig.store(number, number);
+    }
+    let broken = rig.engine.writeback(rig.engine.pool_payload(), &mut rig.scratch);
+    assert!(matches!(broken, Err(WritebackError::Io { .. })), "{broken:?}");
+    assert!(used(&rig.engine)[0] > 0, "nothing was left behind");
+    remove(&rig.engine, FIRST).unwrap();
+    assert!(rig.engine.tiers().is_empty());
+    for number in 0..1024 {
+        assert!(rig.load(number).unwrap() == (LoadedFrom::Pool, middling(number)), "page {number}");
+    }
+    rig.finish();
 }
 
 #[test]
