@@ -4,7 +4,7 @@
 //! [`Keys::in_memory`](crate::Keys)), no runs of them are read in advance, and the room of a dead segment is given back at once. It
 //! takes memory only for what is on it, counted by [`GhostMemory`]; at the limit that is set there it has no room, as a device that is full.
 
-use crate::storage::{Storage, SyncQueue, TierKind, WriteQueue};
+use crate::storage::{RoomOf, SharedRoom, Storage, SyncQueue, TierKind, WriteQueue};
 use crate::{BLOCK, SEGMENT_BYTES};
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -89,8 +89,8 @@ impl Storage for Ghost {
         self.capacity
     }
 
-    fn room(&self) -> Option<u64> {
-        Some(self.memory.room())
+    fn room(&self) -> Option<SharedRoom> {
+        Some(SharedRoom { bytes: self.memory.room(), of: RoomOf::Memory })
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
@@ -153,9 +153,9 @@ mod tests {
         assert_eq!(memory.held(), BLOCK as u64);
         assert!(ghost.write_at(far + BLOCK as u64, &bytes).is_err());
         memory.set_limit(SEGMENT_BYTES as u64);
-        assert_eq!(ghost.room(), Some((SEGMENT_BYTES - BLOCK) as u64));
+        assert_eq!(ghost.room().unwrap().bytes, (SEGMENT_BYTES - BLOCK) as u64);
         memory.set_limit(0);
-        assert_eq!(ghost.room(), Some(0));
+        assert_eq!(ghost.room().unwrap().bytes, 0);
         ghost.punch(far, SEGMENT_BYTES as u64).unwrap();
         assert_eq!(memory.held(), 0);
         ghost.write_at(0, &bytes).unwrap();

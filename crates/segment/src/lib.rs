@@ -51,7 +51,7 @@ pub use extents::{Extent, TierId};
 pub use format::{CodecTag, Guard, RunKey};
 pub use ghost::{Ghost, GhostMemory};
 pub use mover::{Moved, SegmentMover, Started};
-pub use storage::{FileStorage, Storage, SyncQueue, TierKind, WriteQueue, is_full};
+pub use storage::{FileStorage, RoomOf, SharedRoom, Storage, SyncQueue, TierKind, WriteQueue, is_full};
 pub use store::{AGES, SegmentStore, StoreStats};
 pub use table::{Candidate, Place, Purpose, Reservation, SegmentTable};
 pub use tiers::{MAX_TIERS, TierState, TierStatus};

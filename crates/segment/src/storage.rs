@@ -6,6 +6,7 @@ use crate::{AlignedBuf, SEGMENT_BYTES, WriteDone};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vswap_sys::direct::{DirectFile, DirectWriter, PlaceError, place};
@@ -51,6 +52,24 @@ impl TierKind {
     }
 }
 
+/// Whose room it is that several tiers may have to share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RoomOf {
+    /// Memory.
+    Memory,
+    /// A file system, by its device number.
+    FileSystem(u64),
+}
+
+/// Room that is not one tier's alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SharedRoom {
+    /// Bytes, for all who share it.
+    pub bytes: u64,
+    /// Who these are.
+    pub of: RoomOf,
+}
+
 /// A tier's bytes. Offsets and lengths are multiples of [`BLOCK`](crate::BLOCK), memory is aligned to it.
 pub trait Storage: Send + Sync + Debug {
     /// What it is, for people and for what makes no sense with some kinds.
@@ -66,8 +85,9 @@ pub trait Storage: Send + Sync + Debug {
         0
     }
 
-    /// Bytes that it could take now, if that is less than its capacity promises: it may share its room with others.
-    fn room(&self) -> Option<u64> {
+    /// What it could take now, if that is less than its capacity promises: it may share its room with others. May ask a device, so no lock is
+    /// to be held.
+    fn room(&self) -> Option<SharedRoom> {
         None
     }
 
@@ -251,11 +271,12 @@ impl Storage for FileStorage {
         self.capacity
     }
 
-    fn room(&self) -> Option<u64> {
+    fn room(&self) -> Option<SharedRoom> {
         let left_free = self.left_free?;
         // Where it cannot be told, a write will.
         let free = place::free_space(&self.dir).ok()?;
-        Some(free.saturating_sub(left_free))
+        let of = RoomOf::FileSystem(std::fs::metadata(&self.dir).ok()?.dev());
+        Some(SharedRoom { bytes: free.saturating_sub(left_free), of })
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {

@@ -3,6 +3,7 @@
 //! As with the kernel's swap areas the highest priority that has room is taken first, and those of one priority take turns.
 
 use crate::extents::{Extent, Extents, TierId};
+use crate::storage::RoomOf;
 use crate::{Purpose, SEGMENT_BYTES};
 use std::cmp::Reverse;
 
@@ -67,6 +68,8 @@ struct Tier {
     passed_over: u32,
     /// Segments for which its storage has room, whatever its extents say.
     room: u32,
+    /// Whose room that is, where others may have it too.
+    room_of: Option<RoomOf>,
     /// What is on it never leaves memory.
     in_memory: bool,
 }
@@ -81,16 +84,24 @@ impl Tier {
         }
     }
 
-    fn free(&self) -> u32 {
+    /// Extents that may be taken, whatever room there is for them.
+    fn vacant(&self) -> u32 {
         let free = self.extents.capacity() - self.extents.in_use();
-        free.saturating_sub(self.reserve(Purpose::Migration)).min(self.room)
+        free.saturating_sub(self.reserve(Purpose::Migration))
+    }
+
+    fn free(&self) -> u32 {
+        self.vacant().min(self.room)
     }
 
     fn take(&mut self, purpose: Purpose) -> Option<Extent> {
-        // Cleaning gives more back than it takes.
-        if self.room == 0 && purpose != Purpose::Cleaning {
+        if self.room == 0 {
             return None;
         }
+        self.take_beyond_room(purpose)
+    }
+
+    fn take_beyond_room(&mut self, purpose: Purpose) -> Option<Extent> {
         let extent = self.extents.take(self.reserve(purpose))?;
         self.room = self.room.saturating_sub(1);
         Some(extent)
@@ -116,7 +127,9 @@ impl Tiers {
             None => return None,
         };
         let (state, room) = (TierState::Open, u32::MAX);
-        self.tiers[at] = Some(Tier { extents, priority, state, taken: 0, passed_over: 0, room, in_memory });
+        let (taken, passed_over, room_of) = (0, 0, None);
+        let tier = Tier { extents, priority, state, taken, passed_over, room, room_of, in_memory };
+        self.tiers[at] = Some(tier);
         Some(TierId(at as u8))
     }
 
@@ -153,13 +166,29 @@ impl Tiers {
         if purpose == Purpose::Migration {
             return taken;
         }
-        taken.or_else(|| {
-            full.into_iter().find_map(|at| {
-                let tier = self.tiers[at].as_mut()?;
-                let extent = tier.take(purpose)?;
-                tier.taken = self.takings;
-                Some((TierId(at as u8), extent))
+        taken
+            .or_else(|| {
+                full.into_iter().find_map(|at| {
+                    let tier = self.tiers[at].as_mut()?;
+                    let extent = tier.take(purpose)?;
+                    tier.taken = self.takings;
+                    Some((TierId(at as u8), extent))
+                })
             })
+            .or_else(|| if purpose == Purpose::Cleaning { self.take_to_clean() } else { None })
+    }
+
+    /// Cleaning gives more back than it takes, so a tier without room may be taken for it - unless that is memory, and what is cleaned may come
+    /// from a disk.
+    fn take_to_clean(&mut self) -> Option<(TierId, Extent)> {
+        let open = |tier: &&mut Tier| tier.state == TierState::Open;
+        let disks = self.tiers.iter().flatten().any(|tier| tier.state == TierState::Open && !tier.in_memory);
+        let takings = self.takings;
+        let tiers = self.tiers.iter_mut().enumerate().filter_map(|(at, tier)| Some((at, tier.as_mut()?)));
+        tiers.filter(|(_, tier)| open(tier) && (!disks || !tier.in_memory)).find_map(|(at, tier)| {
+            let extent = tier.take_beyond_room(Purpose::Cleaning)?;
+            tier.taken = takings;
+            Some((TierId(at as u8), extent))
         })
     }
 
@@ -186,9 +215,9 @@ impl Tiers {
     }
 
     /// The storage has room for so many segments now.
-    pub(crate) fn set_room(&mut self, id: TierId, segments: u32) {
+    pub(crate) fn set_room(&mut self, id: TierId, segments: u32, of: RoomOf) {
         if let Some(tier) = self.get_mut(id) {
-            tier.room = segments;
+            (tier.room, tier.room_of) = (segments, Some(of));
         }
     }
 
@@ -210,8 +239,24 @@ impl Tiers {
 
     /// Segments that could still be moved to the open tiers.
     pub(crate) fn free(&self) -> u64 {
-        let open = self.tiers.iter().flatten().filter(|tier| tier.state == TierState::Open);
-        open.map(|tier| u64::from(tier.free())).sum()
+        let open: Vec<&Tier> =
+            self.tiers.iter().flatten().filter(|tier| tier.state == TierState::Open).collect();
+        let mut counted: Vec<RoomOf> = Vec::new();
+        let mut free = 0;
+        for tier in &open {
+            let Some(of) = tier.room_of else {
+                free += u64::from(tier.free());
+                continue;
+            };
+            // Room that several have is there once.
+            if !counted.contains(&of) {
+                counted.push(of);
+                let sharing = open.iter().filter(|tier| tier.room_of == Some(of));
+                let vacant: u64 = sharing.clone().map(|tier| u64::from(tier.vacant())).sum();
+                free += vacant.min(sharing.map(|tier| u64::from(tier.room)).max().unwrap_or(0));
+            }
+        }
+        free
     }
 
     /// How many tiers the next segments go to in turn; 0 if none is open.
@@ -274,5 +319,52 @@ impl Tiers {
 
     fn get_mut(&mut self, id: TierId) -> Option<&mut Tier> {
         self.tiers.get_mut(usize::from(id.0))?.as_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(tiers: &[(u32, i16, bool)]) -> Tiers {
+        let mut all = Tiers::default();
+        for (segments, priority, in_memory) in tiers {
+            let bytes = u64::from(*segments) * SEGMENT_BYTES as u64;
+            all.add(Extents::new(bytes, 0), *priority, *in_memory).unwrap();
+        }
+        all
+    }
+
+    /// A full disk was cleaned into memory that had no room either, segment by segment: the limit was passed by all that the disk held.
+    #[test]
+    fn a_disk_is_cleaned_into_memory_that_has_no_room() {
+        let mut tiers = with(&[(1000, 5, true), (16, 0, false)]);
+        tiers.set_room(TierId(0), 0, RoomOf::Memory);
+        while let Some((tier, _)) = tiers.take(Purpose::Cleaning) {
+            assert_eq!(tier, TierId(1));
+        }
+        assert_eq!((tiers.in_use_on(TierId(0)), tiers.in_use_on(TierId(1))), (0, 16));
+    }
+
+    #[test]
+    fn what_is_memory_throughout_may_still_be_packed_when_that_is_full() {
+        let mut tiers = with(&[(1000, 5, true)]);
+        tiers.set_room(TierId(0), 0, RoomOf::Memory);
+        assert_eq!(tiers.take(Purpose::Writeback), None);
+        assert!(tiers.take(Purpose::Cleaning).is_some());
+    }
+
+    /// A removal that could not end was begun.
+    #[test]
+    fn room_that_tiers_share_was_promised_by_each() {
+        let mut tiers = with(&[(100, 0, true), (100, 0, true), (4, 0, false), (50, 0, false)]);
+        tiers.set_room(TierId(0), 7, RoomOf::Memory);
+        tiers.set_room(TierId(1), 7, RoomOf::Memory);
+        tiers.set_room(TierId(3), 20, RoomOf::FileSystem(3));
+        assert_eq!(tiers.free(), 7 + 4 + 20);
+        // No more than there are extents for.
+        tiers.set_room(TierId(0), 1000, RoomOf::Memory);
+        tiers.set_room(TierId(1), 1000, RoomOf::Memory);
+        assert_eq!(tiers.free(), 196 + 4 + 20);
     }
 }

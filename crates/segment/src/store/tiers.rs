@@ -224,11 +224,11 @@ impl SegmentStore {
     /// Asks every storage that may have less room than its size promises.
     pub(crate) fn ask_for_room(&self) {
         self.give_memory_back();
-        for (at, storage) in self.storage.read().iter().enumerate() {
-            if let Some(bytes) = storage.as_ref().and_then(|storage| storage.room()) {
-                let segments = u32::try_from(bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
-                self.table.write().tiers_mut().set_room(TierId(at as u8), segments);
-            }
+        for tier in (0..MAX_TIERS).map(|number| TierId(number as u8)) {
+            // No lock is held while a file system is asked, which may be far away and silent.
+            let Some(room) = self.storage(tier).and_then(|storage| storage.room()) else { continue };
+            let segments = u32::try_from(room.bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
+            self.table.write().tiers_mut().set_room(tier, segments, room.of);
         }
     }
 
