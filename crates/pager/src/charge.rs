@@ -142,7 +142,7 @@ impl Shared {
         match tree.charge_apart(group, GroupId::ROOT, Resource::Resident, pages as u64) {
             Err(ChargeError::OverLimit { group: full, .. }) => {
                 tree.count(full, Event::Max, 1);
-                if !self.groups.is_over(full) {
+                if !self.groups.lets_through(full, self.clock_ms()) {
                     self.budget.note_short_group(true);
                     return false;
                 }

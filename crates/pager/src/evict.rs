@@ -31,12 +31,37 @@ pub(crate) struct Tools {
     other: Box<Page>,
     /// Evictions before blocks with plenty of cold pages are looked for again.
     sparse: usize,
+    progress: Progress,
+}
+
+/// What came of what was written down.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// Pages that are out.
+    out: u64,
+    /// Pages that could not be stored and were put back where they were.
+    put_back: u64,
 }
 
 impl Tools {
     pub fn new(shared: &Shared) -> Tools {
         let buffer = vec![[0; PAGE_SIZE]; PAGES_AT_ONCE].into();
-        Tools { scratch: shared.engine.scratch(), buffer, other: Box::new([0; PAGE_SIZE]), sparse: 0 }
+        Tools {
+            scratch: shared.engine.scratch(),
+            buffer,
+            other: Box::new([0; PAGE_SIZE]),
+            sparse: 0,
+            progress: Progress::default(),
+        }
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Whether since `before` pages were moved only to be put back: that is to count as nothing done, or it would go on for ever.
+    pub fn is_futile_since(&self, before: Progress) -> bool {
+        self.progress.out == before.out && self.progress.put_back > before.put_back
     }
 
     /// Whether there was no block with plenty of cold pages a short while ago; asked once for each eviction.
@@ -434,6 +459,7 @@ impl Shared {
             }
         }
         self.retire(space, window);
+        tools.progress.out += out.count() as u64;
         let clean = before.saturating_sub(dirty_pages);
         self.counters.evicted_clean.fetch_add(clean as u64, Relaxed);
         self.budget.set_pool(self.engine.pool_bytes());
@@ -553,6 +579,7 @@ impl Shared {
                 return LetOut::Again;
             }
             let _ = space.uffd.wake(block.address(page), PAGE_BYTES);
+            tools.progress.put_back += 1;
             state.staged.clear(page);
             state.resident.set(page);
         }

@@ -22,6 +22,8 @@ use vswap_sys::process;
 const GIVE_UP_AFTER: u64 = 300;
 /// The same while one of its spaces is held, as for the limit of all.
 const GIVE_UP_HELD_AFTER: u64 = 5000;
+/// Milliseconds without a refused charge after which nobody waits any more.
+const RETRIED_WITHIN: u64 = 100;
 /// Milliseconds for which no pool of a group is written down after nothing of one could be.
 const REST: u64 = 100;
 /// The pool of a group may always hold as much as is written at a time: a limit below it means that pages only pass through.
@@ -88,6 +90,9 @@ pub(crate) struct Limited {
     told: AtomicBool,
     /// When something was moved out of it last, or nothing had to be.
     moved: AtomicU64,
+    /// Since when a charge was refused again and again, and when one was last.
+    refused: AtomicU64,
+    refused_last: AtomicU64,
 }
 
 /// The names, and the groups that someone has to look after.
@@ -103,22 +108,22 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// Whether charges to a group are let through.
-    pub fn is_over(&self, group: GroupId) -> bool {
-        self.limited.read().iter().any(|limited| limited.group == group && limited.over.load(Relaxed))
+    /// Whether charges to a group that is at its limit are let through. If not, it is noted that one had to wait at `now`.
+    pub fn lets_through(&self, group: GroupId, now: u64) -> bool {
+        let all = self.limited.read();
+        let Some(limited) = all.iter().find(|limited| limited.group == group) else { return false };
+        let over = limited.over.load(Relaxed);
+        if !over {
+            limited.note_refusal(now);
+        }
+        over
     }
 
     fn set_limited(&self, group: GroupId, is: bool, now: u64) {
         let mut limited = self.limited.write();
         limited.retain(|limited| limited.group != group);
         if is {
-            limited.push(Arc::new(Limited {
-                group,
-                hand: Mutex::default(),
-                over: AtomicBool::new(false),
-                told: AtomicBool::new(false),
-                moved: AtomicU64::new(now),
-            }));
+            limited.push(Arc::new(Limited::new(group, now)));
         }
         self.any_limited.store(!limited.is_empty(), Relaxed);
     }
@@ -420,7 +425,7 @@ impl Shared {
 
     /// Whether a group may have no more pages in the swap space.
     pub(crate) fn is_swap_full(&self, group: GroupId) -> bool {
-        group != GroupId::ROOT && self.engine.group_tree().room(group, Resource::Swap) == 0
+        self.engine.group_tree().room(group, Resource::Swap) == 0
     }
 
     /// Pages that are to be moved out of a group: those that it has over its limit, and the reserve.
@@ -445,10 +450,14 @@ impl Shared {
         let mut relief = Relief::None;
         for limited in all {
             let now = self.clock_ms();
-            if self.group_wants(limited.group) == 0 {
+            let at_limit = self.is_group_at_limit(limited.group);
+            if self.group_wants(limited.group) == 0 && !at_limit {
                 limited.over.store(false, Relaxed);
                 limited.moved.store(now, Relaxed);
-            } else if self.relieve_group(&limited, tools) {
+                continue;
+            }
+            let before = tools.progress();
+            if self.relieve_group(&limited, tools) && !tools.is_futile_since(before) {
                 limited.moved.store(now, Relaxed);
                 if !self.is_group_at_limit(limited.group) {
                     limited.over.store(false, Relaxed);
@@ -456,8 +465,7 @@ impl Shared {
                 self.room_came();
                 relief = Relief::Some;
             } else {
-                let waits = self.parked.load(Relaxed) > 0 && self.is_group_at_limit(limited.group);
-                if waits && now.saturating_sub(limited.moved.load(Relaxed)) > self.patience(&limited) {
+                if at_limit && limited.waits_too_long(now, self.patience(&limited)) {
                     self.group_is_stuck(&limited);
                 }
                 if relief == Relief::None {
@@ -496,6 +504,9 @@ impl Shared {
         let rounds: usize = spaces.iter().map(|space| space.blocks.read().len()).sum();
         for _ in 0..rounds {
             let Some((space, block)) = limited.next(spaces) else { return false };
+            if block.state.lock().is_out() {
+                continue;
+            }
             if self.evict_from(&space, &block, effort, most, tools) {
                 // What is staged still counts.
                 while self.write_down_one(&space, tools) {}
@@ -595,6 +606,32 @@ impl Shared {
 }
 
 impl Limited {
+    fn new(group: GroupId, now: u64) -> Limited {
+        Limited {
+            group,
+            hand: Mutex::default(),
+            over: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            moved: AtomicU64::new(now),
+            refused: AtomicU64::new(0),
+            refused_last: AtomicU64::new(0),
+        }
+    }
+
+    /// A charge was refused; whoever waits for it tries again each millisecond.
+    fn note_refusal(&self, now: u64) {
+        if now.saturating_sub(self.refused_last.swap(now, Relaxed)) > RETRIED_WITHIN {
+            self.refused.store(now, Relaxed);
+        }
+    }
+
+    /// Whether somebody waits now and has for longer than `patience`, in which nothing was moved out.
+    fn waits_too_long(&self, now: u64, patience: u64) -> bool {
+        let waits = now.saturating_sub(self.refused_last.load(Relaxed)) <= RETRIED_WITHIN;
+        let since = self.refused.load(Relaxed).max(self.moved.load(Relaxed));
+        waits && now.saturating_sub(since) > patience
+    }
+
     /// The next block of these spaces, which are sorted by number.
     fn next(&self, spaces: &[Arc<Space>]) -> Option<(Arc<Space>, Arc<Block>)> {
         let mut hand = self.hand.lock();
@@ -613,7 +650,7 @@ impl Limited {
 
 #[cfg(test)]
 mod tests {
-    use super::parts;
+    use super::{Limited, parts};
     use crate::pager::{Pager, PagerConfig};
     use vswap_core::{ByteCount, Event, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex, Resource};
     use vswap_engine::{Engine, EngineConfig, TierConfig};
@@ -660,5 +697,19 @@ mod tests {
         {
             assert!(parts(bad).is_err(), "{bad:?}");
         }
+    }
+
+    /// A group at its limit that asked for nothing was given up as soon as somebody waited in another; one that asked at last, at once.
+    #[test]
+    fn a_group_is_given_up_for_the_waiting_of_another() {
+        let limited = Limited::new(vswap_core::GroupId::ROOT, 1000);
+        assert!(!limited.waits_too_long(9000, 300), "nobody has asked");
+        (9000..=9300).for_each(|now| limited.note_refusal(now));
+        assert!(!limited.waits_too_long(9300, 300), "for 300 ms only");
+        limited.note_refusal(9301);
+        assert!(limited.waits_too_long(9301, 300));
+        assert!(!limited.waits_too_long(9500, 300), "nobody asks any more");
+        limited.note_refusal(9500);
+        assert!(!limited.waits_too_long(9500, 300), "it has begun to wait anew");
     }
 }

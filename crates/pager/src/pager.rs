@@ -225,6 +225,7 @@ impl Shared {
         while !self.stopping() {
             self.sample_own();
             let relief = self.relieve_groups(&mut tools);
+            let before = tools.progress();
             if !self.budget.is_wanted(index) {
                 moved = Instant::now();
                 if self.budget.wanted() == 0 {
@@ -237,7 +238,7 @@ impl Shared {
                     }
                     _ => self.budget.wait_for_call(index, Duration::from_millis(50)),
                 }
-            } else if self.relieve(&mut tools) {
+            } else if self.relieve(&mut tools) && !tools.is_futile_since(before) {
                 moved = Instant::now();
                 self.stranded.store(false, Relaxed);
             } else {

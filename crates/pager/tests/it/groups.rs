@@ -279,3 +279,46 @@ fn charges_are_exact_after_faults_met_moves_limits_and_removals() {
     }
     audit(&fixture);
 }
+
+/// A program of 8 MiB in a group that may have nothing in the pool, or at all, where no tier takes it.
+fn fill_in_a_group(limits: &[(Resource, u64)]) -> Group {
+    let config = PagerConfig { full: FullPolicy::Grow, ..PagerConfig::new(ByteCount::mib(256)) };
+    let mut fixture = fixture_with(8, config);
+    fixture.manage(0..8 * 512);
+    let small = fixture.pager.add_group("/small").unwrap();
+    for (resource, limit) in limits {
+        fixture.pager.limit_group("/small", *resource, Some(*limit)).unwrap();
+    }
+    fixture.pager.move_to_group(&fixture.space, small).unwrap();
+    (0..8 * 512).for_each(|page| write(fixture.bytes.as_mut_slice(), page, 1));
+    assert!((0..8 * 512).all(|page| is_right(fixture.bytes.as_slice(), page, 1)));
+    audit(&fixture);
+    group(&fixture, "/small")
+}
+
+/// Pages were moved out, could not be stored, and were put back, again and again: that counted as progress, and a fault waited for ever.
+#[test]
+fn a_group_whose_pool_is_full_without_a_tier_moves_pages_to_and_fro_for_ever() {
+    let small = fill_in_a_group(&[(Resource::Pool, 1 << 20), (Resource::Resident, 4 * MIB)]);
+    assert!(small.events[Event::Oom as usize] > 0 && small.resident.usage > 4 * MIB, "{small:?}");
+}
+
+/// A group without any page wanted nothing to be moved out, so it was never stuck.
+#[test]
+fn a_group_that_may_have_no_page_waits_for_ever_for_the_first() {
+    let small = fill_in_a_group(&[(Resource::Resident, 0)]);
+    assert!(small.events[Event::Max as usize] > 0, "{small:?}");
+}
+
+/// The limit of the swap space of `/` was not looked at before pages were moved out.
+#[test]
+fn a_full_swap_space_of_all_moves_pages_to_and_fro_for_ever() {
+    let config = PagerConfig { full: FullPolicy::Grow, ..PagerConfig::new(ByteCount::mib(12)) };
+    let mut fixture = fixture_with(16, config);
+    fixture.manage(0..16 * 512);
+    fixture.pager.limit_group("/", Resource::Swap, Some(MIB)).unwrap();
+    (0..16 * 512).for_each(|page| write(fixture.bytes.as_mut_slice(), page, 1));
+    assert!((0..16 * 512).all(|page| is_right(fixture.bytes.as_slice(), page, 1)));
+    assert!(group(&fixture, "/").swap.usage <= MIB);
+    assert!(fixture.pager.stats().peak > 12 << 20);
+}
