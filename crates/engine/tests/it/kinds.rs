@@ -177,6 +177,48 @@ fn a_second_user_is_refused_even_by_force() {
     }
 }
 
+/// A loop device and its file are the same bytes, under two names and two locks.
+#[test]
+fn what_is_behind_a_loop_device_and_the_device_are_one_tier() {
+    let Some(device) = Loop::new() else { return };
+    let mut rig = Rig::of(engine(), 8);
+    let over = TierConfig::of(TierKind::Device, &device.path);
+    let tier = rig.engine.add_tier(&over).unwrap();
+    for number in 0..4096 {
+        rig.store(number, number);
+    }
+    assert!(!rig.write_all_back());
+    let file = TierConfig { force: true, ..TierConfig::of(TierKind::File, &device.file) };
+    assert!(refusal(&file).contains("in use"));
+    for number in 0..4096 {
+        assert!(rig.load(number).unwrap() == (LoadedFrom::Segment, middling(number)), "page {number}");
+    }
+    for number in 0..4096 {
+        let (block, at) = Rig::place(number);
+        rig.blocks[block].release(&rig.engine, at);
+    }
+    remove(&rig.engine, tier);
+    rig.finish();
+    // Also when nobody has the device, which may be mounted at any moment; and under another name.
+    let other = TierConfig { path: device.file.with_file_name("other"), force: false, ..file.clone() };
+    fs::hard_link(&file.path, &other.path).unwrap();
+    for config in [file, other] {
+        let error = refusal(&config);
+        assert!(error.contains(&format!("is behind {}", device.path.display())), "{error}");
+    }
+    // Who had the file before there was a device over it has the device's bytes.
+    let locked = File::open(&device.file).unwrap();
+    locked.lock().unwrap();
+    let error = refusal(&over);
+    assert!(error.contains("in use") && error.contains(device.file.to_str().unwrap()), "{error}");
+    locked.unlock().unwrap();
+    let user = engine();
+    user.add_tier(&over).unwrap();
+    assert!(locked.try_lock().is_err(), "what is behind it is not locked");
+    drop(user);
+    locked.try_lock().unwrap();
+}
+
 /// What `mkfs` and `mkswap` make is refused by its name, left as it was, and overwritten by force.
 #[test]
 fn what_others_have_made_on_a_device_is_refused_and_intact() {

@@ -4,7 +4,8 @@
 //!
 //! # Invariants
 //! - Nobody else has it: a device is opened with `O_EXCL`, which the kernel refuses for one that is mounted, a swap area, part of
-//!   another device, or opened so by somebody else; a file is locked (`flock`), which a second user of ours does as well.
+//!   another device, or opened so by somebody else; a file is locked (`flock`), which a second user of ours does as well. What is
+//!   behind a loop device is had with it; what is behind one, whoever has that, is refused.
 //! - A file on tmpfs, ramfs or hugetlbfs is refused.
 //!
 //! # Safety
@@ -12,6 +13,7 @@
 #![allow(unsafe_code)]
 
 use super::file::{open, refuses_direct};
+use super::loops::{self, Identity};
 use super::place::{c_path, memory_file_system};
 use super::{AlignedBuf, BLOCK, DirectFile};
 use std::io;
@@ -95,6 +97,14 @@ pub enum NamedError {
         /// The file.
         path: PathBuf,
     },
+    /// It is behind a loop device, so its bytes have two names.
+    #[error("{} is behind {}: name that one, or detach it (losetup --detach)", path.display(), over.display())]
+    Behind {
+        /// The file or device.
+        path: PathBuf,
+        /// The loop device.
+        over: PathBuf,
+    },
     /// It is something else.
     #[error("{} is {}, not {}", path.display(), found.name(), wanted.name())]
     Kind {
@@ -124,14 +134,20 @@ pub struct Named {
     len: u64,
     /// The device has said that it cannot discard.
     keeps: AtomicBool,
+    /// What is behind it if it is a loop device: had so that nobody else has it.
+    _behind: Option<Box<Named>>,
 }
 
 impl Named {
     /// Opens a block device.
     ///
     /// # Errors
-    /// [`NamedError`]; `DeviceInUse` if the kernel lets nobody else have it.
+    /// [`NamedError`]; `DeviceInUse` if the kernel lets nobody else have it, `FileInUse` if somebody has locked what is behind it.
     pub fn open_device(path: &Path) -> Result<Self, NamedError> {
+        Self::device_alone(path)?.not_behind()
+    }
+
+    fn device_alone(path: &Path) -> Result<Self, NamedError> {
         let failed = |act| move |source| Self::failed(path, act, source);
         Self::must_be(path, NameKind::Device)?;
         let fd = open_named(path, libc::O_EXCL)?.map_err(|source| match source.raw_os_error() {
@@ -139,7 +155,8 @@ impl Named {
             _ => Self::failed(path, "open", source),
         })?;
         // The name may have become another thing's.
-        let found = Self::kind_of(&fd.0).map_err(failed("examine"))?;
+        let found = Self::metadata(&fd.0).map_err(failed("examine"))?;
+        let found = NameKind::of_type(found.file_type());
         if found != NameKind::Device {
             return Err(NamedError::Kind { path: path.to_owned(), found, wanted: NameKind::Device });
         }
@@ -149,7 +166,37 @@ impl Named {
         if got != 0 {
             return Err(Self::failed(path, "tell the size of", io::Error::last_os_error()));
         }
-        Ok(Self::new(path, NameKind::Device, fd, len))
+        let behind = Self::behind(path, &fd.0)?.map(Box::new);
+        Ok(Self { _behind: behind, ..Self::new(path, NameKind::Device, fd, len) })
+    }
+
+    /// What is behind a device that is a loop device. `None` also if that has no name here, so that nobody else can open it either.
+    fn behind(path: &Path, fd: &OwnedFd) -> Result<Option<Self>, NamedError> {
+        let failed = |source| Self::failed(path, "examine", source);
+        let Some(name) = loops::behind(&Self::metadata(fd).map_err(failed)?) else { return Ok(None) };
+        let wanted = loops::identity_behind(fd.as_fd()).map_err(failed)?;
+        let found = match std::fs::metadata(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found.map_err(|source| Self::failed(&name, "examine", source))?,
+        };
+        if Identity::of(&found) != wanted {
+            return Ok(None);
+        }
+        match NameKind::of_type(found.file_type()) {
+            NameKind::Device => Self::device_alone(&name),
+            _ => Self::file_alone(&name),
+        }
+        .map(Some)
+    }
+
+    /// It, unless there is a loop device over it. Asked when it is had already: whoever comes later finds it so.
+    fn not_behind(self) -> Result<Self, NamedError> {
+        let found = Self::metadata(self.file.as_fd());
+        let found = found.map_err(|source| Self::failed(&self.path, "examine", source))?;
+        match loops::over(Identity::of(&found)) {
+            Some(over) => Err(NamedError::Behind { path: self.path.clone(), over }),
+            None => Ok(self),
+        }
     }
 
     /// Opens and locks a regular file.
@@ -159,6 +206,10 @@ impl Named {
     pub fn open_file(path: &Path) -> Result<Self, NamedError> {
         Self::must_be(path, NameKind::File)?;
         Self::no_memory(path, path)?;
+        Self::file_alone(path)?.not_behind()
+    }
+
+    fn file_alone(path: &Path) -> Result<Self, NamedError> {
         let fd = open_named(path, 0)?.map_err(|source| Self::failed(path, "open", source))?;
         Self::locked(path, fd)
     }
@@ -215,7 +266,7 @@ impl Named {
 
     fn new(path: &Path, kind: NameKind, (fd, direct): (OwnedFd, bool), len: u64) -> Self {
         let file = Arc::new(DirectFile::of(fd, direct));
-        Self { file, path: path.to_owned(), kind, len, keeps: AtomicBool::new(false) }
+        Self { file, path: path.to_owned(), kind, len, keeps: AtomicBool::new(false), _behind: None }
     }
 
     fn must_be(path: &Path, wanted: NameKind) -> Result<(), NamedError> {
@@ -232,9 +283,8 @@ impl Named {
         }
     }
 
-    fn kind_of(fd: &OwnedFd) -> io::Result<NameKind> {
-        let file = std::fs::File::from(fd.try_clone()?);
-        Ok(NameKind::of_type(file.metadata()?.file_type()))
+    fn metadata(fd: impl AsFd) -> io::Result<std::fs::Metadata> {
+        std::fs::File::from(fd.as_fd().try_clone_to_owned()?).metadata()
     }
 
     fn failed(path: &Path, act: &'static str, source: io::Error) -> NamedError {
