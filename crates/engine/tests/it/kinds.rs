@@ -177,6 +177,27 @@ fn a_second_user_is_refused_even_by_force() {
     }
 }
 
+/// There are as many as can be: nothing is made or overwritten for one more.
+#[test]
+fn one_tier_too_many_is_refused_before_anything_is_written() {
+    let dir = directory();
+    let engine = engine();
+    for _ in 0..vswap_segment::MAX_TIERS {
+        engine.add_tier(&TierConfig::of(TierKind::Ghost, "")).unwrap();
+    }
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let mut bytes = vec![7; 8 << 20];
+    bytes[4086..4096].copy_from_slice(b"SWAPSPACE2");
+    fs::write(&old, &bytes).unwrap();
+    for path in [&old, &new] {
+        let size = Some(ByteCount::new(8 << 20));
+        let config = TierConfig { force: true, size, ..TierConfig::of(TierKind::File, path) };
+        let error = engine.add_tier(&config).unwrap_err().to_string();
+        assert!(error.contains("remove one first"), "{error}");
+    }
+    assert!(fs::read(&old).unwrap() == bytes && !new.exists());
+}
+
 /// A loop device and its file are the same bytes, under two names and two locks.
 #[test]
 fn what_is_behind_a_loop_device_and_the_device_are_one_tier() {
