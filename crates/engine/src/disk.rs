@@ -48,6 +48,8 @@ pub(crate) struct Disk {
     pub(crate) ghosts: Arc<GhostMemory>,
     /// Segments written at a time to each of the tiers that take turns.
     pub(crate) depth: usize,
+    /// One tier is added at a time: the number that is free when it is made is free when it is in the table.
+    pub(crate) adding: Mutex<()>,
     /// One tier is emptied at a time.
     pub(crate) removing: Mutex<()>,
     writing: Mutex<Writing>,
@@ -73,6 +75,7 @@ impl Disk {
             store,
             ghosts: Arc::default(),
             depth,
+            adding: Mutex::new(()),
             removing: Mutex::new(()),
             writing: Mutex::new(writing),
             buffers: AtomicUsize::new(0),

@@ -6,7 +6,9 @@ use crate::error::EngineError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use vswap_core::ByteCount;
-use vswap_segment::{Area, AreaConfig, FileStorage, Ghost, Storage, TierError, TierId, TierKind, TierState};
+use vswap_segment::{
+    Area, AreaConfig, FileStorage, Ghost, MAX_TIERS, Storage, TierError, TierId, TierKind, TierState,
+};
 
 /// A tier at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +39,11 @@ impl Engine {
     /// When its file cannot be made, the file or device is in use or holds what is not ours, or there are too many tiers.
     pub fn add_tier(&self, config: &TierConfig) -> Result<TierId, EngineError> {
         let TierConfig { kind, ref path, size, priority, force } = *config;
+        // Before anything is made or overwritten for it.
+        let _adding = self.disk.adding.lock();
+        if self.disk.store().tiers().len() >= MAX_TIERS {
+            return Err(TierError::TooMany { most: MAX_TIERS }.into());
+        }
         let size = size.map(ByteCount::get);
         let area = || AreaConfig { path: path.clone(), size, force };
         let storage: Arc<dyn Storage> = match (kind, size) {
@@ -48,7 +55,7 @@ impl Engine {
             (TierKind::File, _) => Arc::new(Area::file(&area())?),
             (TierKind::Device, _) => Arc::new(Area::device(&area())?),
         };
-        Ok(self.add_storage(storage, priority)?)
+        Ok(self.disk.store().add_tier(storage, priority)?)
     }
 
     /// As [`Engine::add_tier`], over any storage.
@@ -56,6 +63,7 @@ impl Engine {
     /// # Errors
     /// When there are too many tiers.
     pub fn add_storage(&self, storage: Arc<dyn Storage>, priority: i16) -> Result<TierId, TierError> {
+        let _adding = self.disk.adding.lock();
         self.disk.store().add_tier(storage, priority)
     }
 

@@ -41,7 +41,7 @@ pub struct AreaConfig {
     pub path: PathBuf,
     /// The most bytes that are used of it, header included; all of it if nothing is said. A file that is not there, or empty, is made that long.
     pub size: Option<u64>,
-    /// What is on it is overwritten, whoever's it is.
+    /// What is on it is overwritten, whoever's it is; beyond `size` nothing is.
     pub force: bool,
 }
 
@@ -60,7 +60,7 @@ impl Area {
     /// Opens a file, and makes it if it is not there and a size is given.
     ///
     /// # Errors
-    /// [`AreaError`]; nothing has been changed then.
+    /// [`AreaError`], which says what may have been changed.
     pub fn file(config: &AreaConfig) -> Result<Self, AreaError> {
         let path = &config.path;
         let missing = || NameKind::of(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
@@ -77,7 +77,7 @@ impl Area {
     /// Opens a block device.
     ///
     /// # Errors
-    /// [`AreaError`]; nothing has been changed then.
+    /// [`AreaError`], which says what may have been changed.
     pub fn device(config: &AreaConfig) -> Result<Self, AreaError> {
         Self::open(patiently(|| Named::open_device(&config.path))?, config)
     }
@@ -101,16 +101,16 @@ impl Area {
         }
         Self::long_enough(&path, bytes)?;
         let io = |act| move |source| AreaError::Io { path: path.clone(), act, source };
-        let found = look(&named)?;
+        let found = look(&named, bytes)?;
         if let Some(found) = &found
             && !config.force
         {
             return Err(found.clone().refused(named.path()));
         }
         if found.is_some() {
-            // Else the next one to look would find it again.
-            let tail = (len - TAIL_BYTES as u64).max(START);
-            named.wipe(tail, len - tail).map_err(io("overwrite the end of"))?;
+            // Else the next one to look would find it again. Beyond `bytes` nothing is ours to change, so there it will.
+            let tail = len.saturating_sub(TAIL_BYTES as u64).max(START).min(bytes);
+            named.wipe(tail, bytes - tail).map_err(io("overwrite the end of"))?;
         }
         let mut head = AlignedBuf::zeroed(if found.is_some() { SEGMENT_BYTES } else { BLOCK });
         head[..HEADER_BYTES].copy_from_slice(&header(bytes));
@@ -171,58 +171,75 @@ impl Found {
     }
 }
 
-/// What speaks against using it: `None` for an area of ours and for what holds nothing.
-fn look(named: &Named) -> Result<Option<Found>, AreaError> {
+/// What speaks against using `bytes` of it: `None` for an area of ours and for what holds nothing.
+fn look(named: &Named, bytes: u64) -> Result<Option<Found>, AreaError> {
     let len = named.len();
-    let read = |offset: u64, bytes: usize| {
-        let mut buf = AlignedBuf::zeroed(bytes);
-        let source = match named.file().read_at(offset, &mut buf) {
-            Ok(got) if got as u64 >= (len - offset).min(bytes as u64) => return Ok(buf),
-            Ok(_) => io::ErrorKind::UnexpectedEof.into(),
-            Err(source) => source,
-        };
-        Err(AreaError::Io { path: named.path().to_owned(), act: "read", source })
-    };
-    let head = read(0, HEAD_BYTES)?;
+    let head = read(named, 0, HEAD_BYTES)?;
     let tail_at = (len - TAIL_BYTES as u64).next_multiple_of(BLOCK as u64) - BLOCK as u64;
-    let tail = read(tail_at, TAIL_BYTES + BLOCK)?;
-    let seen = (len - tail_at) as usize;
-    let tail = &tail[..seen.min(tail.len())];
-    if let Some(found) = signatures::find(&head, tail, tail_at, len) {
+    let tail = read(named, tail_at, (len - tail_at) as usize)?;
+    if let Some(found) = signatures::find(&head, &tail, tail_at, len) {
         return Ok(Some(Found::Signature(found)));
     }
-    let data = |bytes: &[u8], base: u64| {
-        let at = bytes.iter().position(|byte| *byte != 0)?;
-        Some(Found::Data { offset: base + at as u64 })
+    if !head.starts_with(&MAGIC) {
+        return data(named, 0, len);
+    }
+    let says = match own(&head, len) {
+        Ok(says) => says,
+        Err(found) => return Ok(Some(found)),
     };
-    if head.starts_with(&MAGIC) {
-        let behind = data(&head[HEADER_BYTES..], HEADER_BYTES as u64);
-        return Ok(own(&head, len).or(behind));
+    if let Some(at) = nonzero(&head[HEADER_BYTES..]) {
+        return Ok(Some(Found::Data { offset: HEADER_BYTES as u64 + at }));
     }
-    if let Some(found) = data(&head, 0).or_else(|| data(tail, tail_at)) {
-        return Ok(Some(found));
-    }
-    let step = (len - START) / SAMPLES / BLOCK as u64 * BLOCK as u64;
-    for at in (1..SAMPLES).map(|sample| START + sample * step).filter(|at| step > 0 && *at < tail_at) {
-        if let Some(found) = data(&read(at, BLOCK)?, at) {
-            return Ok(Some(found));
+    // What was never a part of the area may be somebody's.
+    if says < bytes { data(named, says, bytes) } else { Ok(None) }
+}
+
+/// Something between two offsets: at the beginning, at the end, or at places between.
+fn data(named: &Named, from: u64, to: u64) -> Result<Option<Found>, AreaError> {
+    let head_end = to.min(from + HEAD_BYTES as u64);
+    let tail = to.saturating_sub(TAIL_BYTES as u64).max(head_end);
+    let step = (tail - head_end) / SAMPLES / BLOCK as u64 * BLOCK as u64;
+    let samples = (1..SAMPLES).map(|sample| head_end + sample * step).filter(|_| step > 0);
+    let samples = samples.map(|at| (at, BLOCK as u64));
+    for (at, len) in [(from, head_end - from), (tail, to - tail)].into_iter().chain(samples) {
+        // Reads are of whole blocks.
+        let block = at - at % BLOCK as u64;
+        let before = (at - block) as usize;
+        let bytes = read(named, block, before + len as usize)?;
+        if let Some(found) = nonzero(&bytes[before..]) {
+            return Ok(Some(Found::Data { offset: at + found }));
         }
     }
     Ok(None)
 }
 
-/// What is wrong with an area of ours.
-fn own(head: &[u8], len: u64) -> Option<Found> {
+fn nonzero(bytes: &[u8]) -> Option<u64> {
+    bytes.iter().position(|byte| *byte != 0).map(|at| at as u64)
+}
+
+/// `len` bytes, which are there, from a block's beginning on.
+fn read(named: &Named, offset: u64, len: usize) -> Result<Vec<u8>, AreaError> {
+    let mut buf = AlignedBuf::zeroed(len.next_multiple_of(BLOCK));
+    let source = match named.file().read_at(offset, &mut buf) {
+        Ok(got) if got >= len => return Ok(buf[..len].to_vec()),
+        Ok(_) => io::ErrorKind::UnexpectedEof.into(),
+        Err(source) => source,
+    };
+    Err(AreaError::Io { path: named.path().to_owned(), act: "read", source })
+}
+
+/// The bytes of an area of ours, or what is wrong with it.
+fn own(head: &[u8], len: u64) -> Result<u64, Found> {
     let u16_at = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
     let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[at + byte]));
     if u16_at(8) != VERSION {
-        return Some(Found::Version { found: u16_at(8) });
+        return Err(Found::Version { found: u16_at(8) });
     }
     if u64_at(56) != XxHash3_64::oneshot(&head[..56]) {
-        return Some(Found::Damaged { offset: 56 });
+        return Err(Found::Damaged { offset: 56 });
     }
     let says = u64_at(16);
-    (says > len).then_some(Found::Truncated { says, len })
+    if says > len { Err(Found::Truncated { says, len }) } else { Ok(says) }
 }
 
 fn header(bytes: u64) -> [u8; HEADER_BYTES] {
@@ -318,6 +335,10 @@ mod tests {
             Area::file(&AreaConfig { path: self.path.clone(), size: None, force })
         }
 
+        fn open_part(&self, size: u64, force: bool) -> Result<Area, AreaError> {
+            Area::file(&AreaConfig { path: self.path.clone(), size: Some(size), force })
+        }
+
         /// Refused with name and offset, left as it was, and overwritten if that is wanted, so that it is not refused again.
         fn is_refused(&self, says: &str, at: u64) {
             let before = fs::read(&self.path).unwrap();
@@ -386,6 +407,48 @@ mod tests {
         drop(file.open(false).unwrap());
         file.put(4086, b"SWAPSPACE2");
         file.is_refused("a swap area", 4086);
+    }
+
+    #[test]
+    fn what_lies_behind_an_area_of_ours_is_somebody_elses() {
+        let half = LEN / 2 + 100;
+        for at in [half, half + 5000, LEN / 4 * 3, LEN - 1] {
+            let file = File::new();
+            drop(file.open_part(half, false).unwrap());
+            file.put(half - 1, &[7]);
+            file.put(at, &vec![7; (LEN - at).min(1 << 20) as usize]);
+            // As much as before is ours, and no more.
+            drop(file.open_part(half, false).unwrap());
+            let before = fs::read(&file.path).unwrap();
+            let error = file.open(false).unwrap_err();
+            assert!(
+                matches!(error, AreaError::Data { offset, .. } if (at..at + (1 << 20)).contains(&offset)),
+                "{error}"
+            );
+            assert!(before == fs::read(&file.path).unwrap(), "it was written to");
+            drop(file.open(true).unwrap());
+            drop(file.open(false).unwrap());
+        }
+    }
+
+    #[test]
+    fn nothing_is_changed_behind_what_is_used_not_even_by_force() {
+        for (used, at, bytes) in [
+            (LEN / 2, 4086, b"SWAPSPACE2".as_slice()),
+            (LEN / 2 + 100, LEN - 512, b"EFI PART"),
+            (LEN - 4096, LEN - 8192, b"\xfc\x4e\x2b\xa9"),
+        ] {
+            let file = File::new();
+            file.put(0, &vec![7; LEN as usize]);
+            file.put(at, bytes);
+            let behind = |file: &File| fs::read(&file.path).unwrap().split_off(used as usize);
+            let before = behind(&file);
+            assert!(file.open_part(used, false).is_err());
+            drop(file.open_part(used, true).unwrap());
+            assert!(behind(&file) == before);
+            // A signature there is found again.
+            assert_eq!(file.open_part(used, false).is_err(), at >= used);
+        }
     }
 
     #[test]

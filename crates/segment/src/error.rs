@@ -231,7 +231,8 @@ pub enum TierError {
     },
 }
 
-/// A file or device cannot be a tier. It is as it was.
+/// A file or device cannot be a tier. It is as it was, unless a write to it was begun and failed ([`Io`](Self::Io)); one that was empty, or
+/// not there, may be as long as was wanted then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AreaError {

@@ -71,9 +71,13 @@ const AT_THE_START: &[Magic] = &[
     magic("a romfs file system", 0, b"-rom1fs-"),
     magic("a NILFS file system", 0x406, b"\x34\x34"),
     magic("a JFS file system", 0x8000, b"JFS1"),
+    magic("a ReiserFS file system", 0x2034, b"ReIsEr"),
     magic("a ReiserFS file system", 0x10034, b"ReIsEr"),
     magic("a GFS2 file system", 0x10000, b"\x01\x16\x19\x70"),
+    magic("an OCFS2 file system", 0x400, b"OCFSV2"),
+    magic("an OCFS2 file system", 0x800, b"OCFSV2"),
     magic("an OCFS2 file system", 0x1000, b"OCFSV2"),
+    magic("an OCFS2 file system", 0x2000, b"OCFSV2"),
     magic("an APFS container", 32, b"NXSB"),
     magic("an HFS+ file system", 0x400, b"H+\0\x04"),
     magic("an HFS+ file system", 0x400, b"HX\0\x05"),
@@ -178,13 +182,100 @@ mod tests {
         find(&head, &tail, tail_at, LEN)
     }
 
+    /// Written down from the formats' own descriptions: a KiB, bytes behind it, the magic, a word of its name.
+    const KNOWN: &[(u64, u64, &[u8], &str)] = &[
+        (0, 0, &[0x4c, 0x55, 0x4b, 0x53, 0xba, 0xbe], "LUKS"),
+        (16, 0, &[0x53, 0x4b, 0x55, 0x4c, 0xba, 0xbe], "LUKS"),
+        (0, 3, b"-FVE-FS-", "BitLocker"),
+        (0, 0, b"dmvdo001", "VDO"),
+        (0, 0, b"integrt\x00", "integrity"),
+        (0, 0, b"verity\x00\x00", "verity"),
+        // Superblock at 4 KiB, its magic behind a checksum, an offset and a version.
+        (
+            4,
+            24,
+            &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81],
+            "bcache",
+        ),
+        (0, 512 + 4, b"!Stra0tis\x86\xff\x02^\x41rh", "Stratis"),
+        (0, 0, b"bluestore block device\n", "Ceph"),
+        // Formats 1.1 and 1.2: the number a92b4efc.
+        (0, 0, &0xa92b_4efc_u32.to_le_bytes(), "RAID"),
+        (4, 0, &0xa92b_4efc_u32.to_le_bytes(), "RAID"),
+        // In any of the first four sectors.
+        (0, 0, b"LABELONE", "LVM"),
+        (0, 512, b"LABELONE", "LVM"),
+        (1, 0, b"LABELONE", "LVM"),
+        (1, 512, b"LABELONE", "LVM"),
+        // The second sector, of 512 bytes or 4 KiB.
+        (0, 512, b"EFI PART", "GUID"),
+        (4, 0, b"EFI PART", "GUID"),
+        // The last ten bytes of a page of 4, 8, 16, 32 or 64 KiB.
+        (3, 1014, b"SWAPSPACE2", "swap"),
+        (3, 1014, b"SWAP-SPACE", "swap"),
+        (7, 1014, b"SWAPSPACE2", "swap"),
+        (15, 1014, b"SWAPSPACE2", "swap"),
+        (31, 1014, b"SWAPSPACE2", "swap"),
+        (63, 1014, b"SWAPSPACE2", "swap"),
+        (3, 1014, b"S1SUSPEND\x00", "hibernated"),
+        (3, 1014, b"S2SUSPEND\x00", "hibernated"),
+        (3, 1014, b"ULSUSPEND\x00", "hibernated"),
+        (3, 1014, b"LINHIB0001", "hibernated"),
+        (0, 0, &0x5846_5342_u32.to_be_bytes(), "XFS"),
+        (64, 64, b"_BHRfS_M", "btrfs"),
+        (1, 0, &0xf2f5_2010_u32.to_le_bytes(), "F2FS"),
+        (1, 0, &0xe0f5_e1e2_u32.to_le_bytes(), "EROFS"),
+        (0, 0, &0x7371_7368_u32.to_le_bytes(), "SquashFS"),
+        (0, 0, &0x7371_7368_u32.to_be_bytes(), "SquashFS"),
+        (0, 0, &0x28cd_3d45_u32.to_le_bytes(), "cramfs"),
+        (0, 0, b"-rom1fs-", "romfs"),
+        (1, 6, &0x3434_u16.to_le_bytes(), "NILFS"),
+        (32, 0, b"JFS1", "JFS"),
+        (8, 52, b"ReIsErFs", "ReiserFS"),
+        (64, 52, b"ReIsErFs", "ReiserFS"),
+        (64, 52, b"ReIsEr2Fs", "ReiserFS"),
+        (64, 52, b"ReIsEr3Fs", "ReiserFS"),
+        (64, 0, &0x0116_1970_u32.to_be_bytes(), "GFS2"),
+        // The third block, of 512 bytes to 4 KiB.
+        (1, 0, b"OCFSV2", "OCFS2"),
+        (2, 0, b"OCFSV2", "OCFS2"),
+        (4, 0, b"OCFSV2", "OCFS2"),
+        (8, 0, b"OCFSV2", "OCFS2"),
+        (0, 32, b"NXSB", "APFS"),
+        // Versions 4 and 5.
+        (1, 0, &[0x48, 0x2b, 0, 4], "HFS+"),
+        (1, 0, &[0x48, 0x58, 0, 5], "HFS+"),
+        // The 17th sector of 2 KiB, behind the descriptor's type.
+        (32, 1, b"CD001", "ISO 9660"),
+        (32, 1, b"BEA01", "UDF"),
+        (32, 1, b"NSR02", "UDF"),
+        (32, 1, b"NSR03", "UDF"),
+        (0, 3, b"EXFAT   ", "exFAT"),
+        (0, 3, b"NTFS    ", "NTFS"),
+        (0, 82, b"FAT32   ", "FAT"),
+        (0, 54, b"FAT16   ", "FAT"),
+        (0, 54, b"FAT12   ", "FAT"),
+        (0, 54, b"FAT     ", "FAT"),
+    ];
+
     #[test]
     fn every_magic_is_found_where_it_stands() {
-        for magic in AT_THE_START.iter().filter(|magic| magic.bytes.len() > 2 || magic.what.contains("NILFS"))
-        {
-            let wanted = Signature { what: magic.what, offset: magic.at as u64 };
-            assert_eq!(found(magic.at as u64, magic.bytes), Some(wanted));
+        for &(kib, behind, bytes, word) in KNOWN {
+            let offset = kib * 1024 + behind;
+            let found = found(offset, bytes);
+            assert!(
+                found.is_some_and(|found| found.offset == offset && found.what.contains(word)),
+                "{word} at {offset}: {found:?}"
+            );
         }
+        let known = |magic: &&Magic| {
+            let same = |(kib, behind, bytes, _): &(u64, u64, &[u8], &str)| {
+                kib * 1024 + behind == magic.at as u64 && bytes.starts_with(magic.bytes)
+            };
+            // Those that need more than their two bytes have tests of their own.
+            KNOWN.iter().any(same) || [0x438, 510].contains(&magic.at)
+        };
+        assert!(AT_THE_START.iter().all(|magic| known(&magic)));
         for (at, bytes, what) in [
             (LEN - 512, b"EFI PART".as_slice(), "a GUID partition table"),
             (LEN - 4096, b"EFI PART", "a GUID partition table"),
@@ -201,6 +292,12 @@ mod tests {
     #[test]
     fn two_bytes_alone_are_not_taken_for_ext_or_for_a_partition_table() {
         assert_eq!(found(0x438, b"\x53\xef"), None);
+        // 16 inodes, 64 blocks, blocks of 4 KiB, a clean state behind the magic.
+        let mut superblock = [0_u32; 15];
+        (superblock[0], superblock[1], superblock[6], superblock[14]) = (16, 64, 2, 0x0001_ef53);
+        let superblock: Vec<_> = superblock.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let ext = Signature { what: "an ext2, ext3 or ext4 file system", offset: 1080 };
+        assert_eq!(found(1024, &superblock), Some(ext));
         assert_eq!(found(510, b"\x55\xaa").map(|found| found.what), Some("a boot sector"));
         let mut sector = [0; 512];
         sector[446 + 4] = 0x83;

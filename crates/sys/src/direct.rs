@@ -22,6 +22,7 @@
 
 mod aligned;
 mod file;
+mod loops;
 mod named;
 pub mod place;
 mod writer;

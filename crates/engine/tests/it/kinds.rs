@@ -177,6 +177,69 @@ fn a_second_user_is_refused_even_by_force() {
     }
 }
 
+/// There are as many as can be: nothing is made or overwritten for one more.
+#[test]
+fn one_tier_too_many_is_refused_before_anything_is_written() {
+    let dir = directory();
+    let engine = engine();
+    for _ in 0..vswap_segment::MAX_TIERS {
+        engine.add_tier(&TierConfig::of(TierKind::Ghost, "")).unwrap();
+    }
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let mut bytes = vec![7; 8 << 20];
+    bytes[4086..4096].copy_from_slice(b"SWAPSPACE2");
+    fs::write(&old, &bytes).unwrap();
+    for path in [&old, &new] {
+        let size = Some(ByteCount::new(8 << 20));
+        let config = TierConfig { force: true, size, ..TierConfig::of(TierKind::File, path) };
+        let error = engine.add_tier(&config).unwrap_err().to_string();
+        assert!(error.contains("remove one first"), "{error}");
+    }
+    assert!(fs::read(&old).unwrap() == bytes && !new.exists());
+}
+
+/// A loop device and its file are the same bytes, under two names and two locks.
+#[test]
+fn what_is_behind_a_loop_device_and_the_device_are_one_tier() {
+    let Some(device) = Loop::new() else { return };
+    let mut rig = Rig::of(engine(), 8);
+    let over = TierConfig::of(TierKind::Device, &device.path);
+    let tier = rig.engine.add_tier(&over).unwrap();
+    for number in 0..4096 {
+        rig.store(number, number);
+    }
+    assert!(!rig.write_all_back());
+    let file = TierConfig { force: true, ..TierConfig::of(TierKind::File, &device.file) };
+    assert!(refusal(&file).contains("in use"));
+    for number in 0..4096 {
+        assert!(rig.load(number).unwrap() == (LoadedFrom::Segment, middling(number)), "page {number}");
+    }
+    for number in 0..4096 {
+        let (block, at) = Rig::place(number);
+        rig.blocks[block].release(&rig.engine, at);
+    }
+    remove(&rig.engine, tier);
+    rig.finish();
+    // Also when nobody has the device, which may be mounted at any moment; and under another name.
+    let other = TierConfig { path: device.file.with_file_name("other"), force: false, ..file.clone() };
+    fs::hard_link(&file.path, &other.path).unwrap();
+    for config in [file, other] {
+        let error = refusal(&config);
+        assert!(error.contains(&format!("is behind {}", device.path.display())), "{error}");
+    }
+    // Who had the file before there was a device over it has the device's bytes.
+    let locked = File::open(&device.file).unwrap();
+    locked.lock().unwrap();
+    let error = refusal(&over);
+    assert!(error.contains("in use") && error.contains(device.file.to_str().unwrap()), "{error}");
+    locked.unlock().unwrap();
+    let user = engine();
+    user.add_tier(&over).unwrap();
+    assert!(locked.try_lock().is_err(), "what is behind it is not locked");
+    drop(user);
+    locked.try_lock().unwrap();
+}
+
 /// What `mkfs` and `mkswap` make is refused by its name, left as it was, and overwritten by force.
 #[test]
 fn what_others_have_made_on_a_device_is_refused_and_intact() {

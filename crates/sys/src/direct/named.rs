@@ -4,7 +4,8 @@
 //!
 //! # Invariants
 //! - Nobody else has it: a device is opened with `O_EXCL`, which the kernel refuses for one that is mounted, a swap area, part of
-//!   another device, or opened so by somebody else; a file is locked (`flock`), which a second user of ours does as well.
+//!   another device, or opened so by somebody else; a file is locked (`flock`), which a second user of ours does as well. What is
+//!   behind a loop device is had with it; what is behind one, whoever has that, is refused.
 //! - A file on tmpfs, ramfs or hugetlbfs is refused.
 //!
 //! # Safety
@@ -12,6 +13,7 @@
 #![allow(unsafe_code)]
 
 use super::file::{open, refuses_direct};
+use super::loops::{self, Identity};
 use super::place::{c_path, memory_file_system};
 use super::{AlignedBuf, BLOCK, DirectFile};
 use std::io;
@@ -95,6 +97,14 @@ pub enum NamedError {
         /// The file.
         path: PathBuf,
     },
+    /// It is behind a loop device, so its bytes have two names.
+    #[error("{} is behind {}: name that one, or detach it (losetup --detach)", path.display(), over.display())]
+    Behind {
+        /// The file or device.
+        path: PathBuf,
+        /// The loop device.
+        over: PathBuf,
+    },
     /// It is something else.
     #[error("{} is {}, not {}", path.display(), found.name(), wanted.name())]
     Kind {
@@ -124,14 +134,20 @@ pub struct Named {
     len: u64,
     /// The device has said that it cannot discard.
     keeps: AtomicBool,
+    /// What is behind it if it is a loop device: had so that nobody else has it.
+    _behind: Option<Box<Named>>,
 }
 
 impl Named {
     /// Opens a block device.
     ///
     /// # Errors
-    /// [`NamedError`]; `DeviceInUse` if the kernel lets nobody else have it.
+    /// [`NamedError`]; `DeviceInUse` if the kernel lets nobody else have it, `FileInUse` if somebody has locked what is behind it.
     pub fn open_device(path: &Path) -> Result<Self, NamedError> {
+        Self::device_alone(path)?.not_behind()
+    }
+
+    fn device_alone(path: &Path) -> Result<Self, NamedError> {
         let failed = |act| move |source| Self::failed(path, act, source);
         Self::must_be(path, NameKind::Device)?;
         let fd = open_named(path, libc::O_EXCL)?.map_err(|source| match source.raw_os_error() {
@@ -139,17 +155,49 @@ impl Named {
             _ => Self::failed(path, "open", source),
         })?;
         // The name may have become another thing's.
-        let found = Self::kind_of(&fd.0).map_err(failed("examine"))?;
+        let found = Self::metadata(&fd.0).map_err(failed("examine"))?;
+        let found = NameKind::of_type(found.file_type());
         if found != NameKind::Device {
             return Err(NamedError::Kind { path: path.to_owned(), found, wanted: NameKind::Device });
         }
+        change_flags(&fd.0, 0, libc::O_NONBLOCK).map_err(failed("examine"))?;
         let mut len = 0_u64;
         // SAFETY: (1) the descriptor is open; (2) this request writes one u64 (`size_t` here), to a live local.
         let got = unsafe { libc::ioctl(fd.0.as_raw_fd(), BLKGETSIZE64 as _, &raw mut len) };
         if got != 0 {
             return Err(Self::failed(path, "tell the size of", io::Error::last_os_error()));
         }
-        Ok(Self::new(path, NameKind::Device, fd, len))
+        let behind = Self::behind(path, &fd.0)?.map(Box::new);
+        Ok(Self { _behind: behind, ..Self::new(path, NameKind::Device, fd, len) })
+    }
+
+    /// What is behind a device that is a loop device. `None` also if that has no name here, so that nobody else can open it either.
+    fn behind(path: &Path, fd: &OwnedFd) -> Result<Option<Self>, NamedError> {
+        let failed = |source| Self::failed(path, "examine", source);
+        let Some(name) = loops::behind(&Self::metadata(fd).map_err(failed)?) else { return Ok(None) };
+        let wanted = loops::identity_behind(fd.as_fd()).map_err(failed)?;
+        let found = match std::fs::metadata(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found.map_err(|source| Self::failed(&name, "examine", source))?,
+        };
+        if Identity::of(&found) != wanted {
+            return Ok(None);
+        }
+        match NameKind::of_type(found.file_type()) {
+            NameKind::Device => Self::device_alone(&name),
+            _ => Self::file_alone(&name),
+        }
+        .map(Some)
+    }
+
+    /// It, unless there is a loop device over it. Asked when it is had already: whoever comes later finds it so.
+    fn not_behind(self) -> Result<Self, NamedError> {
+        let found = Self::metadata(self.file.as_fd());
+        let found = found.map_err(|source| Self::failed(&self.path, "examine", source))?;
+        match loops::over(Identity::of(&found)) {
+            Some(over) => Err(NamedError::Behind { path: self.path.clone(), over }),
+            None => Ok(self),
+        }
     }
 
     /// Opens and locks a regular file.
@@ -159,8 +207,13 @@ impl Named {
     pub fn open_file(path: &Path) -> Result<Self, NamedError> {
         Self::must_be(path, NameKind::File)?;
         Self::no_memory(path, path)?;
+        Self::file_alone(path)?.not_behind()
+    }
+
+    fn file_alone(path: &Path) -> Result<Self, NamedError> {
         let fd = open_named(path, 0)?.map_err(|source| Self::failed(path, "open", source))?;
-        Self::locked(path, fd)
+        Self::lock(path, &fd.0)?;
+        Self::of_locked(path, fd)
     }
 
     /// Makes a regular file of `len` bytes, which take no room yet, and locks it.
@@ -173,10 +226,20 @@ impl Named {
         let made = c_path(path).and_then(|name| {
             open(&name, libc::O_RDWR | libc::O_CLOEXEC | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW)
         });
-        drop(made.map_err(|source| Self::failed(path, "make", source))?);
-        let made = Self::open_file(path).and_then(|mut file| file.grow(len).map(|()| file));
-        if made.is_err() {
-            // It was made just now, and holds nothing.
+        Self::of_made(path, made.map_err(|source| Self::failed(path, "make", source))?, len)
+    }
+
+    /// A file that was made just now, and somebody may have locked since: then it is theirs.
+    fn of_made(path: &Path, fd: OwnedFd, len: u64) -> Result<Self, NamedError> {
+        Self::lock(path, &fd)?;
+        let failed = |source| Self::failed(path, "open", source);
+        // With its lock, until the name is gone if it comes to that.
+        let held = fd.try_clone().map_err(failed)?;
+        let made = make_direct(&fd).map_err(failed).and_then(|direct| {
+            let mut file = Self::of_locked(path, (fd, direct))?;
+            file.grow(len).map(|()| file)
+        });
+        if made.is_err() && names(path, &held) {
             let _ = std::fs::remove_file(path);
         }
         made
@@ -195,27 +258,32 @@ impl Named {
         Ok(())
     }
 
-    fn locked(path: &Path, fd: (OwnedFd, bool)) -> Result<Self, NamedError> {
+    fn lock(path: &Path, fd: &OwnedFd) -> Result<(), NamedError> {
         // SAFETY: `flock` only needs an open descriptor.
-        if unsafe { libc::flock(fd.0.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let source = io::Error::last_os_error();
-            return Err(match source.raw_os_error() {
-                Some(libc::EWOULDBLOCK) => NamedError::FileInUse { path: path.to_owned() },
-                _ => Self::failed(path, "lock", source),
-            });
+        if unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(());
         }
-        let file = std::fs::File::from(fd.0);
-        let found = file.metadata().map_err(|source| Self::failed(path, "examine", source))?;
+        let source = io::Error::last_os_error();
+        Err(match source.raw_os_error() {
+            Some(libc::EWOULDBLOCK) => NamedError::FileInUse { path: path.to_owned() },
+            _ => Self::failed(path, "lock", source),
+        })
+    }
+
+    fn of_locked(path: &Path, (fd, direct): (OwnedFd, bool)) -> Result<Self, NamedError> {
+        let failed = |source| Self::failed(path, "examine", source);
+        let found = Self::metadata(&fd).map_err(failed)?;
         let kind = NameKind::of_type(found.file_type());
         if kind != NameKind::File {
             return Err(NamedError::Kind { path: path.to_owned(), found: kind, wanted: NameKind::File });
         }
-        Ok(Self::new(path, NameKind::File, (file.into(), fd.1), found.len()))
+        change_flags(&fd, 0, libc::O_NONBLOCK).map_err(failed)?;
+        Ok(Self::new(path, NameKind::File, (fd, direct), found.len()))
     }
 
     fn new(path: &Path, kind: NameKind, (fd, direct): (OwnedFd, bool), len: u64) -> Self {
         let file = Arc::new(DirectFile::of(fd, direct));
-        Self { file, path: path.to_owned(), kind, len, keeps: AtomicBool::new(false) }
+        Self { file, path: path.to_owned(), kind, len, keeps: AtomicBool::new(false), _behind: None }
     }
 
     fn must_be(path: &Path, wanted: NameKind) -> Result<(), NamedError> {
@@ -232,9 +300,8 @@ impl Named {
         }
     }
 
-    fn kind_of(fd: &OwnedFd) -> io::Result<NameKind> {
-        let file = std::fs::File::from(fd.try_clone()?);
-        Ok(NameKind::of_type(file.metadata()?.file_type()))
+    fn metadata(fd: impl AsFd) -> io::Result<std::fs::Metadata> {
+        std::fs::File::from(fd.as_fd().try_clone_to_owned()?).metadata()
     }
 
     fn failed(path: &Path, act: &'static str, source: io::Error) -> NamedError {
@@ -316,7 +383,7 @@ impl Named {
 /// the inner one the kernel's.
 fn open_named(path: &Path, more: libc::c_int) -> Result<io::Result<(OwnedFd, bool)>, NamedError> {
     let name = c_path(path).map_err(|source| Named::failed(path, "open", source))?;
-    // What became a pipe meanwhile is not waited for.
+    // What became a pipe meanwhile is not waited for. Cleared once it is known to be none.
     let flags = libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK | more;
     Ok(match open(&name, flags | libc::O_DIRECT) {
         Ok(fd) if reads(&fd) => Ok((fd, true)),
@@ -330,10 +397,107 @@ fn open_named(path: &Path, more: libc::c_int) -> Result<io::Result<(OwnedFd, boo
     })
 }
 
+/// Sets `O_DIRECT` if that works, and tells whether it does. Not when a file is made: who refuses it then has made the file.
+fn make_direct(fd: &OwnedFd) -> io::Result<bool> {
+    match change_flags(fd, libc::O_DIRECT, 0) {
+        Ok(()) if reads(fd) => Ok(true),
+        Ok(()) => change_flags(fd, 0, libc::O_DIRECT).map(|()| false),
+        Err(error) if refuses_direct(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn change_flags(fd: &OwnedFd, set: libc::c_int, clear: libc::c_int) -> io::Result<()> {
+    // SAFETY: this request of `fcntl` only needs an open descriptor.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: as above, and its argument is an int.
+    if flags < 0 || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !clear | set) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Whether the name is still that of the open file.
+fn names(path: &Path, fd: &OwnedFd) -> bool {
+    let (named, open) = (std::fs::symlink_metadata(path), Named::metadata(fd));
+    named.is_ok_and(|named| open.is_ok_and(|open| Identity::of(&named) == Identity::of(&open)))
+}
+
 /// Some file systems take `O_DIRECT` and refuse the transfer.
 fn reads(fd: &OwnedFd) -> bool {
     let mut block = AlignedBuf::zeroed(BLOCK);
     let Ok(copy) = fd.try_clone() else { return false };
     let read = DirectFile::of(copy, true).read_at(0, &mut block);
     !matches!(read, Err(error) if refuses_direct(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+
+    const LEN: u64 = 4 << 20;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir_in("/var/tmp").unwrap()
+    }
+
+    /// As between the two calls of [`Named::create_file`].
+    fn made(path: &Path) -> OwnedFd {
+        File::options().read(true).write(true).create_new(true).open(path).unwrap().into()
+    }
+
+    #[test]
+    fn a_new_file_that_somebody_else_has_locked_first_is_theirs_and_keeps_its_name() {
+        let dir = directory();
+        let path = dir.path().join("new");
+        let ours = made(&path);
+        let theirs = Named::open_file(&path).unwrap();
+        let error = Named::of_made(&path, ours, LEN).unwrap_err();
+        assert!(matches!(error, NamedError::FileInUse { .. }), "{error}");
+        assert!(path.exists());
+        drop(theirs);
+        Named::open_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_new_file_that_cannot_be_as_long_as_wanted_is_removed_if_the_name_is_still_its() {
+        let dir = directory();
+        let path = dir.path().join("new");
+        assert!(Named::create_file(&path, u64::MAX).is_err() && !path.exists());
+        let ours = made(&path);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another").unwrap();
+        assert!(Named::of_made(&path, ours, u64::MAX).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"another");
+    }
+
+    #[test]
+    fn a_new_file_is_locked_and_as_direct_as_one_that_is_opened() {
+        let dir = directory();
+        let path = dir.path().join("new");
+        let new = Named::create_file(&path, LEN).unwrap();
+        assert_eq!((new.len(), fs::metadata(&path).unwrap().len()), (LEN, LEN));
+        assert!(matches!(Named::open_file(&path), Err(NamedError::FileInUse { .. })));
+        new.file().write_at(0, &AlignedBuf::zeroed(BLOCK)).unwrap();
+        let direct = new.file().is_direct();
+        drop(new);
+        assert_eq!(Named::open_file(&path).unwrap().file().is_direct(), direct);
+    }
+
+    #[test]
+    fn reads_and_writes_wait_since_nothing_is_left_of_how_it_was_opened() {
+        let dir = directory();
+        let path = dir.path().join("file");
+        let flags = |named: Named| {
+            let about = format!("/proc/self/fdinfo/{}", named.file().as_fd().as_raw_fd());
+            let about = fs::read_to_string(about).unwrap();
+            let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+            libc::c_int::from_str_radix(flags.trim(), 8).unwrap()
+        };
+        let made = flags(Named::create_file(&path, LEN).unwrap());
+        let opened = flags(Named::open_file(&path).unwrap());
+        assert_eq!((made & libc::O_NONBLOCK, opened & libc::O_NONBLOCK), (0, 0));
+        assert_eq!(made & libc::O_DIRECT, opened & libc::O_DIRECT);
+    }
 }
