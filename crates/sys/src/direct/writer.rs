@@ -97,6 +97,8 @@ pub struct DirectWriter {
     file: Arc<DirectFile>,
     /// Reads of the file when the last write was begun.
     reads: u64,
+    /// Writes that were given in pieces.
+    divided: u64,
 }
 
 impl DirectWriter {
@@ -119,13 +121,19 @@ impl DirectWriter {
     fn with_ring(file: Arc<DirectFile>, depth: usize, ring: OnceCell<Option<IoUring>>) -> Self {
         let pending = (0..depth).map(|_| None).collect();
         let reads = file.reads();
-        Self { ring, pending, done: VecDeque::with_capacity(depth), in_flight: 0, file, reads }
+        Self { ring, pending, done: VecDeque::with_capacity(depth), in_flight: 0, file, reads, divided: 0 }
     }
 
     /// Whether writes go through io_uring.
     #[must_use]
     pub fn uses_io_uring(&self) -> bool {
         self.ring.get_or_init(|| working_ring((self.pending.len() * MOST_PIECES) as u32)).is_some()
+    }
+
+    /// Writes that went in pieces so far, because others were reading.
+    #[must_use]
+    pub fn divided(&self) -> u64 {
+        self.divided
     }
 
     /// Writes submitted and not yet taken by [`wait`](Self::wait).
@@ -186,6 +194,7 @@ impl DirectWriter {
         // (3) the entries are plain writes, which touch nothing else.
         if unsafe { ring.submission().push_multiple(&entries[..pending.pieces.left]) }.is_ok() {
             self.in_flight += 1;
+            self.divided += u64::from(pending.pieces.left > 1);
             // An error here leaves the entries queued; `wait` submits again.
             let _ = ring.submit();
             return Ok(());
