@@ -324,9 +324,10 @@ fn a_child_that_is_made_during_a_move_is_listed_in_the_group_that_is_charged_for
     let listed = |running: &Running, path: &str| {
         running.group(path)["cgroup.procs"].as_array().cloned().unwrap_or_default()
     };
+    let parent: i32 = running.first.parse().expect("a number");
     for path in ["/a", "/b", "/"] {
         for pid in listed(&running, path) {
-            if pid.to_string() != running.first {
+            if pid != parent {
                 let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("starts");
                 assert!(killed.success());
             }
