@@ -4,7 +4,7 @@
 //! out, in the order of a hand of its own that goes round the blocks of its spaces; a fault in it waits for that as one waits for room in the limit of
 //! all. As there, some pages are kept free, so that few wait.
 //!
-//! Lock order: `names`, then the engine's tree. `limited` and a hand are leaves, but that the map of blocks of a space is taken under a hand.
+//! Lock order: `names`, then the engine's tree. `limited`, `rest_until` and a hand are leaves, but that the map of blocks of a space is taken under a hand.
 
 use crate::block::Block;
 use crate::evict::{Effort, Tools};
@@ -103,8 +103,8 @@ pub(crate) struct Groups {
     limited: RwLock<Vec<Arc<Limited>>>,
     any_limited: AtomicBool,
     any_pool: AtomicBool,
-    /// Until when no pool is written down, milliseconds of the pager's clock.
-    rest_until: AtomicU64,
+    /// Until when the pool of a group is not written down, milliseconds of the pager's clock.
+    rest_until: Mutex<BTreeMap<GroupId, u64>>,
 }
 
 impl Groups {
@@ -582,9 +582,11 @@ impl Shared {
 
     /// Writes pools of groups down that come near their limits, so that evictors need not wait for that. `false` if nothing was done.
     pub(crate) fn shrink_pools_of_groups(&self, scratch: &mut Scratch) -> bool {
-        if !self.groups.any_pool.load(Relaxed) || self.clock_ms() < self.groups.rest_until.load(Relaxed) {
+        if !self.groups.any_pool.load(Relaxed) {
             return false;
         }
+        let now = self.clock_ms();
+        self.groups.rest_until.lock().retain(|_, until| now < *until);
         let tree = self.engine.group_tree();
         let mut any = false;
         for group in tree.all() {
@@ -593,10 +595,10 @@ impl Shared {
                 limit => limit.max(PASSING),
             };
             let usage = tree.usage(group, Resource::Pool);
-            if usage > limit / 8 * 7 {
+            if usage > limit / 8 * 7 && !self.groups.rest_until.lock().contains_key(&group) {
                 let wrote = self.write_back_of(group, ByteCount::new(usage - limit / 4 * 3), scratch);
                 if !wrote {
-                    self.groups.rest_until.store(self.clock_ms() + REST, Relaxed);
+                    self.groups.rest_until.lock().insert(group, self.clock_ms() + REST);
                 }
                 any |= wrote;
             }
@@ -684,6 +686,41 @@ mod tests {
         assert!(described.pool.usage > LIMIT / 4, "{described:?}");
         assert!(described.events[Event::Zswpwb as usize] > 1000, "{described:?}");
         blocks.into_iter().for_each(|block| block.dispose(&engine));
+    }
+
+    /// It rested for all when nothing of one could be written.
+    #[test]
+    fn the_pool_of_a_group_is_written_down_while_that_of_another_rests() {
+        let tiers = vec![TierConfig::new(std::env::temp_dir(), ByteCount::mib(64))];
+        let engine = Engine::new(EngineConfig { tiers, ..EngineConfig::default() }).unwrap();
+        let pager = Pager::new(PagerConfig::new(ByteCount::mib(64)), engine.clone()).unwrap();
+        let mut scratch = engine.scratch();
+        let paths = ["/a", "/b"];
+        let groups = paths.map(|path| pager.add_group(path).unwrap());
+        let mut random = 88_172_645_463_325_252u64;
+        let owners = groups.map(|group| {
+            let mut owner = engine.owner_block(group).unwrap();
+            for at in 0..PAGES_PER_CLUSTER {
+                let mut page = [0; PAGE_SIZE];
+                for word in page.as_chunks_mut::<8>().0 {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    *word = random.to_le_bytes();
+                }
+                let slot = owner.slot_for_store(&engine, PageIndex::new(at).unwrap()).unwrap();
+                engine.store(slot, &page, &mut scratch).unwrap();
+            }
+            owner
+        });
+        paths.iter().for_each(|path| pager.limit_group(path, Resource::Pool, Some(0)).unwrap());
+        let pools = || groups.map(|group| engine.group(group).unwrap().pool.usage);
+        let before = pools();
+        pager.shared.groups.rest_until.lock().insert(groups[0], u64::MAX);
+        assert!(pager.shared.shrink_pools_of_groups(&mut scratch));
+        let after = pools();
+        assert!(after[0] == before[0] && after[1] < before[1], "{before:?} {after:?}");
+        owners.into_iter().for_each(|owner| owner.dispose(&engine));
     }
 
     #[test]

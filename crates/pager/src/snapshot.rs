@@ -14,15 +14,19 @@ use crate::space::{Adopt, Hold, Space, libc_errno};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use vswap_core::{Bitmap512, PAGE_SIZE, Page, PageIndex, SlotId};
-use vswap_engine::Scratch;
+use vswap_core::{Bitmap512, ByteCount, Event, GroupId, PAGE_SIZE, Page, PageIndex, Resource, SlotId};
+use vswap_engine::{Bounds, SEGMENT_BYTES, Scratch, StoreError};
 use vswap_sys::procvm::{PAGES_AT_ONCE, read_pages};
 
 /// Blocks written down before eviction in the source may go on: some 10 ms of work.
 const BLOCKS_AT_ONCE: usize = 16;
 /// How long a limit that is exceeded is waited for before more is written down.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Times that a group's pool is tried to be made smaller for a block.
+const TRIES: u32 = 3;
 
 /// What writing down takes.
 struct Tools {
@@ -89,10 +93,16 @@ impl Pager {
             Tools { scratch: shared.engine.scratch(), buffer: vec![[0; PAGE_SIZE]; PAGES_AT_ONCE].into() };
         let mut rest = pairs.as_slice();
         while !rest.is_empty() {
+            // Now: once the source is held, and all the more once it is frozen, nobody who faults is to wait for a device.
+            let bounds =
+                shared.make_room_in_pool(source.group(), rest[0].0.unstored_bytes(), &mut tools.scratch);
             let hold = source.hold();
             let mut copied = 0;
             for (block, twin) in rest.iter().take(BLOCKS_AT_ONCE) {
-                shared.store_and_copy(&hold, block, twin, &mut tools)?;
+                if copied > 0 && shared.pool_over(source.group(), block.unstored_bytes()).is_some() {
+                    break;
+                }
+                shared.store_and_copy(&hold, block, twin, bounds, &mut tools)?;
                 shared.budget.set_pool(shared.engine.pool_bytes());
                 copied += 1;
                 if self.is_short() {
@@ -104,6 +114,14 @@ impl Pager {
             self.wait_for_room(PATIENCE);
         }
         Ok(())
+    }
+}
+
+impl Block {
+    /// Bytes of its pages that are in memory only.
+    fn unstored_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        state.resident.and_not(&state.backed).count() as u64 * PAGE_BYTES
     }
 }
 
@@ -135,14 +153,21 @@ impl Shared {
     /// Writes down the pages of a block that are in memory only, and copies it.
     ///
     /// The space is frozen for that: nobody is let write to a page between its being read and its being down as stored.
-    fn store_and_copy(&self, hold: &Hold, block: &Block, twin: &Block, tools: &mut Tools) -> io::Result<()> {
+    fn store_and_copy(
+        &self,
+        hold: &Hold,
+        block: &Block,
+        twin: &Block,
+        bounds: Bounds,
+        tools: &mut Tools,
+    ) -> io::Result<()> {
         loop {
             hold.freeze();
             // It ends by itself if this thread does not get a CPU for a second.
             if !hold.stay_frozen() {
                 continue;
             }
-            let stored = self.store_resident(&hold.space, block, tools);
+            let stored = self.store_resident(&hold.space, block, bounds, tools);
             if stored.is_ok() {
                 self.copy_block(&mut block.state.lock(), &mut twin.state.lock());
             }
@@ -156,7 +181,13 @@ impl Shared {
     }
 
     /// Makes the dirty pages of a block of a frozen space clean: they are write-protected first, then read, then stored.
-    fn store_resident(&self, space: &Space, block: &Block, tools: &mut Tools) -> io::Result<()> {
+    fn store_resident(
+        &self,
+        space: &Space,
+        block: &Block,
+        bounds: Bounds,
+        tools: &mut Tools,
+    ) -> io::Result<()> {
         let dirty = {
             let state = block.state.lock();
             // The hold waits for these, but for those of a space that can no more be read.
@@ -174,7 +205,7 @@ impl Shared {
             space.uffd.protect(block.address(start), count as u64 * PAGE_BYTES, true)?;
         }
         let pages: Vec<PageIndex> = dirty.iter().collect();
-        pages.chunks(PAGES_AT_ONCE).try_for_each(|pages| self.store_pages(space, block, pages, tools))
+        pages.chunks(PAGES_AT_ONCE).try_for_each(|pages| self.store_pages(space, block, pages, bounds, tools))
     }
 
     fn store_pages(
@@ -182,6 +213,7 @@ impl Shared {
         space: &Space,
         block: &Block,
         pages: &[PageIndex],
+        bounds: Bounds,
         tools: &mut Tools,
     ) -> io::Result<()> {
         let slots = {
@@ -198,13 +230,58 @@ impl Shared {
         let mut stored = Bitmap512::EMPTY;
         let mut result = Ok(());
         for ((page, slot), bytes) in pages.iter().zip(slots).zip(&tools.buffer) {
-            match self.store(slot, bytes, &mut tools.scratch) {
+            match self.store_at_once(slot, bytes, bounds, &mut tools.scratch) {
                 Ok(()) => stored.set(*page),
-                Err(error) => result = Err(io::Error::other(error)),
+                Err(error) => result = Err(error),
             }
         }
         block.state.lock().backed |= stored;
         result
+    }
+
+    /// Which of a group and those above it would have too much in its pool with so many bytes more, and how much. As with pages that only pass
+    /// through, what is written at a time has room always.
+    fn pool_over(&self, group: GroupId, bytes: u64) -> Option<(GroupId, ByteCount)> {
+        let tree = self.engine.group_tree();
+        let above = |at: &GroupId| tree.parent(*at).map(|parent| tree.resolve(parent));
+        std::iter::successors(Some(tree.resolve(group)), above).find_map(|group| {
+            let limit = tree.limit(group, Resource::Pool).max(SEGMENT_BYTES as u64);
+            let over = tree.usage(group, Resource::Pool).saturating_add(bytes).saturating_sub(limit);
+            (over > 0).then_some((group, ByteCount::new(over)))
+        })
+    }
+
+    /// Has so many bytes find room in the pools of a group and those above it, by writing some down. Within which limits they may be stored then: if
+    /// nothing can be written, within all.
+    fn make_room_in_pool(&self, group: GroupId, bytes: u64, scratch: &mut Scratch) -> Bounds {
+        let mut wrote = true;
+        for _ in 0..TRIES {
+            let Some((full, over)) = self.pool_over(group, bytes) else {
+                wrote = true;
+                break;
+            };
+            // If there was nothing to write, somebody else may just have done it.
+            wrote = self.write_back_of(full, over, scratch);
+        }
+        let passes = wrote && self.engine.has_tiers() && !self.disk_full.load(Relaxed);
+        if passes { Bounds::Swap } else { Bounds::All }
+    }
+
+    /// Stores a page, and waits for nothing.
+    fn store_at_once(
+        &self,
+        slot: SlotId,
+        page: &Page,
+        bounds: Bounds,
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        let stored = self.engine.store_within(bounds, slot, page, scratch);
+        if let Err(StoreError::GroupFull { full, .. }) = &stored
+            && full.resource == Resource::Swap
+        {
+            self.engine.group_tree().count(full.group, Event::SwapMax, 1);
+        }
+        stored.map(drop).map_err(io::Error::other)
     }
 }
 
@@ -212,8 +289,57 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::pager::PagerConfig;
-    use vswap_core::ByteCount;
-    use vswap_engine::{Engine, EngineConfig};
+    use vswap_core::PAGES_PER_CLUSTER;
+    use vswap_engine::{Engine, EngineConfig, TierConfig};
+
+    /// Stored while the space is frozen, the pages of a block wrote segments: faults waited for the device. Before there is a space there is
+    /// no keeper that would write.
+    #[test]
+    fn room_for_a_block_is_made_in_the_pool_of_its_group_before_it_is_stored_and_not_by_its_stores() {
+        for limit in [0, 4 << 20] {
+            let tiers = vec![TierConfig::new(std::env::temp_dir(), ByteCount::mib(64))];
+            let engine = Engine::new(EngineConfig { tiers, ..EngineConfig::default() }).unwrap();
+            let pager = Pager::new(PagerConfig::new(ByteCount::mib(64)), Arc::clone(&engine)).unwrap();
+            let group = pager.add_group("/a").unwrap();
+            pager.limit_group("/a", Resource::Pool, Some(limit)).unwrap();
+            let written = || engine.group(group).unwrap().events[Event::Zswpwb as usize];
+            let mut scratch = engine.scratch();
+            let mut owners: Vec<_> = (0..6).map(|_| engine.owner_block(group).unwrap()).collect();
+            let mut random = 88_172_645_463_325_252u64;
+            for owner in &mut owners {
+                let bytes = (PAGES_PER_CLUSTER * PAGE_SIZE) as u64;
+                let bounds = pager.shared.make_room_in_pool(group, bytes, &mut scratch);
+                assert_eq!(bounds, Bounds::Swap);
+                let before = written();
+                for index in Bitmap512::FULL.iter() {
+                    let mut page = [0; PAGE_SIZE];
+                    for word in page.as_chunks_mut::<8>().0 {
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        *word = random.to_le_bytes();
+                    }
+                    let slot = owner.slot_for_store(&engine, index).unwrap();
+                    pager.shared.store_at_once(slot, &page, bounds, &mut scratch).unwrap();
+                }
+                assert_eq!(written(), before);
+                assert!(engine.group(group).unwrap().pool.usage <= limit.max(SEGMENT_BYTES as u64));
+            }
+            assert!(written() > 1000, "{}", written());
+            owners.into_iter().for_each(|owner| owner.dispose(&engine));
+        }
+    }
+
+    /// Where nothing can be written, what a group may have in the pool is all that it gets.
+    #[test]
+    fn without_a_tier_a_block_is_stored_within_the_limit_of_the_pool_of_its_group() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let pager = Pager::new(PagerConfig::new(ByteCount::mib(64)), Arc::clone(&engine)).unwrap();
+        let group = pager.add_group("/a").unwrap();
+        pager.limit_group("/a", Resource::Pool, Some(0)).unwrap();
+        let bounds = pager.shared.make_room_in_pool(group, 4096, &mut engine.scratch());
+        assert_eq!(bounds, Bounds::All);
+    }
 
     /// The bytes of such a page are in nobody's slot yet, or on their way into one that the store takes for its own.
     #[test]

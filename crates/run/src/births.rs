@@ -159,7 +159,7 @@ impl Call<'_> {
         let pid = child.tid();
         let failed = |source| AdoptError::System { pid, source };
         let process = supervisor.tree.enter(pid).map_err(failed)?;
-        process.set_group(self.process.group());
+        process.set_group(parent.space.group());
         supervisor.welcome(&process);
         let memory = process.memory();
         memory.newborn.store(true, Relaxed);
@@ -172,6 +172,8 @@ impl Call<'_> {
         *half_made = Some(stub);
         let ranges = self.inherited_ranges(pid, &own, parent, &memory).map_err(failed)?;
         let space = supervisor.pager().fork(hold, adopt, &ranges).map_err(failed)?;
+        // Whatever was made of it since: it may have been moved when it was not managed yet.
+        process.set_group(space.group());
         for range in &ranges {
             // What the parent had not registered, if anything, is whole in the child.
             let _ = space.manage(range.clone());

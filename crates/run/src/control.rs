@@ -88,21 +88,32 @@ impl Served for Controls {
         let Some(process) = self.supervisor.tree.get(pid) else {
             return Err(format!("no process {pid} in this run"));
         };
-        let before = process.group();
-        // First: if its memory comes under management now, it is of this group or waited for below.
-        process.set_group(group);
-        if process.lender().is_some() {
-            // Until it executes something it has no memory of its own.
-            return Ok(());
+        loop {
+            if process.lender().is_some() {
+                // Until it executes something it has no memory of its own.
+                process.set_group(group);
+                return Ok(());
+            }
+            let memory = process.memory();
+            // What is put under management, or forked, is so under this too: it is of the group that its process is of.
+            let Some(_work) = memory.work.try_lock_for(PATIENCE) else {
+                return Err(format!(
+                    "process {} is just forking or mapping memory, and does not get on; try again",
+                    process.pid
+                ));
+            };
+            let before = process.group();
+            process.set_group(group);
+            if !Arc::ptr_eq(&memory, &process.memory()) {
+                // It has executed something: its new memory may have been managed before this.
+                process.set_group(before);
+                continue;
+            }
+            let Some(managed) = memory.managed() else { return Ok(()) };
+            let moved = self.pager().move_to_group(&managed.space, group);
+            // If there is no such group any more, perhaps half-way.
+            process.set_group(managed.space.group());
+            return moved.map_err(|error| error.to_string());
         }
-        let memory = process.memory();
-        let Some(_work) = memory.work.try_lock_for(PATIENCE) else {
-            process.set_group(before);
-            return Err(format!(
-                "process {pid} is just forking or mapping memory, and does not get on; try again"
-            ));
-        };
-        let Some(managed) = memory.managed() else { return Ok(()) };
-        self.pager().move_to_group(&managed.space, group).map_err(|error| error.to_string())
     }
 }

@@ -87,6 +87,9 @@ impl Builder {
     /// `vswap run`: by the number of this process or by `name`. Only this user and root are answered. For that there is a socket in the
     /// user's runtime directory (`$XDG_RUNTIME_DIR/vswap`) until the last of them is dropped; should the process be killed, the
     /// next `vswap status` removes it. Without this call there is none.
+    ///
+    /// Groups (`vswap groups`) are those of this region and its snapshots: a move takes all of them along, and a snapshot is of the group of what it was
+    /// made of. Another region has groups of its own, and begins in its `/`.
     #[cfg(feature = "control")]
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Builder {
@@ -130,6 +133,8 @@ struct Family {
     /// Nobody may ask any more before the pager stops.
     #[cfg(feature = "control")]
     _server: Option<vswap_control::Server>,
+    #[cfg(feature = "control")]
+    moves: crate::visible::Moves,
     pager: Arc<Pager>,
 }
 
@@ -137,13 +142,17 @@ impl Family {
     fn new(pager: Pager, _how: Builder) -> Result<Arc<Family>, RegionError> {
         let pager = Arc::new(pager);
         #[cfg(feature = "control")]
+        let moves = crate::visible::Moves::default();
+        #[cfg(feature = "control")]
         let _server = {
-            let show = |name| crate::visible::show(&pager, name);
+            let show = |name| crate::visible::show(&pager, &moves, name);
             _how.name.map(show).transpose().map_err(kernel("making a socket for `vswap status`"))?
         };
         Ok(Arc::new(Family {
             #[cfg(feature = "control")]
             _server,
+            #[cfg(feature = "control")]
+            moves,
             pager,
         }))
     }
@@ -297,6 +306,8 @@ impl Region {
     pub fn snapshot(&self) -> Result<Region, RegionError> {
         let _one = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         let made = Made::new(self.length as u64, self.limit)?;
+        #[cfg(feature = "control")]
+        let _no_move = self.family.moves.read();
         let space = self
             .family
             .pager
@@ -332,5 +343,55 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         self.family.pager.release(&self.space);
+    }
+}
+
+#[cfg(all(test, feature = "control"))]
+mod tests {
+    use super::Region;
+    use std::time::Duration;
+    use vswap_core::Resource;
+
+    #[test]
+    fn a_snapshot_waits_for_a_move_of_all_regions_and_is_of_their_group() {
+        let mut region = Region::builder(4 << 20).limit(8 << 20).build().unwrap();
+        region.as_mut_slice().fill(1);
+        let pager = &region.family.pager;
+        let group = pager.add_group("/a").unwrap();
+        let moving = region.family.moves.write();
+        let copy = std::thread::scope(|scope| {
+            let copy = scope.spawn(|| region.snapshot().unwrap());
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!copy.is_finished());
+            pager.move_all_to_group(group).unwrap();
+            drop(moving);
+            copy.join().unwrap()
+        });
+        assert_eq!(copy.space.group(), group);
+        assert!(copy.as_slice().iter().all(|byte| *byte == 1));
+    }
+
+    #[test]
+    fn a_snapshot_of_regions_whose_pool_may_hold_nothing_passes_through_to_the_disk() {
+        let disk = tempfile::tempdir_in("/var/tmp").unwrap();
+        let mut region =
+            Region::builder(24 << 20).limit(64 << 20).disk(disk.path(), 128 << 20).build().unwrap();
+        let content = |at: usize| {
+            let at = at as u64;
+            (at ^ at << 32).wrapping_mul(6_364_136_223_846_793_005).rotate_left(29).wrapping_mul(at | 1)
+        };
+        for (at, word) in region.as_mut_slice_of::<u64>().iter_mut().enumerate() {
+            *word = content(at);
+        }
+        let pager = &region.family.pager;
+        let group = pager.add_group("/a").unwrap();
+        pager.limit_group("/a", Resource::Pool, Some(0)).unwrap();
+        pager.move_all_to_group(group).unwrap();
+        let copy = region.snapshot().unwrap();
+        let has = pager.engine().group(group).unwrap();
+        assert!(has.pool.usage <= 4 << 20 && has.swap.usage == 6144, "{has:?}");
+        for kept in [&region, &copy] {
+            assert!(kept.as_slice_of::<u64>().iter().enumerate().all(|(at, word)| *word == content(at)));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `vswap groups` and `vswap set` on programs that run.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -63,10 +63,15 @@ struct Running {
 }
 
 fn started(memory: &str, options: &[&str], pages: &str, how: &str) -> Running {
+    started_as(PROGRAM, memory, options, &[WORKER, pages, how])
+}
+
+/// Of a program that says two numbers first.
+fn started_as(program: &str, memory: &str, options: &[&str], arguments: &[&str]) -> Running {
     let runtime = tempfile::tempdir().expect("a directory");
     let mut command = command();
     command.args(["run", "--memory", memory]).args(options).arg("--");
-    command.args(["/usr/bin/python3", "-c", PROGRAM, WORKER, pages, how]);
+    command.args(["/usr/bin/python3", "-c", program]).args(arguments);
     command.env("XDG_RUNTIME_DIR", runtime.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("starts");
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
@@ -262,6 +267,76 @@ fn programs_and_their_children_keep_every_byte_while_they_are_moved_and_limited_
         left.all(|group| names.iter().all(|name| group[name] == 0))
     });
     assert_eq!(running.end(), (Some(0), "0 wrong and children 0 wrong and children".into()));
+}
+
+/// Makes children that write to some of what they have from it, when it is told to, and ends with its input.
+const FAMILY: &str = r#"
+import os, sys, time
+memory = bytearray(24 << 20)
+for at in range(0, len(memory), 4096): memory[at] = 1
+print(os.getpid(), os.getpid(), flush=True)
+sys.stdin.readline()
+for turn in range(60):
+    if os.fork() == 0:
+        for at in range(0, 2 << 20, 4096): memory[at] = 2
+        time.sleep(60)
+        os._exit(0)
+print("forked", flush=True)
+sys.stdin.read()
+print("over", flush=True)
+os._exit(0)
+"#;
+
+/// One that was of one group by its number and of another by its memory would be charged to a group that lists nobody.
+#[test]
+fn a_child_that_is_made_during_a_move_is_listed_in_the_group_that_is_charged_for_it() {
+    if !works() {
+        return;
+    }
+    let mut running = started_as(FAMILY, "1G", &["--disk", "none"], &[]);
+    running.until("its socket", |running| running.ask("groups RUN").code == Some(0));
+    for path in ["/a", "/b"] {
+        running.must(&format!("groups add RUN {path}"));
+    }
+    running.child.stdin.as_mut().expect("piped").write_all(b"go\n").expect("it reads");
+    let done = std::thread::scope(|scope| {
+        let (first, run, dir) = (running.first.clone(), running.number(), running.runtime.path().to_owned());
+        let out = &mut running.out;
+        let forked = scope.spawn(move || out.read_line(&mut String::new()).expect("it says something"));
+        let mut turn = 0;
+        while !forked.is_finished() {
+            let path = ["/a", "/b"][turn % 2];
+            let mut command = command();
+            command.env("XDG_RUNTIME_DIR", &dir).args(["groups", "move", &run, &first, path]);
+            let told = said(command.output().expect("starts"));
+            assert!(told.code == Some(0) || told.err.contains("just forking"), "{told:?}");
+            turn += 1;
+        }
+        turn
+    });
+    assert!(done > 5, "{done} moves are too few to meet a fork");
+    running.until("all are known", |running| {
+        let groups = running.groups();
+        let lists = groups.as_array().into_iter().flatten().map(|group| &group["cgroup.procs"]);
+        lists.filter_map(|list| list.as_array().map(Vec::len)).sum::<usize>() >= 61
+    });
+    running.must(&format!("groups move RUN {} /", running.first));
+    let listed = |running: &Running, path: &str| {
+        running.group(path)["cgroup.procs"].as_array().cloned().unwrap_or_default()
+    };
+    let parent: i32 = running.first.parse().expect("a number");
+    for path in ["/a", "/b", "/"] {
+        for pid in listed(&running, path) {
+            if pid != parent {
+                let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("starts");
+                assert!(killed.success());
+            }
+        }
+        running.until("nothing is left of those who are killed", |running| {
+            path == "/" || listed(running, path).is_empty() && running.figure(path, "memory.current") == 0
+        });
+    }
+    assert_eq!(running.end(), (Some(0), "over".into()));
 }
 
 #[test]
