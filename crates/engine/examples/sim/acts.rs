@@ -357,7 +357,7 @@ impl World {
         let mut left = self.draw(10);
         let healthy = self.state().healthy;
         let before = self.state().suspects;
-        let known = self.state().lost.clone();
+        self.begin_to_count_losses();
         let removed = self.engine_does(Event::Removal, true, || {
             self.engine.remove_tier(tier, unreadable, &mut |_| {
                 self.state().writer = false;
@@ -371,7 +371,7 @@ impl World {
         match removed {
             Ok(done) => {
                 assert!(gone, "{tier} was removed");
-                self.count_lost(done.lost, &known);
+                self.has_lost(done.lost);
                 assert!(done.lost == 0 || self.state().suspects > before, "pages lost that were readable");
                 let disk = self.state().disks.remove(&tier).expect("it was there");
                 // A reader further up may be just reading it.
@@ -391,29 +391,17 @@ impl World {
                     _ => false,
                 };
                 assert!(excused, "nothing explains: {error}");
-                self.count_lost(0, &known);
+                self.has_lost(0);
             }
         }
     }
 
-    /// So many distinct pages have been lost with a tier, beside those `known` before. Who was told so by a read meanwhile may have found one that was
-    /// lost by the read, or one that went with the tier.
-    fn count_lost(&self, told: u64, known: &std::collections::HashSet<vswap_core::SlotId>) {
-        let mut state = self.state();
-        if state.depth > 0 {
+    /// So many pages have been lost with a tier.
+    fn has_lost(&self, told: u64) {
+        let lost = self.lost_since();
+        if self.state().depth > 0 {
             return assert_eq!(told, 0, "lost, though nothing may be");
         }
-        let all = state
-            .owners
-            .iter()
-            .flat_map(|owner| owner.pages.keys().filter_map(|at| owner.block.slot(index(*at))));
-        let poisoned =
-            |slot: &vswap_core::SlotId| self.engine.peek(*slot).backing() == vswap_core::Backing::Poisoned;
-        let newly: std::collections::HashSet<_> =
-            all.filter(poisoned).filter(|slot| !known.contains(slot)).collect();
-        let (most, read) = (newly.len(), newly.iter().filter(|slot| state.lost.contains(slot)).count());
-        let possible = (most - read) as u64..=most as u64;
-        assert!(possible.contains(&told), "{told} pages told of that went with the tier, {possible:?} did");
-        state.lost.extend(newly);
+        assert_eq!(told, lost, "pages told of that went with the tier, and pages that did");
     }
 }

@@ -26,6 +26,14 @@ pub(crate) struct Owner {
     pub(crate) pages: BTreeMap<usize, u64>,
 }
 
+/// Pages that go with a tier. A reader poisons what it finds damaged, and owners let go of what is poisoned: so the engine's own are counted before
+/// and after others act.
+struct Losses {
+    /// Pages that were poisoned when the engine went on.
+    poisoned: HashSet<SlotId>,
+    lost: u64,
+}
+
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) random: Random,
@@ -44,6 +52,8 @@ pub(crate) struct State {
     pub(crate) healthy: bool,
     pub(crate) seen: Seen,
     watched: HashMap<SlotId, Backing>,
+    /// While a tier is being removed and nobody else is in the middle of anything.
+    losses: Option<Losses>,
     /// What of its doings, that change every slot, the engine is at.
     pub(crate) event: Option<Event>,
     /// What the acts of the moment come in the middle of.
@@ -194,14 +204,60 @@ impl World {
             let event = state.event.take();
             (state.suspects, event, state.within.replace(event.unwrap_or(owners)))
         };
+        self.count_losses();
         for _ in 0..1 + self.draw(6) {
             self.act();
         }
         let mut state = self.state();
+        if state.depth == 1 && state.losses.is_some() {
+            let poisoned = self.poisoned(&state);
+            state.losses.iter_mut().for_each(|losses| losses.poisoned.clone_from(&poisoned));
+        }
         state.suspects = suspects;
         state.event = event;
         state.within = within;
         state.depth -= 1;
+    }
+
+    /// A tier is about to be removed.
+    pub(crate) fn begin_to_count_losses(&self) {
+        let mut state = self.state();
+        if state.depth == 0 {
+            let poisoned = self.poisoned(&state);
+            state.losses = Some(Losses { poisoned, lost: 0 });
+        }
+    }
+
+    /// How many pages have been lost with a tier since, none of them by a reader.
+    pub(crate) fn lost_since(&self) -> u64 {
+        if self.state().depth > 0 {
+            return 0;
+        }
+        self.count_losses();
+        self.state().losses.take().map_or(0, |losses| losses.lost)
+    }
+
+    /// What is poisoned now and was not when the engine went on, the engine has lost.
+    fn count_losses(&self) {
+        let mut state = self.state();
+        if state.depth > 1 || state.losses.is_none() {
+            return;
+        }
+        let poisoned = self.poisoned(&state);
+        let State { losses: Some(losses), lost, .. } = &mut *state else { return };
+        let newly: Vec<SlotId> = poisoned.difference(&losses.poisoned).copied().collect();
+        losses.lost += newly.len() as u64;
+        losses.poisoned = poisoned;
+        // Whoever reads one from now on is told so.
+        lost.extend(newly);
+    }
+
+    fn poisoned(&self, state: &State) -> HashSet<SlotId> {
+        let slots = |owner: &Owner| -> Vec<SlotId> {
+            owner.pages.keys().filter_map(|at| owner.block.slot(index(*at))).collect()
+        };
+        let all = state.owners.iter().flat_map(slots);
+        all.filter(|slot| self.engine.peek(*slot).backing() == Backing::Poisoned).collect()
     }
 
     /// Does something that every slot may be changed by, step by step seen as `event`.
