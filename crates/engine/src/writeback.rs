@@ -194,6 +194,9 @@ impl Engine {
     /// was loaded meanwhile is left to the hand. Gives the payload taken, and whether the segment is full.
     fn fill_with_raw(&self, builder: &mut SegmentBuilder, batch: MoveId) -> (usize, bool) {
         let mut taken = 0;
+        if self.raw.is_the_hands_turn(vswap_segment::SEGMENT_BYTES / PAGE_SIZE) {
+            return (taken, false);
+        }
         while let Some(slot) = self.raw.take() {
             let Some(cell) = self.space.slot(slot) else { continue };
             let word = cell.load();
