@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vswap_core::{ByteCount, PAGE_SIZE};
 use vswap_engine::{
     Engine, EngineConfig, EngineError, LoadedFrom, SEGMENT_BYTES, TierConfig, TierId, TierKind, Unreadable,
@@ -365,6 +366,49 @@ fn a_ghost_at_its_limit_is_full_like_any_tier_and_the_next_one_is_written() {
     rig.engine.add_tier(&TierConfig::of(TierKind::Directory, dir.path())).unwrap();
     remove(&rig.engine, ghost);
     assert_eq!(rig.engine.ghost_bytes(), ByteCount::ZERO);
+    rig.finish();
+}
+
+/// A segment that moves out of memory is sealed, one that moves in is opened, and a reader may have looked up where it was before: it is to take those
+/// bytes for what they were, or look again.
+#[test]
+fn readers_find_every_page_while_segments_move_between_a_disk_and_memory() {
+    const PAGES: usize = 2048;
+    let mut rig = Rig::of(engine(), 4);
+    let dir = directory();
+    let disk = TierConfig::new(dir.path(), ByteCount::new(LEN));
+    let ghost = TierConfig::of(TierKind::Ghost, "");
+    let mut at = rig.engine.add_tier(&disk).unwrap();
+    let slots: Vec<_> = (0..PAGES).map(|number| rig.store(number, number)).collect();
+    assert!(!rig.write_all_back());
+    let (over, engine) = (AtomicBool::new(false), Arc::clone(&rig.engine));
+    std::thread::scope(|scope| {
+        let readers = [0, 1].map(|reader| {
+            let (slots, over, engine) = (&slots, &over, &engine);
+            scope.spawn(move || {
+                let (mut page, mut scratch) = ([0; PAGE_SIZE], engine.scratch());
+                let (mut number, mut loads) = (reader * 7, 0_u64);
+                // Relaxed: nothing is read on the strength of it.
+                while !over.load(Ordering::Relaxed) {
+                    number = (number * 5 + 1) % PAGES;
+                    engine.load(slots[number], &mut page, &mut scratch).unwrap();
+                    assert!(page == middling(number), "page {number}");
+                    loads += 1;
+                }
+                loads
+            })
+        });
+        for round in 0..24 {
+            let next = engine.add_tier(if round % 2 == 0 { &ghost } else { &disk }).unwrap();
+            remove(&engine, at);
+            at = next;
+        }
+        over.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+    assert_eq!(engine.stats().lost, 0);
     rig.finish();
 }
 

@@ -338,6 +338,42 @@ mod tests {
         }
     }
 
+    /// The kernel cuts a write short at the greatest length that a file may have here, and does not begin the pieces behind it. They are written once the
+    /// write is taken back.
+    #[test]
+    fn what_the_kernel_leaves_of_a_write_in_pieces_is_written_when_it_is_taken_back() {
+        const LEN: usize = 6 * PIECE;
+        // The process's, so what else runs in it is to write less; as under `cargo nextest`, where that is nothing.
+        fn longest_file(bytes: libc::rlim_t) {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+            // SAFETY: it reads one `rlimit`, a live local.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
+        }
+        let file = Arc::new(DirectFile::create(std::path::Path::new("/var/tmp")).unwrap());
+        let mut writer = DirectWriter::new(Arc::clone(&file), 2);
+        if !writer.uses_io_uring() {
+            return eprintln!("skipped: no io_uring");
+        }
+        let mut block = AlignedBuf::zeroed(BLOCK);
+        file.write_at(0, &block).unwrap();
+        file.read_at(0, &mut block).unwrap();
+        let mut buf = AlignedBuf::zeroed(LEN);
+        for (at, word) in buf.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            *word = (at as u64 + 1).to_le_bytes();
+        }
+        longest_file((2 * PIECE + 2 * BLOCK) as libc::rlim_t);
+        writer.submit(0, buf, LEN, 7).unwrap();
+        // All of its pieces have ended, and nobody has looked yet.
+        writer.ring.get_mut().and_then(Option::as_mut).unwrap().submit_and_wait(6).unwrap();
+        let mut back = AlignedBuf::zeroed(LEN);
+        assert_eq!(file.read_at(0, &mut back).unwrap(), 2 * PIECE + 2 * BLOCK, "not cut short");
+        longest_file(libc::RLIM_INFINITY);
+        let done = writer.wait().unwrap().unwrap();
+        done.result.unwrap();
+        assert_eq!(file.read_at(0, &mut back).unwrap(), LEN);
+        assert!(back[..] == done.buf[..], "not what was written");
+    }
+
     #[test]
     fn a_write_has_no_more_pieces_than_there_are_entries() {
         for len in [4096, PIECE, PIECE + 4096, 8 * PIECE, 8 * PIECE + 4096, 64 * PIECE + 4096] {
