@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use vswap_control::protocol::{Group, LIMITS};
 use vswap_core::{ByteCount, Event, GroupId, Resource};
 use vswap_engine::Figure;
-use vswap_pager::{NamedGroup, Pager};
-
-/// The least limit of a pager: below it its own needs leave no room to work in.
-const LEAST_MEMORY: u64 = 8 << 20;
+use vswap_pager::{LEAST_LIMIT, NamedGroup, Pager};
 
 pub(crate) fn groups(pager: &Pager, processes: &[(i32, GroupId)]) -> Vec<Group> {
     let tree = pager.engine().group_tree();
@@ -79,11 +76,10 @@ pub(crate) fn set(pager: &Pager, path: &str, limits: &BTreeMap<String, Option<u6
         let pages = limit.map(|bytes| bytes / 4096);
         changes.push(match name.as_str() {
             "memory.max" if group == GroupId::ROOT => {
-                let least = ByteCount::new(LEAST_MEMORY);
-                let enough = limit.filter(|bytes| *bytes >= LEAST_MEMORY).map(ByteCount::new);
+                let enough = limit.map(ByteCount::new).filter(|limit| *limit >= LEAST_LIMIT);
                 let Some(limit) = enough else {
                     return Err(format!(
-                        "memory.max of / is the limit of all: it must be one, of {least} at least"
+                        "memory.max of / is the limit of all: it must be one, of {LEAST_LIMIT} at least"
                     ));
                 };
                 Change::OfAll(limit)

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Orde
 use std::time::Duration;
 use vswap_core::ByteCount;
 
+/// The least limit: below it the pager's own needs leave no room to work in.
+pub const LEAST_LIMIT: ByteCount = ByteCount::mib(8);
+
 /// The limit and everything that counts towards it, in pages.
 #[derive(Debug)]
 pub struct Budget {

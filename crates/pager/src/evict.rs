@@ -150,7 +150,7 @@ impl Shared {
                 self.evict_block(&space, &block, effort.max(Effort::Any), self.batch(), pages);
                 if self.budget.is_tight() {
                     // Each owner's are in memory once more until they are written down: one owner's at a time.
-                    self.write_down_all(&space, tools);
+                    while self.write_down_one(&space, tools) {}
                 } else {
                     self.write_down_surplus(&space, tools);
                 }
@@ -196,7 +196,7 @@ impl Shared {
     ) -> Option<Option<(Arc<Sharing>, Bitmap512)>> {
         let all = *among == Bitmap512::FULL;
         let tight = self.budget.is_tight();
-        // While room is short only what makes some at once, and when that is all gone a few.
+        // While room is short, only pages that make some at once are looked for first; of the others a few go at a time.
         let spared = all && effort == Effort::Plenty && tight;
         let anchored = if spared { Bitmap512::EMPTY } else { self.anchored(block) };
         let window = space.windows.lock().take_free()?;
@@ -206,7 +206,7 @@ impl Shared {
             if effort == Effort::Forced {
                 state.stuck = Bitmap512::EMPTY;
             }
-            // Shared pages take more room until the last owner's have gone: few at a time, and none while others will do.
+            // Shared pages take more room until the last owner's have gone: few at a time.
             let shared = *among & state.cow.and_not(&state.alone());
             let wanted = if spared {
                 among.and_not(&shared)
@@ -342,15 +342,6 @@ impl Shared {
     fn write_down_surplus(&self, space: &Arc<Space>, tools: &mut Tools) {
         while self.staged.load(Relaxed) > self.budget.limit() / 32 && !space.unreadable.load(Relaxed) {
             let Some(staged) = self.take_staged(space) else { return };
-            self.write_down(space, staged, tools);
-        }
-    }
-
-    /// Writes down whatever is staged in `space`.
-    fn write_down_all(&self, space: &Arc<Space>, tools: &mut Tools) {
-        while !space.unreadable.load(Relaxed)
-            && let Some(staged) = self.take_staged(space)
-        {
             self.write_down(space, staged, tools);
         }
     }

@@ -178,6 +178,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use crate::noise::Noise;
     use crate::pager::{Pager, PagerConfig};
     use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex};
     use vswap_engine::{Engine, EngineConfig, TierConfig};
@@ -194,17 +195,12 @@ mod tests {
         let mut scratch = engine.scratch();
         let mut blocks: Vec<_> = (0..48).map(|_| engine.owner_block(GroupId::ROOT).unwrap()).collect();
         let pages = blocks.len() * PAGES_PER_CLUSTER;
-        let mut random = 88_172_645_463_325_252u64;
+        let mut noise = Noise::new();
         for number in 0..pages {
             // Half of each is noise. Scattered, so that neighbours in the pool are none in the clusters.
             let at = number * 9_973 % pages;
             let mut page = [0; PAGE_SIZE];
-            for word in page[..PAGE_SIZE / 2].as_chunks_mut::<8>().0 {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                *word = random.to_le_bytes();
-            }
+            noise.fill(&mut page[..PAGE_SIZE / 2]);
             let index = PageIndex::new(at % PAGES_PER_CLUSTER).unwrap();
             let slot = blocks[at / PAGES_PER_CLUSTER].slot_for_store(&engine, index).unwrap();
             engine.store(slot, &page, &mut scratch).unwrap();

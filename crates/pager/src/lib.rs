@@ -24,6 +24,8 @@ mod install;
 mod keeper;
 mod link;
 mod listen;
+#[cfg(test)]
+mod noise;
 mod pager;
 mod quick;
 mod share;
@@ -35,6 +37,7 @@ mod swap_in;
 mod trail;
 mod window;
 
+pub use budget::LEAST_LIMIT;
 pub use groups::{GroupError, NamedGroup};
 pub use link::{Evicted, Eviction, Mover, StubLink};
 pub use pager::{Full, FullPolicy, HugePages, OnFailedWrite, OnFull, Pager, PagerConfig};

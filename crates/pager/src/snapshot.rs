@@ -288,6 +288,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise::Noise;
     use crate::pager::PagerConfig;
     use vswap_core::PAGES_PER_CLUSTER;
     use vswap_engine::{Engine, EngineConfig, TierConfig};
@@ -305,7 +306,7 @@ mod tests {
             let written = || engine.group(group).unwrap().events[Event::Zswpwb as usize];
             let mut scratch = engine.scratch();
             let mut owners: Vec<_> = (0..6).map(|_| engine.owner_block(group).unwrap()).collect();
-            let mut random = 88_172_645_463_325_252u64;
+            let mut noise = Noise::new();
             for owner in &mut owners {
                 let bytes = (PAGES_PER_CLUSTER * PAGE_SIZE) as u64;
                 let bounds = pager.shared.make_room_in_pool(group, bytes, &mut scratch);
@@ -313,12 +314,7 @@ mod tests {
                 let before = written();
                 for index in Bitmap512::FULL.iter() {
                     let mut page = [0; PAGE_SIZE];
-                    for word in page.as_chunks_mut::<8>().0 {
-                        random ^= random << 13;
-                        random ^= random >> 7;
-                        random ^= random << 17;
-                        *word = random.to_le_bytes();
-                    }
+                    noise.fill(&mut page);
                     let slot = owner.slot_for_store(&engine, index).unwrap();
                     pager.shared.store_at_once(slot, &page, bounds, &mut scratch).unwrap();
                 }

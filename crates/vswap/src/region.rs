@@ -12,8 +12,8 @@ use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
 use vswap_sys::uffd::{Uffd, feature};
 
 const BLOCK: u64 = 2 << 20;
-/// The least limit: below it the pager's own needs leave no room to work in.
-const LEAST_LIMIT: u64 = 8 << 20;
+/// The least limit.
+const LEAST_LIMIT: u64 = vswap_pager::LEAST_LIMIT.get();
 
 /// Why a region could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -54,6 +54,14 @@ for one in both: one.stdin.close()
 print(*[one.stdout.readline().strip() for one in both], flush=True)
 "#;
 
+/// What a shell script has said that got the command as its first argument, in a run of 256 MiB.
+fn run_by_shell(script: &str, runtime: &std::path::Path) -> Said {
+    let mut command = command();
+    command.args(["run", "--memory", "256M", "--", "/bin/sh", "-c", script, "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_vswap")).env("XDG_RUNTIME_DIR", runtime);
+    said(command.output().expect("starts"))
+}
+
 struct Running {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
@@ -364,19 +372,7 @@ if child == 0:
 bad = os.waitpid(child, 0)[1]
 print(bad + wrong(), "wrong", flush=True)
 ' $vswap"#;
-    let mut command = command();
-    command.args([
-        "run",
-        "--memory",
-        "256M",
-        "--",
-        "/bin/sh",
-        "-c",
-        script,
-        "sh",
-        env!("CARGO_BIN_EXE_vswap"),
-    ]);
-    let told = said(command.env("XDG_RUNTIME_DIR", runtime.path()).output().expect("starts"));
+    let told = run_by_shell(script, runtime.path());
     assert_eq!(told.code, Some(0), "{told:?}");
     let (json, last) = told.out.trim().rsplit_once('\n').expect("two parts");
     assert_eq!(last, "0 wrong", "{told:?}");
@@ -437,19 +433,7 @@ assert libc.mremap(old, size, size, 3, to) == to
 memory = view(to)
 print(sum(memory[at] != bytes([at >> 12 & 255]) for at in range(0, size, 4096)), "wrong")
 ' $vswap"#;
-    let mut command = command();
-    command.args([
-        "run",
-        "--memory",
-        "256M",
-        "--",
-        "/bin/sh",
-        "-c",
-        script,
-        "sh",
-        env!("CARGO_BIN_EXE_vswap"),
-    ]);
-    let told = said(command.env("XDG_RUNTIME_DIR", runtime.path()).output().expect("starts"));
+    let told = run_by_shell(script, runtime.path());
     assert_eq!((told.code, told.out.as_str()), (Some(0), "0 wrong\n"), "{told:?}");
 }
 

@@ -5,12 +5,19 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::size;
+pub use control::{AskArgs, GroupAction, GroupsArgs, Kind, SetArgs, TierAction, TierArgs};
+use control::{
+    CONTROL_MORE, GROUPS_ABOUT, GROUPS_MORE, SET_ABOUT, SET_MORE, STATUS_ABOUT, TIER_ABOUT, TIER_MORE,
+    TIERS_ABOUT,
+};
+
+mod control;
 
 /// The least `--memory`: below it the pager has no room to work in.
-pub const LEAST_MEMORY: u64 = 8 << 20;
+pub const LEAST_MEMORY: u64 = vswap_pager::LEAST_LIMIT.get();
 /// The least `--disk`: one segment.
 pub const LEAST_DISK: u64 = 2 << 20;
 /// More than an x86-64 process can address (47 bits): a limit above it is a slip of the pen.
@@ -314,306 +321,6 @@ pub struct SetupArgs {
     pub root: Option<PathBuf>,
 }
 
-const STATUS_ABOUT: &str = "\
-Shows a running `vswap run`: the limit and what counts against it, what is compressed in memory, what was written and read, and its tiers. \
-Without RUN all of yours are shown (for root, everybody's).";
-
-const TIERS_ABOUT: &str = "\
-Shows the tiers of a running `vswap run`, much as `swapon --show` shows swap areas: each has a place, a size, and a priority; the highest priority that \
-has room is written first, and equal ones take turns. TYPE is directory, file, device or ghost (memory). USED counts whole segments of 2 MiB, LIVE the compressed pages in them that \
-are still wanted.
-
-A tier is `open`; `draining` while it is emptied; or `failing` after a write to it failed: then it is only read, until \
-`vswap tier reopen`.";
-
-const CONTROL_MORE: &str = "\
-Exit status:
-  0    it was shown
-  1    nothing of yours runs, or not what was asked for
-  125  bad usage
-
-Files:
-  $XDG_RUNTIME_DIR/vswap/PID.sock   the socket of a run (else /run/user/UID/vswap, root's /run/vswap, or
-                                    /tmp/vswap-UID); it is there from a fifth of a second after the start";
-
-const TIER_ABOUT: &str = "\
-Changes where a running `vswap run` keeps compressed pages. Its programs run on and do not notice.
-
-`remove` is what swapoff is for swap areas: what is on the tier moves to the others, segment by segment, so it takes as long as that many bytes take, however \
-many pages and processes they belong to. It is refused at once if the others have no room. Ctrl-C, or the death of this command, ends it at any moment and leaves \
-everything right: what has moved stays moved, and the tier is used as before.";
-
-const ADD_ABOUT: &str = "\
-Adds a tier to a running `vswap run`. PATH may be
-
-a directory: an unlinked file is made there, which takes room only for what is on it and gives it back. Without --size it may take what the file system can spare at any moment \
-(a fifth of what is free now is left to others). It must not be on a tmpfs.
-
-a regular file: it is used as a swap file is, and stays when the tier goes. It is locked, so that it has one user. With --kind file and --size one that is not there, or empty, is \
-made. A file that has all its room keeps it; a sparse one gives room back.
-
-a block device: a partition, disk or volume that is not mounted and that nobody else has; freed segments are discarded where the device can.
-
-nothing, with --kind ghost: what is on it stays in memory, compressed, and counts against the limit. Of any size; it is full when memory is. It holds pages more densely than the pool does, and \
-takes what is on a disk that has to go.
-
-A file or device that holds a file system, a partition table, a swap area, a LUKS, LVM or RAID member, or anything else that is not an area of a former run, is refused and left as it is, unless \
---force is given.";
-
-const ADD_MORE: &str = "\
-Examples:
-  vswap tier add /mnt/ssd --size 20G --priority 10
-  vswap tier add /dev/nvme0n1p3 --priority 20
-  vswap tier add /srv/vswap.area --kind file --size 8G
-  vswap tier add --kind ghost --size 1G";
-
-const TIER_MORE: &str = "\
-Exit status:
-  0    done
-  1    refused, and why
-  125  bad usage
-
-Examples:
-  vswap tier add /mnt/ssd --size 20G --priority 10
-  vswap tier add /dev/nvme0n1p3 --priority 20
-  vswap tier remove /var/tmp
-  vswap tier remove 0 --run 4711";
-
-/// `vswap status`, `vswap tiers`.
-#[derive(Debug, Args)]
-pub struct AskArgs {
-    /// Which: the number of a `vswap run`, or the name of its program
-    #[arg(value_name = "RUN")]
-    pub run: Option<String>,
-
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `vswap tier`.
-#[derive(Debug, Args)]
-pub struct TierArgs {
-    /// What to do
-    #[command(subcommand)]
-    pub action: TierAction,
-}
-
-impl TierArgs {
-    /// What clap cannot say: only a ghost has no path, and it has none.
-    pub fn check(&self) -> Result<(), clap::Error> {
-        let TierAction::Add { path, kind, .. } = &self.action else { return Ok(()) };
-        match (path, *kind == Some(Kind::Ghost)) {
-            (Some(_), false) | (None, true) => Ok(()),
-            (None, false) => {
-                Err(wrong("a PATH is missing: a directory, a file or a device (or --kind ghost)"))
-            }
-            (Some(_), true) => Err(wrong("a ghost has no PATH: nothing is behind it")),
-        }
-    }
-}
-
-fn wrong(why: &str) -> clap::Error {
-    Cli::command().error(clap::error::ErrorKind::ValueValidation, why)
-}
-
-/// What is done to a tier.
-#[derive(Debug, Subcommand)]
-pub enum TierAction {
-    /// Add a tier: in a directory, a file, a block device, or memory
-    #[command(long_about = ADD_ABOUT, after_long_help = ADD_MORE)]
-    Add {
-        /// Where: a directory, a regular file or a block device; nothing for a ghost
-        path: Option<PathBuf>,
-
-        /// What PATH is to be [default: what it is]
-        #[arg(long, value_enum)]
-        kind: Option<Kind>,
-
-        /// The most that it may take [default: all that can be had]
-        #[arg(long, value_name = "SIZE", value_parser = tier_size)]
-        size: Option<u64>,
-
-        /// Overwrite what is on a file or device, whoever's it is
-        #[arg(long)]
-        force: bool,
-
-        /// The highest that has room is written first; equal ones take turns
-        #[arg(long, short, value_name = "N", default_value_t = 0, value_parser = priority, allow_hyphen_values = true)]
-        priority: i16,
-
-        /// Which run, by number or program, if there are several
-        #[arg(long)]
-        run: Option<String>,
-    },
-    /// Empty a tier and remove it (swapoff)
-    Remove {
-        /// Its number, or where it is
-        tier: String,
-
-        /// Which run, by number or program, if there are several
-        #[arg(long)]
-        run: Option<String>,
-
-        /// Remove it even if some of its pages cannot be read: those are lost, and whoever touches one gets SIGBUS
-        #[arg(long)]
-        lose_unreadable: bool,
-    },
-    /// Let a failing tier take pages again
-    Reopen {
-        /// Its number, or where it is
-        tier: String,
-
-        /// Which run, by number or program, if there are several
-        #[arg(long)]
-        run: Option<String>,
-    },
-}
-
-/// `--kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// An unlinked file in a directory, which grows and shrinks
-    Directory,
-    /// A regular file, which stays; with --size it is made if it is not there
-    File,
-    /// A block device
-    #[value(alias = "partition")]
-    Device,
-    /// Nothing: what is on it is in memory, and counts there
-    Ghost,
-}
-
-impl Kind {
-    /// The word for it, as everybody has it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Directory => "directory",
-            Self::File => "file",
-            Self::Device => "device",
-            Self::Ghost => "ghost",
-        }
-    }
-}
-
-const GROUPS_ABOUT: &str = "\
-Shows the groups of a running `vswap run`, and what each has: pages in memory, compressed pages in memory, pages in the swap space, each with its limit \
-(`max` for none; of a limit above that is less, the least counts). What a group has counts for those above it, too.
-
-Groups are what memory cgroups are to the kernel, within one run: a tree of names like /web/worker. Each process is of one, from its parent's on, \
-until it is moved. --json shows all figures, under the names of the kernel's files.";
-
-const GROUPS_MORE: &str = "\
-Exit status:
-  0    done
-  1    refused, and why; or nothing of yours runs, or not what was asked for
-  125  bad usage
-
-Examples:
-  vswap groups add 4711 /web
-  vswap groups move 4711 4720 /web
-  vswap set 4711 /web memory.max=200M
-  vswap groups 4711";
-
-const SET_ABOUT: &str = "\
-Sets limits of a group. Programs run on; a limit may be below what the group has:
-
-  memory.max        pages in memory. What is above it is moved out, from this group's own pages; a program at the limit waits for that.
-  memory.zswap.max  bytes of compressed pages in memory. What is above it is written to a tier. Below 2 MiB (0, say) pages only pass through \
-on their way there.
-  memory.swap.max   pages in the swap space, wherever they are. A group at this limit has nothing more moved out, so it may pass memory.max: \
-see `vswap run --full`.
-
-Those of / hold for all; its memory.max is --memory.";
-
-const SET_MORE: &str = "\
-Sizes are those of `vswap run`; `max` is no limit.
-
-Exit status:
-  0    done
-  1    refused, and why; then none of them was set
-  125  bad usage
-
-Examples:
-  vswap set 4711 /web memory.max=200M memory.zswap.max=50M
-  vswap set 4711 /web memory.max=max
-  vswap set 4711 / memory.max=1G";
-
-/// `vswap groups`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct GroupsArgs {
-    /// What to do, if not show them
-    #[command(subcommand)]
-    pub action: Option<GroupAction>,
-
-    /// Which, and how
-    #[command(flatten)]
-    pub ask: AskArgs,
-}
-
-/// What is done to groups.
-#[derive(Debug, Subcommand)]
-pub enum GroupAction {
-    /// Add a group, without limits
-    Add {
-        /// Which run, by number or program
-        run: String,
-
-        /// Its name: /web, or /web/worker below that
-        path: String,
-    },
-    /// Remove a group: its processes, the groups below it and all that it has are those of the group above
-    Remove {
-        /// Which run, by number or program
-        run: String,
-
-        /// Its name
-        path: String,
-    },
-    /// Move a process, with the memory that it has, to a group
-    Move {
-        /// Which run, by number or program
-        run: String,
-
-        /// The process
-        #[arg(value_parser = clap::value_parser!(i32).range(1..))]
-        pid: i32,
-
-        /// The group's name
-        path: String,
-    },
-}
-
-/// `vswap set`.
-#[derive(Debug, Args)]
-pub struct SetArgs {
-    /// Which run, by number or program
-    pub run: String,
-
-    /// The group's name; / for all
-    pub path: String,
-
-    /// What it may have: memory.max=200M, memory.zswap.max=50M, memory.swap.max=1G, or `max`
-    #[arg(value_name = "LIMIT=SIZE", required = true, value_parser = group_limit)]
-    pub limits: Vec<(String, Option<u64>)>,
-}
-
-fn group_limit(text: &str) -> Result<(String, Option<u64>), String> {
-    let known = vswap_control::protocol::LIMITS;
-    let right =
-        || format!("write it like memory.max=200M or memory.max=max; limits are {}", known.join(", "));
-    let (name, value) = text.split_once('=').ok_or_else(right)?;
-    if !known.contains(&name) {
-        return Err(right());
-    }
-    let limit = match value {
-        "max" => None,
-        size => Some(size::parse(size).map_err(|error| error.to_string())?),
-    };
-    Ok((name.to_owned(), limit))
-}
-
 /// `--tier`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TierSpec {
@@ -701,6 +408,7 @@ fn checked_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -64,7 +64,7 @@ pub fn tiers(args: &AskArgs) -> ExitCode {
 pub fn tier(action: &TierAction) -> ExitCode {
     exit(match action {
         TierAction::Add { path, kind, size, priority, force, run } => {
-            let kind = kind.map(|kind| kind.name().to_owned());
+            let kind = kind.map(|kind| kind.tier().name().to_owned());
             let path = path.clone().unwrap_or_default();
             let new = NewTier { path, kind, size: *size, priority: *priority, force: *force };
             add(new, run.as_deref())

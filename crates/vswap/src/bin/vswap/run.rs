@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use vswap_core::ByteCount;
-use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, TierKind, TierPlace};
+use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, TierPlace};
 
 use crate::EXIT_OWN_ERROR;
 use crate::args::{self, RunArgs};
@@ -29,7 +29,7 @@ fn cannot_begin(args: &RunArgs) -> Option<String> {
 
 fn place(tier: args::TierSpec) -> TierPlace {
     let args::TierSpec { path, kind, size, priority, force } = tier;
-    let kind = kind.and_then(|kind| TierKind::of_name(kind.name()));
+    let kind = kind.map(args::Kind::tier);
     TierPlace { path, kind, size: size.map(ByteCount::new), priority, force }
 }
 
