@@ -158,13 +158,22 @@ fn a_killed_front_leaves_the_program() {
 }
 
 /// Processes whose command line contains `mark`.
-pub fn marked(mark: &str) -> Vec<i32> {
+fn marked(mark: &str) -> Vec<i32> {
     let numbers = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
         std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(mark))
     })
     .collect()
+}
+
+/// Waits until no process bears `mark`: who ends has given its descriptors back a moment before it is gone.
+pub fn leaves_nobody(mark: &str) {
+    let begun = Instant::now();
+    while !marked(mark).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "left: {:?}", marked(mark));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -178,11 +187,7 @@ fn a_front_killed_before_its_program_has_made_a_call_leaves_the_program() {
         front.kill().unwrap();
         front.wait().unwrap();
     }
-    let begun = Instant::now();
-    while !marked(&mark).is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "left: {:?}", marked(&mark));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    leaves_nobody(&mark);
 }
 
 /// The engine said so four hundred thousand times, for two seconds.
@@ -205,7 +210,7 @@ fn a_killed_keeper_is_told_again_and_again() {
     let told = BufReader::new(front.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert_eq!(told.filter(|line| line.contains("keeper was killed")).count(), 1);
     assert_eq!(front.wait().unwrap().code(), Some(125));
-    assert!(marked(&mark).is_empty());
+    leaves_nobody(&mark);
 }
 
 #[test]
@@ -302,7 +307,7 @@ fn an_engine_that_fails_early_leaves_a_keeper_and_a_program_that_wait_for_ever()
         let output = within_by(64, &options, &["sleep", &mark]).output().unwrap();
         assert_eq!(output.status.code(), Some(125), "{}", text(&output));
         assert!(String::from_utf8_lossy(&output.stderr).contains("--disk-path"), "{}", text(&output));
-        assert!(marked(&mark).is_empty());
+        leaves_nobody(&mark);
     }
     std::fs::remove_file(&file).unwrap();
 }

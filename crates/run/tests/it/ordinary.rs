@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use vswap_sys::process;
 
-use crate::endings::marked;
+use crate::endings::leaves_nobody;
 use crate::programs::{check, compile, text, within_by};
 
 /// Runs a command as a user who may open `/dev/userfaultfd`, as after `vswap setup`, without changing that file: another is in its place
@@ -145,5 +145,5 @@ fn a_program_whose_engine_cannot_go_on_runs_without_a_limit() {
     let output = user(&few).unwrap();
     assert_eq!(output.status.code(), Some(125), "{}", text(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("starting a thread"), "{}", text(&output));
-    assert!(marked(mark).is_empty());
+    leaves_nobody(mark);
 }
