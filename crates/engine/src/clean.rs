@@ -25,6 +25,8 @@ const MOST_READ: usize = 16;
 pub(crate) struct Gathered {
     /// Entries copied.
     pub(crate) copied: usize,
+    /// Bytes written for that.
+    pub(crate) bytes: usize,
     /// Segments that are gone.
     pub(crate) died: usize,
 }
@@ -79,8 +81,8 @@ impl Engine {
         for segment in victims {
             disk.store().stop_cleaning(segment);
         }
-        result?;
-        Ok(Some(Gathered { copied: moved.len(), died }))
+        let bytes = result?;
+        Ok(Some(Gathered { copied: moved.len(), bytes, died }))
     }
 
     /// Copies what lives in a segment. False when the builder is full. What cannot be read stays where it is:
@@ -115,21 +117,21 @@ impl Engine {
     }
 
     /// Writes the collected entries and flips their slots; `moved` has their former addresses in the same
-    /// order.
+    /// order. Gives the bytes written.
     pub(crate) fn write_cleaned(
         &self,
         writing: &mut Writing,
         builder: SegmentBuilder,
         moved: &[EntryAddr],
-    ) -> Result<(), WritebackError> {
+    ) -> Result<usize, WritebackError> {
         if builder.is_empty() {
             writing.give_buffer(builder.discard());
-            return Ok(());
+            return Ok(0);
         }
         let segment = builder.segment();
         writing.writer.submit(builder)?;
         let written = loop {
-            let Some(written) = writing.writer.wait()? else { return Ok(()) };
+            let Some(written) = writing.writer.wait()? else { return Ok(0) };
             if written.segment == segment {
                 break written;
             }
@@ -152,6 +154,7 @@ impl Engine {
             }
         }
         writing.give_buffer(written.buf);
-        written.result.map_err(WritebackError::from)
+        written.result.map_err(WritebackError::from)?;
+        Ok(written.bytes)
     }
 }

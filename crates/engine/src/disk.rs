@@ -52,6 +52,8 @@ pub(crate) struct Disk {
     pub(crate) adding: Mutex<()>,
     /// One tier is emptied at a time.
     pub(crate) removing: Mutex<()>,
+    /// One takes segments from a crowded tier at a time. Taken before the writer.
+    pub(crate) demoting: Mutex<()>,
     writing: Mutex<Writing>,
     buffers: AtomicUsize,
     lent: AtomicUsize,
@@ -77,6 +79,7 @@ impl Disk {
             depth,
             adding: Mutex::new(()),
             removing: Mutex::new(()),
+            demoting: Mutex::new(()),
             writing: Mutex::new(writing),
             buffers: AtomicUsize::new(0),
             lent: AtomicUsize::new(0),

@@ -21,7 +21,7 @@
 //!   entries by the slot in their header.
 //!
 //! # Lock order
-//! removal of a tier -> writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; below all, one at a
+//! removal of a tier -> demotion -> writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; below all, one at a
 //! time: pool class -> chunk; segment table. The tree of groups: alone. A load takes a chunk's lock (shared) or a look at the segment
 //! table, nothing else.
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@
 mod clean;
 mod compact;
 mod config;
+mod demote;
 mod disk;
 mod engine;
 mod error;
@@ -48,6 +49,7 @@ mod train;
 mod writeback;
 
 pub use config::{CodecChoice, Encryption, EngineConfig, TierConfig};
+pub use demote::Demoted;
 pub use engine::Engine;
 pub use error::{EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError};
 pub use groups::{Bounds, Figure, Group};

@@ -84,6 +84,8 @@ pub struct EngineStats {
     pub written_pages: PageCount,
     /// Pages moved from sparse segments to others.
     pub cleaned_pages: PageCount,
+    /// Bytes copied from tiers with hardly any room left to those of lower priority.
+    pub demoted_bytes: ByteCount,
     /// Bytes written to the device, cleaning included.
     pub written_bytes: ByteCount,
     /// Bytes read from the device.
@@ -124,6 +126,7 @@ pub(crate) struct Counters {
     pub(crate) lost: AtomicU64,
     pub(crate) written_pages: AtomicU64,
     pub(crate) cleaned_pages: AtomicU64,
+    pub(crate) demoted_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -145,6 +148,7 @@ impl Counters {
             lost: of(&self.lost),
             written_pages: PageCount::new(of(&self.written_pages)),
             cleaned_pages: PageCount::new(of(&self.cleaned_pages)),
+            demoted_bytes: ByteCount::new(of(&self.demoted_bytes)),
             ..EngineStats::default()
         }
     }

@@ -18,7 +18,7 @@ use vswap_segment::{
 };
 
 /// Segments of which less than this lives are packed together.
-const SPARSE: f64 = 0.5;
+pub(crate) const SPARSE: f64 = 0.5;
 /// How often a removal waits for room that is just being given back to the file system, a millisecond each time.
 const PATIENCE: usize = 1000;
 
@@ -79,6 +79,8 @@ impl Engine {
         let (before, roomy) = self.disk.store().drain_tier(tier, SPARSE)?;
         // Who had begun a segment on it has written it once this is to be had.
         self.take_in_what_was_left();
+        // As for whoever was taking segments there from a tier above.
+        drop(self.disk.demoting.lock());
         let mut removal =
             Removal { engine: self, tier, watch, done: Emptied::default(), unreadable: None, failed: None };
         let result = removal
@@ -197,7 +199,7 @@ impl Removal<'_> {
         disk.store().trim_tier(self.tier, false);
         gathered.unwrap_or_else(|error| {
             self.note(error);
-            Some(Gathered { copied: 0, died: 0 })
+            Some(Gathered { copied: 0, bytes: 0, died: 0 })
         })
     }
 
@@ -220,7 +222,7 @@ impl Removal<'_> {
             if !mover.has_room() {
                 self.settle(mover, &mut failed)?;
             }
-            match mover.start(segment).map_err(|error| self.io(error))? {
+            match mover.start(segment, Purpose::Migration).map_err(|error| self.io(error))? {
                 Started::UnderWay | Started::Gone => {}
                 Started::NoRoom => no_room = true,
                 Started::Unreadable(error) => drop(self.unreadable.get_or_insert(error)),

@@ -14,6 +14,9 @@ const OWN_EVERY: u64 = 20;
 /// Bytes of the pool that are written to the device in one go.
 const WRITE_BACK_AT_ONCE: u64 = 8 << 20;
 
+/// Segments that are taken from a crowded tier to one below it in one go.
+const DEMOTE_AT_ONCE: usize = 2;
+
 /// Chunks of the pool that are packed in one go.
 const PACK_AT_ONCE: usize = 16;
 
@@ -42,7 +45,8 @@ impl Shared {
             self.count_compressed();
             self.sample_own();
             let of_groups = self.shrink_pools_of_groups(&mut scratch);
-            if !self.shrink_pool(&mut scratch) && !of_groups {
+            let of_pool = self.shrink_pool(&mut scratch);
+            if !self.demote() && !of_pool && !of_groups {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -140,13 +144,29 @@ impl Shared {
                 report.pages.get() > 0
             }
             Err(error @ WritebackError::Io { .. }) => {
-                // Once for each: its tier takes no more.
-                if let Some(tell) = &self.config.on_failed_write {
-                    tell(&error);
-                }
+                self.tell_of_failed_write(&error);
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// Takes what is coldest on a tier with hardly any room left to one below it, a little at a time: if writeback comes faster than that,
+    /// it goes to the slower tier itself. `false` if nothing was to be done.
+    fn demote(&self) -> bool {
+        match self.engine.demote(DEMOTE_AT_ONCE) {
+            Ok(done) => done.segments > 0,
+            Err(error) => {
+                self.tell_of_failed_write(&error);
+                false
+            }
+        }
+    }
+
+    /// Once for each tier: it takes no more.
+    fn tell_of_failed_write(&self, error: &WritebackError) {
+        if let Some(tell) = &self.config.on_failed_write {
+            tell(error);
         }
     }
 

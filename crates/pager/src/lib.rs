@@ -27,6 +27,7 @@ mod listen;
 #[cfg(test)]
 mod noise;
 mod pager;
+mod promotion;
 mod quick;
 mod share;
 mod sharing;

@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
 use crate::groups::{Groups, Relief};
 use crate::handler::{self, ROOM, STOP};
+use crate::promotion::Promotions;
 use crate::quick::Quick;
 use crate::share::Share;
 use crate::space::{Adopt, Hold, Space};
@@ -122,6 +123,7 @@ pub(crate) struct Shared {
     pub clock: Clock,
     pub terms: Terms,
     pub share: Share,
+    pub promotions: Promotions,
     pub groups: Groups,
     pub counters: Counters,
     pub polls: Vec<Epoll>,
@@ -344,6 +346,7 @@ impl Pager {
             clock: Clock::default(),
             terms: Terms::default(),
             share: Share::default(),
+            promotions: Promotions::default(),
             groups: Groups::default(),
             counters: Counters::default(),
             polls,
@@ -524,6 +527,7 @@ impl Pager {
             adopted: counters.adopted.load(Relaxed),
             stuck: counters.stuck.load(Relaxed),
             refaulted: counters.refaulted.load(Relaxed),
+            promoted: counters.promoted.load(Relaxed),
             activated: counters.soon.iter().map(|soon| soon.load(Relaxed)).sum(),
             waited: counters.waited.load(Relaxed),
             stalled: counters.stalled(),

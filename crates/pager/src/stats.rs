@@ -79,6 +79,8 @@ pub struct Counters {
     pub soon: [AtomicU64; 2],
     /// Pages that came back after they had been moved out, asked for or not.
     pub refaulted: AtomicU64,
+    /// Pages read from a tier that were let go of there, to come to the pool next.
+    pub promoted: AtomicU64,
     /// Pages brought in with another's fault.
     pub read_ahead: AtomicU64,
     /// Pages given zeroes with another's fault.
@@ -150,6 +152,8 @@ pub struct PagerStats {
     pub refaulted: u64,
     /// Of these, pages asked for so soon that they are protected: `workingset_activate_anon`.
     pub activated: u64,
+    /// Pages read from a tier that were let go of there, to come to the pool when they are moved out next.
+    pub promoted: u64,
     /// Page moves that failed.
     pub stuck: u64,
     /// Faults that waited for room.

@@ -41,15 +41,16 @@ impl Batch {
     /// Whether the page is to have no backing any more. A lone page that was compressed in memory: most of these come back
     /// by random access, their copies would take room that pages could have, and the first write to each would cost a fault;
     /// compressing them again costs less, and on another CPU. A run is kept: reading on, a program leaves it unwritten.
-    /// A page from the disk is kept there, unless the pool has room for it, in which it then comes next.
-    /// One that others share since a fork stays shared.
-    fn is_exclusive(&self, room: bool) -> bool {
-        let wanted = match self.loaded[self.at()] {
+    /// A page from a tier is kept there, unless it is `promoted`. One that others share since a fork stays shared.
+    fn is_exclusive(&self, promoted: impl FnOnce(Back) -> bool) -> bool {
+        if !self.sole || self.run.len() != 1 {
+            return false;
+        }
+        match self.loaded[self.at()] {
             Some(Ok(LoadedFrom::Pool)) => true,
-            Some(Ok(LoadedFrom::Segment)) => room || self.back.is_soon(),
+            Some(Ok(LoadedFrom::Segment)) => promoted(self.back),
             _ => false,
-        };
-        wanted && self.sole && self.run.len() == 1
+        }
     }
 
     /// The position of the page asked for.
@@ -130,13 +131,21 @@ impl Shared {
         self.load(&mut batch, hands, fault);
         let gate = space.gate.read();
         if !space.is_frozen() {
-            let lone = !fault.ahead && batch.is_exclusive(self.pool_has_room());
+            let lone = !fault.ahead && batch.is_exclusive(|back| self.promotes(back));
             let writable = fault.write || lone;
             self.install(space, block, &mut batch, hands, writable);
         }
         let outcome = self.commit(space, block, &batch, hands, fault);
         drop(gate);
         outcome
+    }
+
+    /// Whether a page that was read from a tier is let go of there.
+    fn promotes(&self, back: Back) -> bool {
+        self.promotions.earn();
+        let promoted = self.pool_has_room() || back.is_soon() && self.promotions.spend();
+        self.counters.promoted.fetch_add(u64::from(promoted), Relaxed);
+        promoted
     }
 
     fn load(&self, batch: &mut Batch, hands: &mut Hands, fault: Fault) {

@@ -127,6 +127,8 @@ impl Report {
             ("stuck_pages", stats.stuck),
             ("workingset_refault_anon", stats.refaulted),
             ("workingset_activate_anon", stats.activated),
+            ("promoted_pages", stats.promoted),
+            ("demoted_bytes", engine.demoted_bytes.get()),
             ("waited_faults", stats.waited),
             ("stalled_us", stats.stalled.as_micros() as u64),
             ("pressure_avg10_millionths", stats.pressure),

@@ -6,7 +6,7 @@
 //! looks again. Until the row changes the source is untouched, so a move that fails or is given up leaves what was.
 
 use crate::queues::Queues;
-use crate::table::{Place, Room};
+use crate::table::{Place, Purpose, Room};
 use crate::{AlignedBuf, ReadError, SEGMENT_BYTES, SegmentId, SegmentStore, WriteDone};
 use std::collections::VecDeque;
 use std::io;
@@ -64,11 +64,11 @@ impl SegmentMover {
         Self { store, queues, copying, done, spare, depth: depth.max(1), next_tag: 0 }
     }
 
-    /// Reads a segment and starts to write it to another tier.
+    /// Reads a segment and starts to write it to another tier, for [`Purpose::Migration`] or [`Purpose::Demotion`].
     ///
     /// # Errors
     /// If the queue itself is broken.
-    pub fn start(&mut self, segment: SegmentId) -> io::Result<Started> {
+    pub fn start(&mut self, segment: SegmentId, purpose: Purpose) -> io::Result<Started> {
         let mut buf = self.spare.pop().unwrap_or_else(|| AlignedBuf::zeroed(SEGMENT_BYTES));
         let source = match self.read_to_copy(segment, &mut buf) {
             Ok(source) => source,
@@ -78,7 +78,7 @@ impl SegmentMover {
                 return Ok(if gone { Started::Gone } else { Started::Unreadable(error) });
             }
         };
-        let Some(room) = self.store.room() else {
+        let Some(room) = self.store.room(purpose) else {
             self.spare.push(buf);
             return Ok(Started::NoRoom);
         };

@@ -400,6 +400,7 @@ impl SegmentStore {
                     // Those who clean read whole segments, and want nothing of them.
                     if len < SEGMENT_BYTES {
                         self.count_age(place);
+                        self.touch(place.segment);
                     }
                     return Ok(found);
                 }

@@ -14,6 +14,7 @@ use crate::tiers::{TierState, TierStatus, Tiers};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What a new segment is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +23,13 @@ pub enum Purpose {
     Writeback,
     /// Live entries of sparse segments: may use the last extents.
     Cleaning,
-    /// A segment that goes to another tier as it is.
+    /// What is to leave a tier that is being emptied.
     Migration,
+    /// What is coldest on a tier that has hardly any room left, and goes to one of lower priority.
+    Demotion {
+        /// The priority of the former.
+        below: i16,
+    },
 }
 
 /// Where a segment is.
@@ -100,6 +106,8 @@ pub struct Candidate {
 #[derive(Debug, Default)]
 pub struct SegmentTable {
     rows: Vec<Row>,
+    /// When an entry of each row was read last, by the caller's clock; it only steers choices, so it is changed without the table's lock for writing.
+    read_at: Vec<AtomicU32>,
     vacant: Vec<u32>,
     tiers: Tiers,
     last_sequence: u64,
@@ -151,6 +159,7 @@ impl SegmentTable {
             self.rows[next as usize] = row;
         } else {
             self.rows.push(row);
+            self.read_at.push(AtomicU32::new(0));
         }
         let in_memory = self.tiers.in_memory(tier);
         let (moves, entries_end, entries, born) = (0, 0, 0, 0);
@@ -170,6 +179,7 @@ impl SegmentTable {
             ..*row
         };
         self.live_entries += u64::from(entries);
+        self.touch(segment, 0);
     }
 
     /// The write has failed or was given up.
@@ -278,6 +288,31 @@ impl SegmentTable {
         true
     }
 
+    /// An entry of the segment is wanted, at `now` of the caller's clock.
+    pub(crate) fn touch(&self, segment: SegmentId, now: u64) {
+        if let Some(at) = self.read_at.get(segment.get() as usize) {
+            // Relaxed: a hint.
+            at.store(u32::try_from(now).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Live segments of a tier among rows `from..to` with the time at which each was written or, if that is later, read last.
+    pub(crate) fn last_used_on(
+        &self,
+        tier: TierId,
+        from: usize,
+        to: usize,
+    ) -> impl Iterator<Item = (u64, SegmentId)> + '_ {
+        let to = to.min(self.rows.len());
+        let rows = self.rows.get(from..to).unwrap_or_default().iter().zip(from..);
+        let here =
+            move |row: &Row| row.state == State::Live { cleaning: false } && row.tier == tier && !row.damaged;
+        rows.filter(move |(row, _)| here(row)).filter_map(|(row, number)| {
+            let read = u64::from(self.read_at[number].load(Ordering::Relaxed));
+            Some((row.born.max(read), SegmentId::new(number as u32)?))
+        })
+    }
+
     /// The first live segment on a tier among rows `from..to`.
     pub(crate) fn next_on(&self, tier: TierId, from: usize, to: usize) -> Option<Candidate> {
         let rows = self.rows.get(from..to.min(self.rows.len()))?;
@@ -343,6 +378,7 @@ impl SegmentTable {
     #[must_use]
     pub fn metadata_bytes(&self) -> usize {
         self.rows.capacity() * size_of::<Row>()
+            + self.read_at.capacity() * size_of::<AtomicU32>()
             + self.vacant.capacity() * size_of::<u32>()
             + self.tiers.metadata_bytes()
     }
@@ -380,8 +416,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn take(table: &Arc<RwLock<SegmentTable>>) -> Option<Self> {
-        let at = table.write().tiers.take(Purpose::Migration)?;
+    pub(crate) fn take(table: &Arc<RwLock<SegmentTable>>, purpose: Purpose) -> Option<Self> {
+        let at = table.write().tiers.take(purpose)?;
         Some(Self { table: Arc::clone(table), at, used: false })
     }
 

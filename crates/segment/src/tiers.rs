@@ -14,6 +14,10 @@ pub const MAX_TIERS: usize = 32;
 const CLEANING_RESERVE: u32 = 2;
 /// Tiers smaller than this have no such reserve.
 const RESERVE_FROM: u32 = 8;
+/// A tier is crowded when less than this part of it is free,
+const CROWDED: u32 = 16;
+/// but no more than so many extents need be.
+const MOST_KEPT_FREE: u32 = 32;
 /// Segments for which a tier is passed over after its device said that it is full: it may share its file system with others.
 const PASSED_OVER: u32 = 64;
 
@@ -94,6 +98,11 @@ impl Tier {
         self.vacant().min(self.room)
     }
 
+    /// Has less room than writeback should find.
+    fn is_crowded(&self) -> bool {
+        self.free() < (self.extents.capacity() / CROWDED).clamp(1, MOST_KEPT_FREE)
+    }
+
     fn take(&mut self, purpose: Purpose) -> Option<Extent> {
         if self.room == 0 {
             return None;
@@ -145,7 +154,10 @@ impl Tiers {
     /// Takes an extent of the best open tier that has one.
     pub(crate) fn take(&mut self, purpose: Purpose) -> Option<(TierId, Extent)> {
         self.takings += 1;
-        let mut order: Vec<usize> = (0..self.tiers.len()).filter(|at| self.takes(*at)).collect();
+        let below = |priority| !matches!(purpose, Purpose::Demotion { below } if priority >= below);
+        let takes = |tier: &Tier| tier.state == TierState::Open && below(tier.priority);
+        let mut order: Vec<usize> =
+            (0..self.tiers.len()).filter(|at| self.tiers[*at].as_ref().is_some_and(takes)).collect();
         order.sort_by_key(|at| self.tiers[*at].as_ref().map(|tier| (Reverse(tier.priority), tier.taken)));
         let mut full = Vec::new();
         let mut taken = None;
@@ -163,7 +175,7 @@ impl Tiers {
             }
         }
         // Where nothing else is left, one that was full a while ago is better than nothing; but nothing moves to it.
-        if purpose == Purpose::Migration {
+        if matches!(purpose, Purpose::Migration | Purpose::Demotion { .. }) {
             return taken;
         }
         taken
@@ -192,8 +204,27 @@ impl Tiers {
         })
     }
 
-    fn takes(&self, at: usize) -> bool {
-        self.tiers[at].as_ref().is_some_and(|tier| tier.state == TierState::Open)
+    /// Whether tiers differ in priority.
+    pub(crate) fn has_levels(&self) -> bool {
+        let mut priorities = self.tiers.iter().flatten().map(|tier| tier.priority);
+        let first = priorities.next();
+        priorities.any(|priority| Some(priority) != first)
+    }
+
+    /// A tier with hardly any room left, of those the lowest above one that has some, and its priority.
+    pub(crate) fn crowded(&self) -> Option<(TierId, i16)> {
+        let open = || self.tiers.iter().flatten().filter(|tier| tier.state == TierState::Open);
+        // Where the room is the same, nothing is won.
+        let takes = |from: &Tier, to: &Tier| {
+            let same = to.room_of.is_some() && to.room_of == from.room_of;
+            to.priority < from.priority && to.passed_over == 0 && to.free() > 0 && !same
+        };
+        let tiers = self.tiers.iter().zip(0..).filter_map(|(tier, at)| Some((tier.as_ref()?, TierId(at))));
+        tiers
+            .filter(|(tier, _)| tier.state == TierState::Open && tier.extents.in_use() > 0)
+            .filter(|(tier, _)| tier.is_crowded() && open().any(|to| takes(tier, to)))
+            .map(|(tier, id)| (id, tier.priority))
+            .min_by_key(|(_, priority)| *priority)
     }
 
     pub(crate) fn give_back(&mut self, id: TierId, extent: Extent) {
@@ -352,6 +383,42 @@ mod tests {
         tiers.set_room(TierId(0), 0, RoomOf::Memory);
         assert_eq!(tiers.take(Purpose::Writeback), None);
         assert!(tiers.take(Purpose::Cleaning).is_some());
+    }
+
+    #[test]
+    fn a_tier_is_crowded_when_hardly_anything_is_free_and_there_is_somewhere_to_go() {
+        let mut tiers = with(&[(32, 5, false), (32, 5, false), (4, 3, false), (16, 0, false)]);
+        assert_eq!(tiers.crowded(), None);
+        let fill = |tiers: &mut Tiers, purpose, until: &dyn Fn(&Tiers) -> bool| {
+            while !until(tiers) {
+                tiers.take(purpose).unwrap();
+            }
+        };
+        fill(&mut tiers, Purpose::Writeback, &|tiers| tiers.crowded().is_some());
+        // Of 30 each that writeback may take, fewer than 2 are free on one.
+        assert_eq!((tiers.in_use_on(TierId(0)), tiers.in_use_on(TierId(1))), (29, 28));
+        assert_eq!(tiers.crowded(), Some((TierId(0), 5)));
+        // The next below is filled first, and is crowded itself then, before those above.
+        let demotion = Purpose::Demotion { below: 5 };
+        for _ in 0..4 {
+            assert_eq!(tiers.take(demotion).unwrap().0, TierId(2));
+        }
+        assert_eq!(tiers.crowded(), Some((TierId(2), 3)));
+        fill(&mut tiers, demotion, &|tiers| tiers.in_use_on(TierId(3)) == 14);
+        assert_eq!((tiers.take(demotion), tiers.crowded()), (None, None));
+        assert_eq!(tiers.take(Purpose::Demotion { below: 0 }), None);
+    }
+
+    #[test]
+    fn nothing_goes_to_where_the_room_is_the_same() {
+        let mut tiers = with(&[(8, 5, true), (8, 0, true)]);
+        tiers.take(Purpose::Writeback).unwrap();
+        for tier in [0, 1] {
+            tiers.set_room(TierId(tier), 0, RoomOf::Memory);
+        }
+        assert_eq!(tiers.crowded(), None);
+        tiers.set_room(TierId(1), 3, RoomOf::FileSystem(1));
+        assert_eq!(tiers.crowded(), Some((TierId(0), 5)));
     }
 
     /// A removal that could not end was begun.

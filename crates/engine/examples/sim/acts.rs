@@ -35,6 +35,7 @@ impl World {
             972..975 => self.remove_some(),
             975..978 => self.check_sums(),
             978..980 => self.starve(),
+            981..984 => self.demote(),
             980 => self.change_groups(),
             _ => {}
         }
@@ -306,6 +307,17 @@ impl World {
         }
         if self.engine.tiers().len() < 3 && self.draw(40) == 0 {
             self.add_tier();
+        }
+    }
+
+    fn demote(&self) {
+        if self.state().writer {
+            return;
+        }
+        match self.engine_does(Event::Demotion, true, || self.engine.demote(2)) {
+            Ok(done) => self.digest(done.segments),
+            Err(WritebackError::Io { .. }) if self.faults.write > 0 => {}
+            Err(error) => panic!("{error}"),
         }
     }
 

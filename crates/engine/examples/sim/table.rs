@@ -17,6 +17,7 @@ pub(crate) enum Event {
     Writeback,
     Compaction,
     Removal,
+    Demotion,
 }
 
 /// The table's kinds of backing.
@@ -104,7 +105,8 @@ fn describe(((from, event, to), within): &(Row, Option<Event>)) -> String {
 }
 
 /// What something can come in the middle of, in the order of the table's columns.
-const WITHIN: [Event; 5] = [Event::Store, Event::Load, Event::Count, Event::Writeback, Event::Removal];
+const WITHIN: [Event; 6] =
+    [Event::Store, Event::Load, Event::Count, Event::Writeback, Event::Removal, Event::Demotion];
 
 /// Whether a row is met in the middle of something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,6 +162,7 @@ fn parse_event(name: &str) -> Event {
         Event::Writeback,
         Event::Compaction,
         Event::Removal,
+        Event::Demotion,
     ];
     let found = all.into_iter().find(|event| format!("{event:?}").to_lowercase() == name);
     found.unwrap_or_else(|| panic!("docs/transitions.md names an event {name}"))

@@ -63,6 +63,7 @@ enum Op {
         at: usize,
         cancel_after: usize,
     },
+    Demote,
     NewGroup {
         parent: u32,
     },
@@ -102,6 +103,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Maintain),
         1 => (-1..2i16).prop_map(|priority| Op::AddTier { priority }),
         2 => (0..4usize, 0..6usize).prop_map(|(at, cancel_after)| Op::RemoveTier { at, cancel_after }),
+        2 => Just(Op::Demote),
         2 => group().prop_map(|parent| Op::NewGroup { parent }),
         1 => group().prop_map(|group| Op::RemoveGroup { group }),
         4 => (owner(), group()).prop_map(|(owner, group)| Op::MoveToGroup { owner, group }),
@@ -161,7 +163,12 @@ impl World {
                 prop_assert!(!report.disk_full);
             }
             Op::AddTier { priority } if disk && engine.tiers().len() < 5 => {
-                engine.add_storage(Flaky::new(64 << 20, Faults::default()), priority).unwrap();
+                // One segment is a crowd in the small ones.
+                let bytes = if priority > 0 { 2 << 20 } else { 64 << 20 };
+                engine.add_storage(Flaky::new(bytes, Faults::default()), priority).unwrap();
+            }
+            Op::Demote => {
+                engine.demote(2).unwrap();
             }
             Op::RemoveTier { at, cancel_after } if engine.tiers().len() > 1 => {
                 remove_tier(engine, at, cancel_after)?;

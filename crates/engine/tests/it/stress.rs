@@ -190,7 +190,7 @@ impl World {
     }
 
     fn writeback(&self, bytes: u64, scratch: &mut Scratch) {
-        match self.engine.writeback(ByteCount::new(bytes), scratch) {
+        match self.engine.writeback(ByteCount::new(bytes), scratch).and_then(|_| self.engine.demote(2)) {
             Ok(_) => {}
             // Somebody sees to the device at once.
             Err(WritebackError::Io { .. }) if self.faulty => self.reopen(),
@@ -409,6 +409,26 @@ impl Kept {
         }
         self.0.dispose(engine);
     }
+}
+
+/// Small tiers of several priorities, so that segments are on their way from one to the other all the time.
+#[test]
+fn tiers_of_several_levels_come_and_go_and_segments_sink_meanwhile() {
+    let disk = || Flaky::new(6 << 20, Faults::default());
+    let engine = engine_on(disk());
+    for priority in [-1, 3] {
+        engine.add_storage(Flaky::new(48 << 20, Faults::default()), -priority).expect("another tier");
+    }
+    let mut scratch = engine.scratch();
+    let kept: Vec<_> = (0..6).map(|n| Kept::written(&engine, n, &mut scratch)).collect();
+    let world = World::new(Arc::clone(&engine), false);
+    for seed in 60..63 {
+        let changes = world.run_while_tiers_change(seed, 2_500, disk);
+        println!("seed {seed}: {changes:?}");
+    }
+    assert!(engine.stats().demoted_bytes > ByteCount::ZERO);
+    kept.into_iter().for_each(|kept| kept.check(&engine, &mut scratch));
+    world.finish();
 }
 
 #[test]

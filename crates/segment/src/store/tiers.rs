@@ -5,9 +5,10 @@
 use super::{SCAN_ROWS, SegmentStore};
 use crate::extents::TierId;
 use crate::storage::{Storage, TierKind};
-use crate::table::{Candidate, Room};
+use crate::table::{Candidate, Purpose, Room};
 use crate::tiers::{MAX_TIERS, TierState, TierStatus};
 use crate::{EntryAddr, SEGMENT_BYTES, SegmentId, TierError};
+use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -232,9 +233,45 @@ impl SegmentStore {
         }
     }
 
-    pub(crate) fn room(&self) -> Option<Room> {
+    /// A tier with hardly any room left while one of lower priority has some, and its priority: what is coldest on it is to go there.
+    #[must_use]
+    pub fn crowded(&self) -> Option<(TierId, i16)> {
+        // Mostly there is one priority.
+        if !self.table.read().tiers().has_levels() {
+            return None;
+        }
         self.ask_for_room();
-        Room::take(&self.table)
+        self.table.read().tiers().crowded()
+    }
+
+    /// The segments of a tier that were neither written nor read for the longest time, coldest first, at most so many. Looks at every row.
+    #[must_use]
+    pub fn coldest_on(&self, tier: TierId, most: usize) -> Vec<SegmentId> {
+        let mut coldest = BinaryHeap::new();
+        let mut from = 0;
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                return coldest.into_sorted_vec().into_iter().map(|(_, segment)| segment).collect();
+            }
+            for found in table.last_used_on(tier, from, from + SCAN_ROWS) {
+                coldest.push(found);
+                if coldest.len() > most {
+                    coldest.pop();
+                }
+            }
+            from += SCAN_ROWS;
+        }
+    }
+
+    /// Others are to be chosen before this one: it was wanted, or could not be read just now.
+    pub fn touch(&self, segment: SegmentId) {
+        self.table.read().touch(segment, self.now());
+    }
+
+    pub(crate) fn room(&self, purpose: Purpose) -> Option<Room> {
+        self.ask_for_room();
+        Room::take(&self.table, purpose)
     }
 
     /// [`trim`](Self::trim) of one tier, also of one that is being emptied, which is left alone by that.

@@ -47,7 +47,7 @@ fn no_byte_of_a_page_is_in_the_file_wherever_the_segment_goes() {
         assert_eq!(shows(&first), shown, "after the write");
         store.add_tier(second.clone(), 1).unwrap();
         let mut mover = store.mover(1);
-        assert!(matches!(mover.start(written.segment).unwrap(), Started::UnderWay));
+        assert!(matches!(mover.start(written.segment, Purpose::Migration).unwrap(), Started::UnderWay));
         assert!(mover.wait().unwrap().unwrap().result.unwrap());
         assert_eq!(shows(&second), shown, "after the move");
         let mut buf = AlignedBuf::zeroed(MAX_ENTRY_BLOCKS * BLOCK);

@@ -4,8 +4,8 @@ use super::keys;
 use crate::support::{Fake, Fault, begin, payload, slot, tag, write, write_slots};
 use std::sync::Arc;
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, EntryAddr, MAX_ENTRY_BLOCKS, MAX_TIERS, Moved, SEGMENT_BYTES, SegmentId,
-    SegmentStore, Started, TierError, TierId, TierState,
+    AlignedBuf, Appended, BLOCK, EntryAddr, MAX_ENTRY_BLOCKS, MAX_TIERS, Moved, Purpose, SEGMENT_BYTES,
+    SegmentId, SegmentStore, Started, TierError, TierId, TierState,
 };
 
 fn over(tiers: &[(&Arc<Fake>, i16)]) -> Arc<SegmentStore> {
@@ -31,7 +31,7 @@ fn check(store: &SegmentStore, entries: &[(u64, EntryAddr)]) {
 
 fn move_one(store: &Arc<SegmentStore>, segment: SegmentId) -> Moved {
     let mut mover = store.mover(1);
-    assert!(matches!(mover.start(segment).unwrap(), Started::UnderWay));
+    assert!(matches!(mover.start(segment, Purpose::Migration).unwrap(), Started::UnderWay));
     mover.wait().unwrap().expect("one is under way")
 }
 
@@ -144,7 +144,10 @@ fn a_copy_that_cannot_be_written_leaves_the_segment_and_takes_its_tier_out_of_us
     assert_eq!(store.tiers()[1].state, TierState::Failing);
     check(&store, &entries);
     // Nothing is open now.
-    assert!(matches!(store.mover(1).start(entries[0].1.segment()).unwrap(), Started::NoRoom));
+    assert!(matches!(
+        store.mover(1).start(entries[0].1.segment(), Purpose::Migration).unwrap(),
+        Started::NoRoom
+    ));
     there.set(None);
     store.set_state(TierId::new(1), TierState::Open).unwrap();
     assert!(move_one(&store, entries[0].1.segment()).result.unwrap());
@@ -176,7 +179,7 @@ fn until_it_has_arrived_a_segment_is_read_where_it_was() {
     let entries = write_slots(&store, 0..200);
     store.drain_tier(TierId::new(0), 0.5).unwrap();
     let mut mover = store.mover(1);
-    assert!(matches!(mover.start(entries[0].1.segment()).unwrap(), Started::UnderWay));
+    assert!(matches!(mover.start(entries[0].1.segment(), Purpose::Migration).unwrap(), Started::UnderWay));
     there.set(Fault::ReadError);
     check(&store, &entries);
     assert_eq!(used(&store), [1, 1], "the source is not free yet");
@@ -194,13 +197,13 @@ fn a_segment_that_dies_during_its_move_is_not_brought_back() {
     let entries = write_slots(&store, 0..20);
     store.drain_tier(TierId::new(0), 0.5).unwrap();
     let mut mover = store.mover(1);
-    assert!(matches!(mover.start(entries[0].1.segment()).unwrap(), Started::UnderWay));
+    assert!(matches!(mover.start(entries[0].1.segment(), Purpose::Migration).unwrap(), Started::UnderWay));
     for (_, addr) in &entries {
         store.release(*addr).unwrap();
     }
     assert!(!mover.wait().unwrap().unwrap().result.unwrap());
     assert_eq!(used(&store), [0, 0]);
-    assert!(matches!(mover.start(entries[0].1.segment()).unwrap(), Started::Gone));
+    assert!(matches!(mover.start(entries[0].1.segment(), Purpose::Migration).unwrap(), Started::Gone));
 }
 
 #[test]
@@ -212,11 +215,11 @@ fn damage_is_not_copied() {
     store.drain_tier(TierId::new(0), 0.5).unwrap();
     let (_, damaged) = entries[77];
     here.edit(|bytes| bytes[damaged.offset() + 17] ^= 1);
-    assert!(matches!(store.mover(1).start(segment).unwrap(), Started::Unreadable(_)));
+    assert!(matches!(store.mover(1).start(segment, Purpose::Migration).unwrap(), Started::Unreadable(_)));
     here.set(Fault::ReadError);
-    assert!(matches!(store.mover(1).start(segment).unwrap(), Started::Unreadable(_)));
+    assert!(matches!(store.mover(1).start(segment, Purpose::Migration).unwrap(), Started::Unreadable(_)));
     here.set(Fault::ShortRead(BLOCK));
-    assert!(matches!(store.mover(1).start(segment).unwrap(), Started::Unreadable(_)));
+    assert!(matches!(store.mover(1).start(segment, Purpose::Migration).unwrap(), Started::Unreadable(_)));
     here.set(None);
     assert_eq!(used(&store), [1, 0]);
     check(&store, &entries[..77]);

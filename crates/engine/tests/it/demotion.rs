@@ -1,0 +1,215 @@
+//! Demotion: what leaves a tier with hardly any room, where it goes, and what an error leaves.
+use crate::flaky::{Faults, Flaky};
+use crate::rig::{Rig, middling};
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use vswap_core::ByteCount;
+use vswap_engine::{
+    Engine, EngineConfig, LoadedFrom, SEGMENT_BYTES, TierId, TierState, Unreadable, WritebackError,
+};
+use vswap_segment::{Storage, SyncQueue, WriteQueue};
+
+/// Pages of some 2 KiB that fill a segment.
+const SEGMENT_PAGES: usize = SEGMENT_BYTES / 2200;
+
+fn disk(segments: usize, faults: Faults) -> Arc<Flaky> {
+    Flaky::new(segments * SEGMENT_BYTES, faults)
+}
+
+/// An engine over a fast tier (0) and a slow one (1).
+fn rig(fast: Arc<Flaky>, slow: Arc<Flaky>) -> Rig {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    engine.add_storage(fast, 5).unwrap();
+    engine.add_storage(slow, 0).unwrap();
+    Rig::of(engine, 40)
+}
+
+/// Writes pages back, a segment's worth at a time, and has room made whenever that is wanted.
+fn write(rig: &mut Rig, numbers: std::ops::Range<usize>) {
+    let numbers: Vec<usize> = numbers.collect();
+    for part in numbers.chunks(SEGMENT_PAGES) {
+        part.iter().for_each(|number| drop(rig.store(*number, *number)));
+        rig.write_all_back();
+        rig.engine.demote(8).unwrap();
+    }
+}
+
+fn used(rig: &Rig) -> Vec<u64> {
+    rig.engine.tiers().iter().map(|tier| tier.used.get() / SEGMENT_BYTES as u64).collect()
+}
+
+fn check(rig: &mut Rig, numbers: impl Iterator<Item = usize>) {
+    for number in numbers {
+        assert!(rig.load(number).unwrap() == (LoadedFrom::Segment, middling(number)), "page {number}");
+    }
+}
+
+/// Takes the slow tier away, so that what is still there is what is on the fast one.
+fn count_errors_without(disk: &Flaky, rig: &mut Rig, numbers: std::ops::Range<usize>) -> Vec<usize> {
+    disk.break_reads(true);
+    let failed = numbers.filter(|number| rig.load(*number).is_err()).collect();
+    disk.break_reads(false);
+    failed
+}
+
+#[test]
+fn the_coldest_go_below_and_what_was_read_of_late_stays() {
+    let slow = disk(64, Faults::default());
+    let mut rig = rig(disk(12, Faults::default()), Arc::clone(&slow));
+    let pages = 16 * SEGMENT_PAGES;
+    write(&mut rig, 0..9 * SEGMENT_PAGES);
+    assert_eq!(used(&rig)[1], 0, "there was room");
+    assert!(!rig.engine.wants_demotion());
+    // Of the oldest segment, one page is read; then of others comes so much that four have to go.
+    for part in 9..16 {
+        rig.load(7).unwrap();
+        write(&mut rig, part * SEGMENT_PAGES..(part + 1) * SEGMENT_PAGES);
+    }
+    let [fast, below] = used(&rig)[..] else { panic!("two tiers") };
+    assert!((8..=10).contains(&fast) && (6..=8).contains(&below), "{fast} and {below} segments");
+    assert!(!rig.engine.wants_demotion());
+    assert!(rig.engine.stats().demoted_bytes > ByteCount::mib(8));
+    let gone = count_errors_without(&slow, &mut rig, 0..pages);
+    assert!(!gone.contains(&7), "it was wanted all the time");
+    // The oldest but those next to it, and none of the newest.
+    assert!(gone.len() > 4 * SEGMENT_PAGES && gone.iter().all(|page| *page < 9 * SEGMENT_PAGES), "{gone:?}");
+    check(&mut rig, 0..pages);
+    rig.finish();
+}
+
+#[test]
+fn what_comes_next_still_goes_to_the_fast_tier() {
+    let slow = disk(64, Faults::default());
+    let mut rig = rig(disk(12, Faults::default()), Arc::clone(&slow));
+    write(&mut rig, 0..20 * SEGMENT_PAGES);
+    let newest = 19 * SEGMENT_PAGES..20 * SEGMENT_PAGES;
+    assert_eq!(count_errors_without(&slow, &mut rig, newest), [0; 0]);
+    check(&mut rig, 0..20 * SEGMENT_PAGES);
+    rig.finish();
+}
+
+#[test]
+fn segments_of_which_little_lives_are_packed_below() {
+    let mut rig = rig(disk(12, Faults::default()), disk(64, Faults::default()));
+    let pages = 9 * SEGMENT_PAGES;
+    write(&mut rig, 0..pages);
+    for number in (0..pages).filter(|number| number % 8 > 0) {
+        let (block, at) = Rig::place(number);
+        rig.blocks[block].release(&rig.engine, at);
+    }
+    write(&mut rig, pages..pages + 3 * SEGMENT_PAGES);
+    assert_eq!(used(&rig)[1], 1, "an eighth of several");
+    check(&mut rig, (0..pages).step_by(8).chain(pages..pages + 3 * SEGMENT_PAGES));
+    rig.finish();
+}
+
+/// Whoever is asked next for room is another tier, or nobody.
+#[test]
+fn a_copy_that_fails_leaves_what_was_and_its_tier_takes_no_more() {
+    let slow = disk(64, Faults { write_error: 1, ..Faults::default() });
+    let mut rig = rig(disk(12, Faults::default()), slow);
+    for number in 0..10 * SEGMENT_PAGES {
+        rig.store(number, number);
+    }
+    rig.write_all_back();
+    assert!(rig.engine.wants_demotion());
+    let failed = rig.engine.demote(8);
+    assert!(matches!(failed, Err(WritebackError::Io { .. })), "{failed:?}");
+    let states: Vec<_> = rig.engine.tiers().iter().map(|tier| (tier.state, tier.used.get() > 0)).collect();
+    assert_eq!(states, [(TierState::Open, true), (TierState::Failing, false)]);
+    assert!(!rig.engine.wants_demotion());
+    assert_eq!(rig.engine.demote(8).unwrap().segments, 0);
+    check(&mut rig, 0..10 * SEGMENT_PAGES);
+    rig.finish();
+}
+
+#[test]
+fn what_cannot_be_read_just_now_keeps_nothing_else_from_going() {
+    let fast = disk(12, Faults::default());
+    let mut rig = rig(Arc::clone(&fast), disk(64, Faults::default()));
+    for number in 0..10 * SEGMENT_PAGES {
+        rig.store(number, number);
+    }
+    rig.write_all_back();
+    // Something in the first segment is wrong; it is the coldest of all.
+    fast.damage(300_000);
+    let mut rounds = 0;
+    while rig.engine.wants_demotion() {
+        rig.engine.demote(1).unwrap();
+        rounds += 1;
+        assert!(rounds < 10, "nothing goes: {:?}", used(&rig));
+    }
+    let lost = (0..10 * SEGMENT_PAGES).filter(|number| rig.load(*number).is_err()).count();
+    assert_eq!(lost, 1, "the page that was damaged, and no other");
+    rig.finish();
+}
+
+/// A disk that does something before its first write.
+struct Hooked(Arc<Flaky>, Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Storage for Hooked {
+    fn capacity(&self) -> u64 {
+        self.0.capacity()
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        let hook = self.1.lock().unwrap().take();
+        hook.into_iter().for_each(|hook| hook());
+        self.0.write_at(offset, from)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.punch(offset, len)
+    }
+
+    fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue> {
+        Box::new(SyncQueue::new(self, depth))
+    }
+}
+
+/// The copy that was under way when the tier began to be emptied came to it when everything had left: it could not be removed.
+#[test]
+fn a_tier_is_removed_while_a_segment_comes_to_it_from_above() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    engine.add_storage(disk(4, Faults::default()), 5).unwrap();
+    let (begun, removed) = std::sync::mpsc::channel();
+    let hook = {
+        let engine = Arc::clone(&engine);
+        move || {
+            let remover = Arc::clone(&engine);
+            let remove = move || {
+                let watch = &mut |_| ControlFlow::Continue(());
+                begun.send(remover.remove_tier(TierId::new(1), Unreadable::Keep, watch)).unwrap();
+            };
+            std::thread::spawn(remove);
+            while engine.tiers()[1].state != TierState::Draining {
+                std::thread::yield_now();
+            }
+            // Enough to find that nothing is there.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    let slow = Hooked(disk(16, Faults::default()), Mutex::new(Some(Box::new(hook))));
+    engine.add_storage(Arc::new(slow), 0).unwrap();
+    engine.add_storage(disk(16, Faults::default()), -5).unwrap();
+    let mut rig = Rig::of(Arc::clone(&engine), 8);
+    let pages = 4 * SEGMENT_PAGES;
+    write(&mut rig, 0..pages);
+    let removed = removed.recv().unwrap();
+    assert_eq!(removed.unwrap().segments, 1, "what had just come");
+    assert_eq!(rig.engine.tiers().len(), 2);
+    check(&mut rig, 0..pages);
+    drop(engine);
+    rig.finish();
+}
