@@ -143,6 +143,10 @@ pub struct Status {
     pub resident: u64,
     /// Memory of the compressed pages.
     pub pool: u64,
+    /// Memory that these may have as things stand.
+    pub pool_size: u64,
+    /// Bytes of them that somebody still wants.
+    pub pool_live: u64,
     /// Memory of tiers with nothing behind them.
     pub ghosts: u64,
     /// Bytes of the pages that are compressed in memory, uncompressed.

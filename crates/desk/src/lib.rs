@@ -93,6 +93,8 @@ impl<S: Served> Controlled for Desk<S> {
             peak: pager.peak.max(self.served.peak()),
             resident: pager.resident,
             pool: engine.pool_bytes.get(),
+            pool_size: pager.pool_share,
+            pool_live: engine.pool_payload.get(),
             ghosts: engine.ghost_bytes.get(),
             pooled: engine.pool_pages.get() * 4096,
             swapped: engine.segment_pages.get() * 4096,

@@ -85,7 +85,7 @@ impl Shared {
     }
 
     /// Bytes that the pool may have.
-    fn pool_share(&self) -> u64 {
+    pub(crate) fn pool_share(&self) -> u64 {
         let available = self.available();
         (available * self.share.percent() / 100).max(LEAST_POOL.min(available / 5))
     }

@@ -527,6 +527,7 @@ impl Pager {
             adopted: counters.adopted.load(Relaxed),
             stuck: counters.stuck.load(Relaxed),
             refaulted: counters.refaulted.load(Relaxed),
+            pool_share: self.shared.pool_share(),
             promoted: counters.promoted.load(Relaxed),
             activated: counters.soon.iter().map(|soon| soon.load(Relaxed)).sum(),
             waited: counters.waited.load(Relaxed),

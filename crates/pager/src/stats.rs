@@ -131,6 +131,8 @@ pub struct PagerStats {
     pub peak: u64,
     /// Managed pages resident or staged now, bytes.
     pub resident: u64,
+    /// Bytes that the pool may have as things stand.
+    pub pool_share: u64,
     /// Faults by kind.
     pub faults: Vec<FaultStats>,
     /// Pages moved out.

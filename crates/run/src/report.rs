@@ -85,6 +85,9 @@ impl Report {
         line("compression", ratio.map_or_else(|| "nothing compressed".into(), |r| format!("{r:.2} : 1")));
         line("written to disk", bytes(engine.written_bytes.get()));
         line("read from disk", bytes(engine.read_bytes.get()));
+        if engine.demoted_bytes.get() > 0 {
+            line("to slower tiers", bytes(engine.demoted_bytes.get()));
+        }
         if stats.grown {
             line("limit", "exceeded".into());
         }

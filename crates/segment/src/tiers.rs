@@ -100,7 +100,12 @@ impl Tier {
 
     /// Has less room than writeback should find.
     fn is_crowded(&self) -> bool {
-        self.free() < (self.extents.capacity() / CROWDED).clamp(1, MOST_KEPT_FREE)
+        self.free() < (self.size() / CROWDED).clamp(1, MOST_KEPT_FREE)
+    }
+
+    /// Extents that it may hold as things stand.
+    fn size(&self) -> u32 {
+        self.extents.capacity().min(self.extents.in_use().saturating_add(self.room))
     }
 
     fn take(&mut self, purpose: Purpose) -> Option<Extent> {
@@ -330,9 +335,7 @@ impl Tiers {
                 tier: TierId(at as u8),
                 priority: tier.priority,
                 state: tier.state,
-                capacity: u64::from(
-                    tier.extents.capacity().min(tier.extents.in_use().saturating_add(tier.room)),
-                ) * SEGMENT_BYTES as u64,
+                capacity: u64::from(tier.size()) * SEGMENT_BYTES as u64,
                 used: u64::from(tier.extents.in_use()) * SEGMENT_BYTES as u64,
                 live: 0,
             })
@@ -407,6 +410,18 @@ mod tests {
         fill(&mut tiers, demotion, &|tiers| tiers.in_use_on(TierId(3)) == 14);
         assert_eq!((tiers.take(demotion), tiers.crowded()), (None, None));
         assert_eq!(tiers.take(Purpose::Demotion { below: 0 }), None);
+    }
+
+    /// A part of its declared size was to be free: what a small memory let it have was taken from it at once.
+    #[test]
+    fn a_ghost_of_any_size_is_crowded_by_what_the_memory_lets_it_have() {
+        let mut tiers = with(&[(100_000, 5, true), (100, 0, false)]);
+        for taken in 0..20 {
+            tiers.set_room(TierId(0), 20 - taken, RoomOf::Memory);
+            assert_eq!(tiers.crowded(), None, "{taken} taken");
+            assert_eq!(tiers.take(Purpose::Writeback).unwrap().0, TierId(0));
+        }
+        assert_eq!(tiers.crowded(), Some((TierId(0), 5)));
     }
 
     #[test]

@@ -29,9 +29,9 @@ fn cold_pages_sink_to_the_slow_tier_and_those_wanted_again_leave_it() {
     let mut expected = vec![0; PAGE];
     let mut random = 1u64;
     for round in 0..2 {
-        for number in 0..pages {
-            versions[number] += 1;
-            fill(&mut fixture.bytes.as_mut_slice()[number * PAGE..][..PAGE], number, versions[number]);
+        for (number, version) in versions.iter_mut().enumerate() {
+            *version += 1;
+            fill(&mut fixture.bytes.as_mut_slice()[number * PAGE..][..PAGE], number, *version);
         }
         // Few pages, over and over, each time as much as does not fit; in no order, so that each is a read of its own.
         for _ in 0..8 * 1024 {
@@ -42,8 +42,8 @@ fn cold_pages_sink_to_the_slow_tier_and_those_wanted_again_leave_it() {
             assert!(page == expected, "page {number} in round {round}");
         }
     }
-    for number in 0..pages {
-        fill(&mut expected, number, versions[number]);
+    for (number, version) in versions.iter().enumerate() {
+        fill(&mut expected, number, *version);
         assert!(fixture.bytes.as_slice()[number * PAGE..][..PAGE] == expected, "page {number} at the end");
     }
     let (stats, engine) = (fixture.pager.stats(), fixture.pager.engine().stats());

@@ -152,7 +152,7 @@ pub struct RunArgs {
     /// Another place for compressed pages: PATH, or PATH,size=4G,priority=10 (may be repeated)
     ///
     /// PATH is a directory, a regular file or a block device (`kind=ghost` in its place is memory); `,kind=` says which it is to be, and `,force` overwrites what is on a file or device: see
-    /// `vswap tier add --help`. As with swap areas the highest priority (-1000 to 32767) that has room is written first, and equal ones take turns; the place of --disk has 0.
+    /// `vswap tier add --help`. As with swap areas the highest priority (-1000 to 32767) that has room is written first, and equal ones take turns; the place of --disk has 0. From a tier that is nearly full the coldest pages sink to one of lower priority.
     /// Capacities add up. Without a size it is what the file system of a directory can spare, or all of a file or device. `vswap tier` adds and removes places while the program runs.
     #[arg(long = "tier", value_name = "PATH[,size=SIZE][,priority=N]", value_parser = tier_spec)]
     pub tiers: Vec<TierSpec>,

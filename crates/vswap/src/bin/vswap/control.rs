@@ -48,13 +48,16 @@ pub fn status(args: &AskArgs) -> ExitCode {
 pub fn tiers(args: &AskArgs) -> ExitCode {
     exit(wanted(args).map(|runs| {
         if args.json {
-            let of = |run: &Status| json!({ "pid": run.pid, "program": run.program, "tiers": run.tiers });
+            let of = |run: &Status| {
+                let pool = json!({ "size": run.pool_size, "used": run.pool, "live": run.pool_live });
+                json!({ "pid": run.pid, "program": run.program, "pool": pool, "tiers": run.tiers })
+            };
             return print_json(&runs.iter().map(of).collect());
         }
         let several = runs.len() > 1;
         let of = |status: &Status| {
             let head = if several { format!("{} ({})\n", status.pid, status.program) } else { String::new() };
-            head + &tier_table(&status.tiers)
+            head + &tier_table(status)
         };
         print(&runs.iter().map(of).collect::<Vec<_>>().join("\n"));
     }))
@@ -193,14 +196,13 @@ pub(crate) fn text_of(mut table: Table, right: impl IntoIterator<Item = usize>) 
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-fn tier_table(tiers: &[Tier]) -> String {
-    if tiers.is_empty() {
-        return "no tiers: all compressed pages stay in memory\n".into();
-    }
+fn tier_table(status: &Status) -> String {
     let mut table = plain_table(&["TIER", "NAME", "TYPE", "SIZE", "USED", "LIVE", "PRIO", "STATE"]);
-    for tier in tiers {
+    let bytes = |count: u64| BinaryBytes(count).to_string();
+    let (size, used, live) = (bytes(status.pool_size), bytes(status.pool), bytes(status.pool_live));
+    table.add_row(["-", "-", "pool", &size, &used, &live, "first", "open"]);
+    for tier in &status.tiers {
         let name = tier.path.as_ref().map_or("-".into(), |path| path.display().to_string());
-        let bytes = |count: u64| BinaryBytes(count).to_string();
         table.add_row([
             tier.tier.to_string(),
             name,
@@ -250,5 +252,5 @@ fn show(status: &Status) -> String {
     }
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect();
     text += "\n";
-    text + &tier_table(&status.tiers)
+    text + &tier_table(status)
 }

@@ -14,7 +14,7 @@ Without RUN all of yours are shown (for root, everybody's).";
 
 pub(super) const TIERS_ABOUT: &str = "\
 Shows the tiers of a running `vswap run`, much as `swapon --show` shows swap areas: each has a place, a size, and a priority; the highest priority that \
-has room is written first, and equal ones take turns. TYPE is directory, file, device or ghost (memory). USED counts whole segments of 2 MiB, LIVE the compressed pages in them that \
+has room is written first, and equal ones take turns. TYPE is directory, file, device or ghost (memory); the row without a number is the pool, to which every page comes first: its size follows what the programs do, and `vswap set RUN / memory.zswap.max=SIZE` limits it. USED counts whole segments of 2 MiB, LIVE the compressed pages in them that \
 are still wanted.
 
 A tier is `open`; `draining` while it is emptied; or `failing` after a write to it failed: then it is only read, until \
