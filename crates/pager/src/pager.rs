@@ -26,6 +26,7 @@ use vswap_engine::{Engine, EngineError, OwnerBlock, WritebackError};
 use vswap_sys::mapping;
 use vswap_sys::poll::{Epoll, Event};
 use vswap_sys::sched::{allowed_cpus, bind_to_cpu, nice, set_nice};
+use vswap_sys::signal;
 
 /// Eviction that has been without progress for so long, with faults waiting, has nothing left to move.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(300);
@@ -386,6 +387,8 @@ impl Pager {
             let name = if role < 3 { format!("{name}-{cpu}") } else { name.to_owned() };
             let shared = Arc::clone(&self.shared);
             let life = move || {
+                // In a program that uses the library: a write past the limit of files is an error and not its end.
+                signal::block(&signal::OF_LIMITS);
                 // Whoever starts it may be in more of a hurry.
                 set_nice(shared.nice);
                 match role {

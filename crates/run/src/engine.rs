@@ -171,6 +171,8 @@ fn prepare(
 /// What has come already is dropped by this.
 pub(crate) fn keep_from_signals() {
     signal::FOR_PROGRAMS.into_iter().for_each(signal::ignore);
+    // A write past the limit of files is an error then: its tier takes no more. Of the time that a program may take, ours is no part.
+    signal::OF_LIMITS.into_iter().for_each(signal::ignore);
     inherited::restore_blocked();
 }
 

@@ -45,6 +45,9 @@ pub const FOR_PROGRAMS: [i32; 14] = [
     libc::SIGPWR,
 ];
 
+/// What the kernel sends to a process past its own limits, of the length of files and of time; unhandled, each ends it.
+pub const OF_LIMITS: [i32; 2] = [libc::SIGXFSZ, libc::SIGXCPU];
+
 fn set_of(signals: &[i32]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises it; `sigaddset` is given an initialised set.
@@ -108,6 +111,13 @@ impl AsFd for Signals {
 pub fn reset(signal: i32) {
     // SAFETY: `SIG_DFL` is no function to be called.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Blocks signals in this thread and those that it starts.
+pub fn block(signals: &[i32]) {
+    let set = set_of(signals);
+    // SAFETY: the set is initialised, and nothing is wanted back.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
 /// Ignores a signal from now on.

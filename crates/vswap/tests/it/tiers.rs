@@ -49,9 +49,16 @@ fn started(options: &[&str]) -> Running {
     filled(options, "49152")
 }
 
+const PYTHON: [&str; 3] = ["/usr/bin/python3", "-c", PROGRAM];
+
 fn filled(options: &[&str], pages: &str) -> Running {
+    let mut command = run(options, &PYTHON);
+    command.arg(pages);
+    filled_by(command)
+}
+
+fn filled_by(mut command: Command) -> Running {
     let runtime = tempfile::tempdir().expect("a directory");
-    let mut command = run(options, &["/usr/bin/python3", "-c", PROGRAM, pages]);
     command.env("XDG_RUNTIME_DIR", runtime.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("starts");
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
@@ -86,6 +93,20 @@ impl Running {
             assert!(since.elapsed() < Duration::from_secs(60), "nothing is written: {:#}", self.status());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn children(&self) -> Vec<i32> {
+        vswap_sys::process::children(self.child.id() as i32).expect("it has children")
+    }
+
+    fn engine(&self) -> i32 {
+        let is_engine = |pid: &i32| {
+            let exe = std::fs::read_link(format!("/proc/{pid}/exe"));
+            exe.is_ok_and(|exe| exe == Path::new(env!("CARGO_BIN_EXE_vswap")))
+        };
+        let engines: Vec<i32> = self.children().into_iter().filter(is_engine).collect();
+        assert_eq!(engines.len(), 1, "{engines:?}");
+        engines[0]
     }
 
     /// Ends it; what it said last.
@@ -234,19 +255,11 @@ fn engine_killed(with_program: bool) -> Option<i32> {
     std::thread::sleep(Duration::from_millis(300));
     let socket = running.runtime.path().join(format!("vswap/{}.sock", running.child.id()));
     assert!(socket.exists());
-    let children = format!("/proc/{0}/task/{0}/children", running.child.id());
-    let children = std::fs::read_to_string(children).expect("it has children");
-    let is_engine = |pid: &str| {
-        let exe = std::fs::read_link(format!("/proc/{pid}/exe"));
-        exe.is_ok_and(|exe| exe == Path::new(env!("CARGO_BIN_EXE_vswap")))
-    };
-    let (engine, others): (Vec<_>, Vec<_>) = children.split_whitespace().partition(|pid| is_engine(pid));
-    assert_eq!(engine.len(), 1, "{children}");
+    let engine = running.engine();
     // Where a keeper is needed the program is not the front's child.
-    let program = others.iter().filter(|_| with_program);
-    for pid in program.chain(&engine) {
-        vswap_sys::process::kill(pid.parse().expect("a number"), vswap_sys::signal::SIGKILL)
-            .expect("it lives");
+    let others = running.children().into_iter().filter(|pid| with_program && *pid != engine);
+    for pid in others.chain([engine]) {
+        vswap_sys::process::kill(pid, vswap_sys::signal::SIGKILL).expect("it lives");
     }
     let code = running.child.wait().expect("it ends").code();
     assert!(!socket.exists(), "its socket is left");
@@ -410,5 +423,46 @@ fn a_ghost_counts_as_memory_pushes_back_and_goes_like_any_tier() {
     assert_eq!(added.code, Some(0), "{added:?}");
     let tier = running.status()["tiers"][1].take();
     assert_eq!((tier["kind"].as_str(), tier["path"].is_null()), (Some("ghost"), true), "{tier:#}");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
+/// Nothing may be written beyond so much of any file, as if the disk were broken there. The engine was ended by the kernel's signal for
+/// that, and the program with it.
+#[test]
+fn a_tier_that_breaks_takes_no_more_until_it_is_mended_and_the_program_does_not_notice() {
+    if !works() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory on a disk");
+    let file = dir.path().join("tier");
+    blank(&file, 512 << 20);
+    let limit = |number: String, bytes: &str| {
+        let mut command = Command::new("prlimit");
+        command.args([number, format!("--fsize={bytes}")]);
+        command
+    };
+    let mut tier = run(&["--disk-path", file.to_str().expect("UTF-8")], &PYTHON);
+    tier.arg("49152");
+    let mut command = limit("--core=0".into(), "25165824:unlimited");
+    command.arg(tier.get_program()).args(tier.get_args());
+    let running = filled_by(command);
+    let since = Instant::now();
+    let used = |status: &Value| status["tiers"][0]["used"].as_u64().expect("a figure");
+    while running.status()["tiers"][0]["state"] != "failing" {
+        assert!(since.elapsed() < Duration::from_secs(60), "nothing has failed: {:#}", running.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let status = running.status();
+    assert!(used(&status) > 0 && used(&status) <= 24 << 20, "what was written before is there: {status:#}");
+    let mended = limit(format!("--pid={}", running.engine()), "unlimited").status();
+    assert!(mended.is_ok_and(|status| status.success()));
+    let reopened = running.ask_it(&["tier", "reopen", "0"]);
+    assert_eq!(reopened.code, Some(0), "{reopened:?}");
+    while used(&running.status()) <= 24 << 20 {
+        assert!(since.elapsed() < Duration::from_secs(120), "nothing is written: {:#}", running.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let status = running.status();
+    assert_eq!((&status["tiers"][0]["state"], &status["lost"]), (&"open".into(), &0.into()), "{status:#}");
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }
