@@ -179,6 +179,8 @@ pub struct Full {
     pub segments: u64,
     /// Segments that fit.
     pub capacity: u64,
+    /// A tier was passed over because of what the class may have there.
+    pub limited: bool,
 }
 
 /// An entry was released that is not live: a fault of the caller's counting.

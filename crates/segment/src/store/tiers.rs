@@ -3,9 +3,11 @@
 //! Lock order as in the store: the tiers' storage, then the table.
 
 use super::{SCAN_ROWS, SegmentStore};
+use crate::classes::ClassId;
 use crate::extents::TierId;
+use crate::fit::Fit;
 use crate::storage::{Storage, TierKind};
-use crate::table::{Candidate, Room};
+use crate::table::{Burdens, Candidate, Room};
 use crate::tiers::{MAX_TIERS, TierState, TierStatus};
 use crate::{EntryAddr, SEGMENT_BYTES, SegmentId, TierError};
 use std::path::{Path, PathBuf};
@@ -40,7 +42,7 @@ impl SegmentStore {
         let mut all = self.storage.write();
         let mut table = self.table.write();
         table.tiers().state(tier).ok_or(TierError::NoTier { tier })?;
-        if !table.tiers_mut().remove(tier) {
+        if !table.remove_tier(tier) {
             return Err(TierError::InUse { tier });
         }
         all[usize::from(tier.0)] = None;
@@ -58,29 +60,43 @@ impl SegmentStore {
         if before == TierState::Draining {
             return Err(TierError::Draining { tier });
         }
-        let (whole, rest) = self.load_of(tier, sparse);
-        let (_, holds) = self.load_of(tier, f64::INFINITY);
+        let burdens = self.burdens(tier, sparse);
         self.table.write().tiers_mut().pass_nobody_over();
         self.ask_for_room();
-        let room = self.table.read().tiers().free();
         // Packing leaves a little of every segment unused.
         let packed = |live: u64| (live + live / 16).div_ceil(SEGMENT_BYTES as u64);
-        if packed(holds) > room {
+        let all = burdens.iter().map(|(class, burden)| (*class, packed(burden.live))).collect();
+        let mostly = burdens.iter().map(|(class, burden)| (*class, burden.whole + packed(burden.sparse)));
+        let mostly = mostly.collect();
+        let fit = self.fit(all);
+        if fit.lacks > 0 {
             self.set_state(tier, before)?;
+            let (holds, room) = (burdens.values().map(|burden| burden.live).sum(), fit.room);
             return Err(TierError::NoRoom { tier, holds, room: room * SEGMENT_BYTES as u64 });
         }
-        Ok((before, whole + packed(rest) <= room))
+        Ok((before, self.fit(mostly).lacks == 0))
     }
 
-    fn load_of(&self, tier: TierId, sparse: f64) -> (u64, u64) {
-        let (mut from, mut load) = (0, (0, 0));
+    /// Whose segments are on a tier, those who have least room elsewhere first: others would take that, and have room where these have not.
+    #[must_use]
+    pub fn classes_on(&self, tier: TierId) -> Vec<ClassId> {
+        let wanted = self.burdens(tier, 0.0).into_keys().map(|class| (class, 0)).collect();
+        self.fit(wanted).order
+    }
+
+    fn fit(&self, wanted: Vec<(ClassId, u64)>) -> Fit {
+        let table = self.table.read();
+        Fit::of(&table.tiers().free(), table.classes(), wanted)
+    }
+
+    fn burdens(&self, tier: TierId, sparse: f64) -> Burdens {
+        let (mut from, mut all) = (0, Burdens::new());
         loop {
             let table = self.table.read();
             if from >= table.rows() {
-                return load;
+                return all;
             }
-            let (whole, bytes) = table.load_of(tier, from, from + SCAN_ROWS, sparse);
-            load = (load.0 + whole, load.1 + bytes);
+            table.add_burden(tier, from, from + SCAN_ROWS, sparse, &mut all);
             from += SCAN_ROWS;
         }
     }
@@ -164,14 +180,16 @@ impl SegmentStore {
         self.storage(tier)?.path().map(Path::to_owned)
     }
 
-    /// A segment on a tier of which at most so much (0 to 1) lives, marked as by [`pick_to_clean`](Self::pick_to_clean).
+    /// A segment of a class on a tier of which at most so much (0 to 1) lives, marked as by [`pick_to_clean`](Self::pick_to_clean).
     #[must_use]
-    pub fn pick_sparse_on(&self, tier: TierId, max_live: f64) -> Option<Candidate> {
+    pub fn pick_sparse_on(&self, tier: TierId, class: ClassId, max_live: f64) -> Option<Candidate> {
         let mut from = 0;
         loop {
             let found = self.next_on(tier, from)?;
             from = found.segment.get() as usize + 1;
-            let sparse = !found.damaged && found.live_bytes as f64 <= max_live * SEGMENT_BYTES as f64;
+            let sparse = found.class == class
+                && !found.damaged
+                && found.live_bytes as f64 <= max_live * SEGMENT_BYTES as f64;
             if sparse && self.table.write().start_cleaning(found.segment) {
                 return Some(found);
             }
@@ -232,9 +250,9 @@ impl SegmentStore {
         }
     }
 
-    pub(crate) fn room(&self) -> Option<Room> {
+    pub(crate) fn room(&self, class: ClassId) -> Option<Room> {
         self.ask_for_room();
-        Room::take(&self.table)
+        Room::take(&self.table, class)
     }
 
     /// [`trim`](Self::trim) of one tier, also of one that is being emptied, which is left alone by that.
