@@ -215,14 +215,14 @@ pub enum TierError {
     },
     /// What is on it does not fit elsewhere.
     #[error(
-        "{tier} holds {holds} bytes, and there is room for {room} on the others: add a tier, or free memory, first"
+        "{tier} holds {holds} bytes, and there is room for {room} on the others, as far as groups may be there: add a tier, raise a limit, or free memory, first"
     )]
     NoRoom {
         /// Which.
         tier: TierId,
         /// Bytes that would have to go, in whole segments.
         holds: u64,
-        /// Bytes of whole segments that are free elsewhere.
+        /// Bytes of whole segments that are free elsewhere, for those whose it is.
         room: u64,
     },
     /// Something is on it still.
