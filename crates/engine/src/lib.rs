@@ -5,6 +5,7 @@
 //!   load allocates nothing.
 //! - [`Engine::add_tier`] and [`Engine::remove_tier`] change where segments go while all that runs.
 //! - [`Engine::new_group`] and [`Engine::set_group_limit`]: whose pages may take how much; [`Engine::groups`] tells what they take.
+//!   [`Engine::set_tier_limit`]: of which tier.
 //! - [`OwnerBlock`] is what an owner remembers for 2 MiB of itself; owners share clusters by count after a
 //!   fork.
 //! - [`Scratch`] holds one thread's buffers and codec contexts.
@@ -26,6 +27,7 @@
 //! table, nothing else.
 #![forbid(unsafe_code)]
 
+mod classes;
 mod clean;
 mod compact;
 mod config;
@@ -47,6 +49,7 @@ mod tiers;
 mod train;
 mod writeback;
 
+pub use classes::TierShare;
 pub use config::{CodecChoice, Encryption, EngineConfig, TierConfig};
 pub use engine::Engine;
 pub use error::{EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError};

@@ -3,7 +3,7 @@
 use super::SegmentStore;
 use crate::classes::{ClassId, Share};
 use crate::extents::TierId;
-use crate::{SEGMENT_BYTES, TierError};
+use crate::{SEGMENT_BYTES, SegmentId, TierError};
 
 impl SegmentStore {
     /// Makes a class below `above`, without limits; the classes `below`, which were directly below that one, are below the new one from now on, with
@@ -37,6 +37,12 @@ impl SegmentStore {
     pub fn shares(&self, class: ClassId) -> Vec<Share> {
         let table = self.table.read();
         table.tiers().all().map(|tier| table.classes().share(class, tier)).collect()
+    }
+
+    /// Where a segment is.
+    #[must_use]
+    pub fn tier_of(&self, segment: SegmentId) -> Option<TierId> {
+        self.table.read().place(segment).map(|place| place.tier)
     }
 
     /// Counts what each class has anew, segment by segment. No segment may be on its way between tiers.
