@@ -2,6 +2,7 @@
 mod flaky;
 mod groups;
 mod kinds;
+mod limits;
 mod model;
 mod pages;
 mod raw;
