@@ -4,7 +4,7 @@
 //! cluster has charged is in one word with its group ([`vswap_core::charge`]); charges and the moves of clusters between groups are changes
 //! of that word, so at whatever moment they meet, each byte is charged to one group.
 //!
-//! The tree's lock is taken alone, and by who changes the tree or moves a cluster; charging takes none.
+//! The tree's lock is taken by who changes the tree or moves a cluster, and nothing under it but, for classes of segments, the segment table; charging takes none.
 
 use crate::classes::{ClassOf, TierShare};
 use crate::engine::Engine;

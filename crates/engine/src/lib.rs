@@ -23,7 +23,7 @@
 //!
 //! # Lock order
 //! removal of a tier -> writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; below all, one at a
-//! time: pool class -> chunk; segment table. The tree of groups: alone. A load takes a chunk's lock (shared) or a look at the segment
+//! time: pool class -> chunk; segment table. The tree of groups -> segment table. A load takes a chunk's lock (shared) or a look at the segment
 //! table, nothing else.
 #![forbid(unsafe_code)]
 
