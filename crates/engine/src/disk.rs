@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::movement::entry_addr;
 use crate::stats::EngineStats;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use vswap_core::{ByteCount, ClusterId, GroupId, MoveId, PageCount, PageIndex, SegmentAddr};
@@ -38,6 +38,15 @@ impl Default for Hand {
     }
 }
 
+/// A class that may have the next segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) class: ClassId,
+    /// What it has in the pool.
+    pub(crate) bytes: u64,
+    due: f64,
+}
+
 /// What the thread that writes back holds.
 #[derive(Debug)]
 pub(crate) struct Writing {
@@ -45,7 +54,9 @@ pub(crate) struct Writing {
     /// One for each class, since it passes over what is of others.
     pub(crate) hands: BTreeMap<ClassId, Hand>,
     /// Segments that are due to a class: the one with most is next.
-    pub(crate) dues: BTreeMap<ClassId, f64>,
+    dues: BTreeMap<ClassId, f64>,
+    /// Classes that had no room anywhere when they were asked last.
+    pub(crate) stuck: BTreeSet<ClassId>,
     /// Whose pages are written: those of this group and below it.
     pub(crate) within: GroupId,
     /// Batches under way, by segment. Their numbers differ, since few are under way.
@@ -81,6 +92,7 @@ impl Disk {
             writer: store.writer(depth),
             hands: BTreeMap::new(),
             dues: BTreeMap::new(),
+            stuck: BTreeSet::new(),
             within: GroupId::ROOT,
             batches: VecDeque::new(),
             next_batch: 0,
@@ -183,21 +195,22 @@ impl Writing {
     }
 
     /// The classes that have something in the pool, and how much, in the order of their turns.
-    pub(crate) fn turns(&mut self, pool: Vec<(ClassId, u64)>) -> Vec<(ClassId, f64)> {
+    pub(crate) fn turns(&self, pool: Vec<(ClassId, u64)>) -> Vec<Turn> {
         let sum: u64 = pool.iter().map(|(_, bytes)| *bytes).sum();
-        let due = |(class, bytes): (ClassId, u64)| {
+        let turn = |(class, bytes): (ClassId, u64)| {
             let before = self.dues.get(&class).copied().unwrap_or(0.0);
             // Who could not be written for long does not get all turns for as long afterwards.
-            (class, (before + bytes as f64 / sum.max(1) as f64).clamp(-MOST_DUE, MOST_DUE))
+            let due = (before + bytes as f64 / sum.max(1) as f64).clamp(-MOST_DUE, MOST_DUE);
+            Turn { class, bytes, due }
         };
-        let mut turns: Vec<(ClassId, f64)> = pool.into_iter().map(due).collect();
-        turns.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        let mut turns: Vec<Turn> = pool.into_iter().map(turn).collect();
+        turns.sort_by(|a, b| b.due.total_cmp(&a.due));
         turns
     }
 
     /// A class has had a segment; `turns` are those that were due.
-    pub(crate) fn had_turn(&mut self, class: ClassId, turns: &[(ClassId, f64)]) {
-        self.dues.extend(turns.iter().copied());
+    pub(crate) fn had_turn(&mut self, class: ClassId, turns: &[Turn]) {
+        self.dues.extend(turns.iter().map(|turn| (turn.class, turn.due)));
         *self.dues.entry(class).or_default() -= 1.0;
     }
 

@@ -59,6 +59,8 @@ struct Filling {
     want: usize,
     /// If nothing is old enough, it is filled with what there is.
     anything: bool,
+    /// Bytes in the pool that may be older and are not to be had.
+    others: u64,
 }
 
 /// What became of a slot that the hand took.
@@ -163,10 +165,14 @@ impl Engine {
         let all = writing.turns(self.pool_by_class(writing.within));
         let mut turns = all.clone();
         let (mut wait, mut full, mut limited) = (false, false, false);
+        let bytes_where = |is: &dyn Fn(ClassId) -> bool| -> u64 {
+            all.iter().filter(|turn| is(turn.class)).map(|turn| turn.bytes).sum()
+        };
         // Before something is written that was used a moment ago, others are asked for what is old.
         for anything in if all.len() == 1 { &[true][..] } else { &[false, true] } {
             let mut has_room = Vec::new();
-            for (class, due) in turns {
+            for turn in turns {
+                let class = turn.class;
                 let builder = match self.begin(disk, writing, class)? {
                     Begun::Builder(builder) => builder,
                     Begun::Wait => {
@@ -174,12 +180,19 @@ impl Engine {
                         continue;
                     }
                     Begun::Full { limited: only_for_them } => {
+                        writing.stuck.insert(class);
+                        self.rejuvenate(class);
                         (full, limited) = (full || !only_for_them, limited || only_for_them);
                         continue;
                     }
                 };
-                has_room.push((class, due));
-                let taken = self.fill(builder, writing, Filling { class, want, anything: *anything })?;
+                writing.stuck.remove(&class);
+                has_room.push(turn);
+                // What is stuck gets older than all else: without it, nothing would be old. At last the oldest of this class are as good.
+                let others =
+                    bytes_where(&|other| other != class && (*anything || writing.stuck.contains(&other)));
+                let filling = Filling { class, want, anything: *anything, others };
+                let taken = self.fill(builder, writing, filling)?;
                 if taken > 0 {
                     writing.had_turn(class, &all);
                     return Ok(Filled::With(taken));
@@ -221,7 +234,7 @@ impl Engine {
         writing: &mut Writing,
         filling: Filling,
     ) -> Result<usize, WritebackError> {
-        let Filling { class, want, anything } = filling;
+        let Filling { class, want, anything, others } = filling;
         let batch = writing.new_batch();
         let mut hand = writing.hands.get(&class).copied().unwrap_or_default();
         // Whose they are is not noted: if only some groups' are wanted, the hand finds them.
@@ -231,13 +244,15 @@ impl Engine {
         let pool = self.pool.stats();
         // As many pages as fill a segment, at the pool's mean length, or as the caller wants if that is more.
         let mean = pool.payload.get().div_ceil(pool.entries.max(1)).max(1);
-        let pages = (want.max(vswap_segment::SEGMENT_BYTES) as u64).div_ceil(mean);
+        let pages = (want.max(vswap_segment::SEGMENT_BYTES) as u64).div_ceil(mean) + others.div_ceil(mean);
         'filling: for round in 0..ROUNDS {
             let last = round + 1 == ROUNDS;
             if full || last && (taken >= want || taken == 0 && !anything) {
                 break;
             }
-            let threshold = if last { 0 } else { self.generations.threshold(pages) };
+            // What came just now is not old, however little there is.
+            let least = usize::from(!anything);
+            let threshold = if last { 0 } else { self.generations.threshold(pages).max(least) };
             // One cluster more than there are, to come back to the part of the first one that the hand had
             // passed.
             for _ in 0..=end {
@@ -346,6 +361,25 @@ impl Engine {
             }
         }
         Ok(taken)
+    }
+
+    /// Pages that can go nowhere are not to keep all others from getting old.
+    fn rejuvenate(&self, class: ClassId) {
+        if !self.generations.is_held_up() {
+            return;
+        }
+        let now = self.generations.now();
+        let own = |cluster: &ClusterId| {
+            self.space.state(*cluster).in_use() && self.class_of_cluster(*cluster) == class
+        };
+        for cluster in (0..self.space.end()).map(ClusterId::new).filter(own) {
+            for (_, cell) in self.space.slots_of(cluster, PageIndex::default()) {
+                let word = cell.load();
+                if word.is_pool() && word.age().generations_before(now) >= Age::COUNT / 2 {
+                    self.stamp(cell, word, now);
+                }
+            }
+        }
     }
 
     fn stamp(&self, cell: SlotCell<'_>, seen: SlotWord, now: Age) {

@@ -233,6 +233,33 @@ fn a_group_that_has_no_room_anywhere_gives_its_turn_to_the_others() {
     world.finish();
 }
 
+/// What can go nowhere gets older than all else. No other page was old beside it; and when no generation was left, none got any older.
+#[test]
+fn cold_pages_of_others_go_before_hot_ones_whatever_waits_for_room_for_ever() {
+    let mut world = World::over(&[64]);
+    let barred = world.group(GroupId::ROOT, &[(FAST, 0)]);
+    world.owners(barred, 4);
+    world.owners(GroupId::ROOT, 4);
+    (0..4).for_each(|owner| world.fill(owner));
+    let pooled = |world: &World, owner: usize| {
+        let Owner { block, pages, .. } = &world.owners[owner];
+        let slots = pages.keys().map(|at| block.slot(index(*at)).unwrap());
+        slots.filter(|slot| world.engine.backing(*slot) == BackingKind::Pool).count()
+    };
+    for phase in 0..5 {
+        (6..8).for_each(|owner| world.fill(owner));
+        for _ in 0..10 {
+            (4..6).for_each(|owner| world.fill(owner));
+        }
+        world.write();
+        let left = [4, 5, 6, 7].map(|owner| pooled(&world, owner));
+        let (hot, cold) = (left[0] + left[1], left[2] + left[3]);
+        assert!(hot > 900 && cold < 200, "{hot} hot ones and {cold} cold ones are left: {phase}");
+    }
+    assert_eq!(world.pooled(barred), 4 * PAGES_PER_CLUSTER);
+    world.finish();
+}
+
 #[test]
 fn groups_are_written_by_turns_as_their_parts_of_the_pool_say() {
     let mut world = World::over(&[32]);
