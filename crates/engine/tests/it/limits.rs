@@ -240,7 +240,8 @@ fn cold_pages_of_others_go_before_hot_ones_whatever_waits_for_room_for_ever() {
     let barred = world.group(GroupId::ROOT, &[(FAST, 0)]);
     world.owners(barred, 4);
     world.owners(GroupId::ROOT, 4);
-    (0..4).for_each(|owner| world.fill(owner));
+    // The hot ones come first in the order of the hand, too.
+    (0..6).for_each(|owner| world.fill(owner));
     let pooled = |world: &World, owner: usize| {
         let Owner { block, pages, .. } = &world.owners[owner];
         let slots = pages.keys().map(|at| block.slot(index(*at)).unwrap());
