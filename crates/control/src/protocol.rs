@@ -54,13 +54,25 @@ pub enum Request {
     SetGroup {
         /// Its path.
         path: String,
-        /// In bytes, by name: [`LIMITS`]; null is no limit. What is not named stays as it is.
+        /// In bytes, by name: [`LIMITS`], [`TIER_LIMIT`]; null is no limit. What is not named stays as it is.
         limits: BTreeMap<String, Option<u64>>,
     },
 }
 
 /// Names of a group's limits, as the kernel's memory cgroups have them.
 pub const LIMITS: [&str; 3] = ["memory.max", "memory.zswap.max", "memory.swap.max"];
+
+/// The name of what a group may have of tier N.
+pub const TIER_LIMIT: &str = "memory.swap.tier.N.max";
+
+/// The tier of a limit that is called as [`TIER_LIMIT`] says.
+#[must_use]
+pub fn tier_of_limit(name: &str) -> Option<u8> {
+    let number = name.strip_prefix("memory.swap.tier.")?.strip_suffix(".max")?;
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = digits && (number == "0" || !number.starts_with('0'));
+    plain.then(|| number.parse().ok())?
+}
 
 /// A tier that is wanted.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -204,6 +216,9 @@ pub struct Group {
     /// As things stand.
     #[serde(rename = "memory.swap.max.effective")]
     pub swap_effective: Option<u64>,
+    /// What it has and may have of each tier, if it is `/` or has such a limit: nothing is counted else.
+    #[serde(rename = "memory.swap.tiers")]
+    pub tiers: Vec<Share>,
     /// `memory.stat`: pages, since the beginning; `anon` and `zswap` are bytes now.
     #[serde(rename = "memory.stat")]
     pub stat: BTreeMap<String, u64>,
@@ -216,6 +231,21 @@ pub struct Group {
     /// Its processes, those of groups below it left out.
     #[serde(rename = "cgroup.procs")]
     pub processes: Vec<i32>,
+}
+
+/// What a group and those below it have of a tier: whole segments of 2 MiB.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Share {
+    /// Its number.
+    pub tier: u8,
+    /// Bytes of their segments there.
+    pub current: u64,
+    /// What it may have of these.
+    pub max: Option<u64>,
+    /// As things stand.
+    #[serde(rename = "max.effective")]
+    pub effective: Option<u64>,
 }
 
 /// A tier.
@@ -243,6 +273,14 @@ pub struct Tier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_of_a_tier_is_called_by_its_number() {
+        let named = |number: &str| tier_of_limit(&format!("memory.swap.tier.{number}.max"));
+        assert_eq!(["0", "7", "31", "255"].map(named), [Some(0), Some(7), Some(31), Some(255)]);
+        assert_eq!(["", "N", "256", "-1", "+1", "07", " 1", "1.max"].map(named), [None; 8]);
+        assert_eq!(tier_of_limit("memory.swap.max"), None);
+    }
 
     #[test]
     fn lines_are_those_that_are_documented() {

@@ -59,6 +59,11 @@ impl Generations {
         self.population[age.get()].load(Ordering::Relaxed)
     }
 
+    /// Whether no generation can follow, since pages still bear its stamp.
+    pub fn is_held_up(&self) -> bool {
+        self.population(Age::of_generation(self.now.load(Ordering::Relaxed) + 1)) != 0
+    }
+
     /// Goes to the next generation unless pages still bear its stamp from 16 generations ago.
     pub fn advance(&self) {
         let now = self.now.load(Ordering::Relaxed);

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use vswap_control::protocol::{Group, LIMITS};
+use vswap_control::protocol::{Group, LIMITS, Share, TIER_LIMIT, tier_of_limit};
 use vswap_core::{ByteCount, Event, GroupId, Resource};
-use vswap_engine::Figure;
+use vswap_engine::{Figure, TierId, TierShare};
 use vswap_pager::{LEAST_LIMIT, NamedGroup, Pager};
 
 pub(crate) fn groups(pager: &Pager, processes: &[(i32, GroupId)]) -> Vec<Group> {
@@ -48,6 +48,7 @@ fn group(named: NamedGroup) -> Group {
         swap,
         swap_max,
         swap_effective,
+        tiers: group.tiers.iter().map(share).collect(),
         stat: table(&[
             ("anon", memory),
             ("zswap", group.pool.usage),
@@ -65,6 +66,15 @@ fn group(named: NamedGroup) -> Group {
         events: table(&[("max", count(Event::Max)), ("oom", count(Event::Oom))]),
         swap_events: table(&[("max", count(Event::SwapMax))]),
         processes: Vec::new(),
+    }
+}
+
+fn share(share: &TierShare) -> Share {
+    Share {
+        tier: share.tier.get(),
+        current: share.usage.get(),
+        max: share.limit.map(ByteCount::get),
+        effective: share.effective.map(ByteCount::get),
     }
 }
 
@@ -87,14 +97,26 @@ pub(crate) fn set(pager: &Pager, path: &str, limits: &BTreeMap<String, Option<u6
             "memory.max" => Change::Of(Resource::Resident, pages),
             "memory.zswap.max" => Change::Of(Resource::Pool, *limit),
             "memory.swap.max" => Change::Of(Resource::Swap, pages),
-            _ => return Err(format!("there is no limit {name:?}: {}", LIMITS.join(", "))),
+            name => {
+                let unknown = || format!("there is no limit {name:?}: {}, {TIER_LIMIT}", LIMITS.join(", "));
+                let tier = tier_of_limit(name).map(TierId::new).ok_or_else(unknown)?;
+                if !pager.engine().tiers().iter().any(|there| there.id == tier) {
+                    return Err(format!("{name}: there is no {tier}; vswap tiers shows what there is"));
+                }
+                Change::OfTier(tier, limit.map(ByteCount::new))
+            }
         });
     }
+    // Of these one may still be refused, and then none is to be set.
+    changes.sort_by_key(|change| !matches!(change, Change::OfTier(..)));
     for change in changes {
         match change {
             Change::OfAll(limit) => pager.set_limit(limit),
             Change::Of(resource, limit) => {
                 pager.limit_group(path, resource, limit).map_err(|error| error.to_string())?;
+            }
+            Change::OfTier(tier, limit) => {
+                pager.limit_group_on_tier(path, tier, limit).map_err(|error| error.to_string())?;
             }
         }
     }
@@ -104,4 +126,5 @@ pub(crate) fn set(pager: &Pager, path: &str, limits: &BTreeMap<String, Option<u6
 enum Change {
     OfAll(ByteCount),
     Of(Resource, Option<u64>),
+    OfTier(TierId, Option<ByteCount>),
 }

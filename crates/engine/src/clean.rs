@@ -11,7 +11,8 @@ use crate::error::WritebackError;
 use crate::stats::Counters;
 use vswap_core::{Backing, SegmentAddr, SlotId};
 use vswap_segment::{
-    AlignedBuf, Appended, Candidate, EntryAddr, Purpose, SEGMENT_BYTES, SegmentBuilder, SegmentId,
+    AlignedBuf, Appended, Candidate, ClassId, EntryAddr, Purpose, SEGMENT_BYTES, SegmentBuilder, SegmentId,
+    Wanted,
 };
 
 /// Segments fuller than this are not worth the copying: 12 of them would be written to win one.
@@ -32,48 +33,75 @@ pub(crate) struct Gathered {
 }
 
 impl Engine {
-    /// Writes segments from the live entries of sparse ones until room is won. Tells whether it was. Nothing else may
+    /// Writes segments from the live entries of sparse ones until room is won for a class. Tells whether it was. Nothing else may
     /// be under way.
-    pub(crate) fn clean(&self, disk: &Disk, writing: &mut Writing) -> Result<bool, WritebackError> {
+    pub(crate) fn clean(
+        &self,
+        disk: &Disk,
+        writing: &mut Writing,
+        by: ClassId,
+    ) -> Result<bool, WritebackError> {
         let mut won = 0;
+        // Classes that may have no segment more for that, not even for a moment.
+        let mut but: Vec<ClassId> = Vec::new();
         // Where most is alive, one segment written is hardly more than one emptied: what is left of the last one read goes on being
         // emptied by the next, until the dead parts add up to a whole segment.
-        for _ in 0..MOST_WRITTEN {
-            let pick = || disk.store().pick_to_clean(MOST_ALIVE);
-            let Some(gathered) = self.gather(disk, writing, Purpose::Cleaning, pick)? else { break };
-            let written = usize::from(gathered.copied > 0);
-            won += gathered.died as isize - written as isize;
-            if won > 0 || gathered.died + written == 0 {
+        let mut written = 0;
+        while written < MOST_WRITTEN {
+            let mut first = None;
+            let pick = |of| {
+                let found = disk.store().pick_to_clean(MOST_ALIVE, &Wanted { by, of, but: &but });
+                first = first.or(found.map(|found| found.class));
+                found
+            };
+            let Some(gathered) = self.gather(disk, writing, Purpose::Cleaning, pick)? else {
+                let Some(class) = first else { break };
+                but.push(class);
+                continue;
+            };
+            let one = usize::from(gathered.copied > 0);
+            written += 1;
+            won += gathered.died as isize - one as isize;
+            if won > 0 || gathered.died + one == 0 {
                 break;
             }
         }
         Ok(won > 0)
     }
 
-    /// Writes one segment from the live entries of those that `next` has picked and marked. `None` if there is no room for it. Nothing
-    /// else may be under way.
+    /// Writes one segment from the live entries of those that `next` has picked and marked: the first of any class, the others of the same. `None` if
+    /// there is no room for it. Nothing else may be under way.
     pub(crate) fn gather(
         &self,
         disk: &Disk,
         writing: &mut Writing,
         purpose: Purpose,
-        mut next: impl FnMut() -> Option<Candidate>,
+        mut next: impl FnMut(Option<ClassId>) -> Option<Candidate>,
     ) -> Result<Option<Gathered>, WritebackError> {
-        let mut builder = match disk.store().begin(purpose, writing.buffer()) {
+        let Some(mut candidate) = next(None) else {
+            return Ok(Some(Gathered { copied: 0, bytes: 0, died: 0 }));
+        };
+        let class = candidate.class;
+        let mut builder = match disk.store().begin(purpose, class, writing.buffer()) {
             Ok(builder) => builder,
             Err((_, buf)) => {
                 writing.give_buffer(buf);
+                disk.store().stop_cleaning(candidate.segment);
                 return Ok(None);
             }
         };
         let mut read = AlignedBuf::zeroed(SEGMENT_BYTES);
         let mut victims: Vec<SegmentId> = Vec::new();
         let mut moved: Vec<EntryAddr> = Vec::new();
-        while victims.len() < MOST_READ {
-            let Some(candidate) = next() else { break };
+        loop {
             victims.push(candidate.segment);
-            if !self.collect_live(disk, candidate.segment, &mut read, &mut builder, &mut moved) {
+            let full = !self.collect_live(disk, candidate.segment, &mut read, &mut builder, &mut moved);
+            if full || victims.len() >= MOST_READ {
                 break;
+            }
+            match next(Some(class)) {
+                Some(another) => candidate = another,
+                None => break,
             }
         }
         let result = self.write_cleaned(writing, builder, &moved);

@@ -11,7 +11,7 @@ use crate::error::WritebackError;
 use crate::stats::Counters;
 use crate::swapoff::SPARSE;
 use vswap_core::ByteCount;
-use vswap_segment::{Purpose, SEGMENT_BYTES, SegmentId, Started};
+use vswap_segment::{ClassId, Purpose, SEGMENT_BYTES, SegmentId, Started};
 
 /// Segments looked at for those that are packed together.
 const LOOKED_AT: usize = 16;
@@ -44,7 +44,7 @@ impl Engine {
             && let Some((tier, below)) = self.disk.store().crowded()
         {
             let purpose = Purpose::Demotion { below };
-            let coldest = self.disk.store().coldest_on(tier, LOOKED_AT);
+            let coldest = self.disk.store().coldest_on(tier, below, LOOKED_AT);
             let Some(first) = coldest.first() else { break };
             let before = done;
             if self.is_sparse(*first) {
@@ -77,7 +77,13 @@ impl Engine {
         let store = self.disk.store();
         let mut sparse = coldest.iter().filter(|segment| self.is_sparse(**segment));
         let mut writing = self.disk.writing();
-        let next = || sparse.by_ref().find_map(|segment| store.pick(*segment));
+        // What goes with the first is of the same class.
+        let next = |of: Option<ClassId>| {
+            let mine = |segment: &&SegmentId| {
+                of.is_none_or(|class| store.usage(**segment).is_some_and(|f| f.class == class))
+            };
+            sparse.by_ref().filter(mine).find_map(|segment| store.pick(*segment))
+        };
         let gathered = self.gather(&self.disk, &mut writing, purpose, next);
         self.disk.put_buffers_away(&mut writing);
         drop(writing);

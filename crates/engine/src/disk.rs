@@ -5,11 +5,13 @@ use crate::engine::Engine;
 use crate::movement::entry_addr;
 use crate::stats::EngineStats;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use vswap_core::{ByteCount, ClusterId, GroupId, MoveId, PageCount, PageIndex, SegmentAddr};
-use vswap_segment::{AlignedBuf, EntryAddr, GhostMemory, Keys, SegmentId, SegmentStore, SegmentWriter};
+use vswap_segment::{
+    AlignedBuf, ClassId, EntryAddr, GhostMemory, Keys, SegmentId, SegmentStore, SegmentWriter,
+};
 
 /// Segments written at a time: the next is packed while one is under way.
 const DEPTH: usize = 2;
@@ -17,21 +19,44 @@ const DEPTH: usize = 2;
 /// Tiers that are written at a time; more than that many in turn only wait for each other.
 const MOST_STRIPES: usize = 4;
 
+/// Segments that may be due to a class, or that it may be ahead.
+const MOST_DUE: f64 = 2.0;
+
 /// The room of dead segments goes back to the file system at one call in so many of those that could do it.
 const TIDY_EVERY: u64 = 256;
 
-/// Where the clock hand stands.
+/// Where a clock hand stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hand {
     pub(crate) cluster: ClusterId,
     pub(crate) page: PageIndex,
 }
 
+impl Default for Hand {
+    fn default() -> Self {
+        Self { cluster: ClusterId::new(0), page: PageIndex::default() }
+    }
+}
+
+/// A class that may have the next segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) class: ClassId,
+    /// What it has in the pool.
+    pub(crate) bytes: u64,
+    due: f64,
+}
+
 /// What the thread that writes back holds.
 #[derive(Debug)]
 pub(crate) struct Writing {
     pub(crate) writer: SegmentWriter,
-    pub(crate) hand: Hand,
+    /// One for each class, since it passes over what is of others.
+    pub(crate) hands: BTreeMap<ClassId, Hand>,
+    /// Segments that are due to a class: the one with most is next.
+    dues: BTreeMap<ClassId, f64>,
+    /// Classes that had no room anywhere when they were asked last.
+    pub(crate) stuck: BTreeSet<ClassId>,
     /// Whose pages are written: those of this group and below it.
     pub(crate) within: GroupId,
     /// Batches under way, by segment. Their numbers differ, since few are under way.
@@ -67,7 +92,9 @@ impl Disk {
         let store = SegmentStore::without_tiers(Keys::random(encryption == Encryption::On)?);
         let writing = Writing {
             writer: store.writer(depth),
-            hand: Hand { cluster: ClusterId::new(0), page: PageIndex::default() },
+            hands: BTreeMap::new(),
+            dues: BTreeMap::new(),
+            stuck: BTreeSet::new(),
             within: GroupId::ROOT,
             batches: VecDeque::new(),
             next_batch: 0,
@@ -168,6 +195,26 @@ impl Writing {
     pub(crate) fn new_batch(&mut self) -> MoveId {
         self.next_batch = (self.next_batch + 1) % crate::compact::BATCH;
         MoveId::new(self.next_batch).expect("below 32")
+    }
+
+    /// The classes that have something in the pool, and how much, in the order of their turns.
+    pub(crate) fn turns(&self, pool: Vec<(ClassId, u64)>) -> Vec<Turn> {
+        let sum: u64 = pool.iter().map(|(_, bytes)| *bytes).sum();
+        let turn = |(class, bytes): (ClassId, u64)| {
+            let before = self.dues.get(&class).copied().unwrap_or(0.0);
+            // Who could not be written for long does not get all turns for as long afterwards.
+            let due = (before + bytes as f64 / sum.max(1) as f64).clamp(-MOST_DUE, MOST_DUE);
+            Turn { class, bytes, due }
+        };
+        let mut turns: Vec<Turn> = pool.into_iter().map(turn).collect();
+        turns.sort_by(|a, b| b.due.total_cmp(&a.due));
+        turns
+    }
+
+    /// A class has had a segment; `turns` are those that were due.
+    pub(crate) fn had_turn(&mut self, class: ClassId, turns: &[Turn]) {
+        self.dues.extend(turns.iter().map(|turn| (turn.class, turn.due)));
+        *self.dues.entry(class).or_default() -= 1.0;
     }
 
     /// A buffer for a segment.

@@ -52,6 +52,9 @@ pub enum EngineError {
         /// How many.
         made: u32,
     },
+    /// Every class of segments is taken.
+    #[error("no other group can have limits of tiers: 255 have, or had and still have something there")]
+    TooManyTierLimits,
     /// No such group.
     #[error("there is no group {group}", group = group.get())]
     NoGroup {

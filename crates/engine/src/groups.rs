@@ -4,8 +4,9 @@
 //! cluster has charged is in one word with its group ([`vswap_core::charge`]); charges and the moves of clusters between groups are changes
 //! of that word, so at whatever moment they meet, each byte is charged to one group.
 //!
-//! The tree's lock is taken alone, and by who changes the tree or moves a cluster; charging takes none.
+//! The tree's lock is taken by who changes the tree or moves a cluster, and nothing under it but, for classes of segments, the segment table; charging takes none.
 
+use crate::classes::{ClassOf, TierShare};
 use crate::engine::Engine;
 use crate::error::{EngineError, GroupFull, StoreError};
 use parking_lot::Mutex;
@@ -23,12 +24,15 @@ pub(crate) struct Tree {
     /// None if the system had no memory for any but the root, which then takes no limits and counts nothing.
     words: Option<AtomicArray>,
     /// The number of the next group.
-    next: Mutex<u32>,
+    pub(crate) next: Mutex<u32>,
+    /// Whose segments their pages go to.
+    pub(crate) classes: ClassOf,
 }
 
 impl Tree {
     pub(crate) fn new() -> Self {
-        Self { words: AtomicArray::new(MOST as usize * GROUP_WORDS).ok(), next: Mutex::new(1) }
+        let words = AtomicArray::new(MOST as usize * GROUP_WORDS).ok();
+        Self { words, next: Mutex::new(1), classes: ClassOf::new(MOST) }
     }
 }
 
@@ -68,7 +72,9 @@ pub struct Group {
     pub swap: Figure,
     /// Pages in memory, as far as somebody charges them: nobody does to the root.
     pub resident: Figure,
-    /// The most of these at any time.
+    /// What it has and may have of each tier; nothing, if it is not the root and has no such limit.
+    pub tiers: Vec<TierShare>,
+    /// The most resident pages at any time.
     pub peak: u64,
     /// What happened in it and below it, in the order of [`Event::ALL`].
     pub events: [u64; Event::ALL.len()],
@@ -97,7 +103,9 @@ impl Engine {
     /// When there is no such group; the root stays.
     pub fn remove_group(&self, group: GroupId) -> Result<(), EngineError> {
         let _tree = self.tree.next.lock();
-        Ok(self.group_tree().remove(group)?)
+        self.group_tree().remove(group)?;
+        self.give_class_up(group);
+        Ok(())
     }
 
     /// Sets what a group may have of a resource; `None` is no limit. A limit below what it has takes nothing away: it refuses more.
@@ -140,6 +148,7 @@ impl Engine {
             pool: figure(Resource::Pool),
             swap: figure(Resource::Swap),
             resident: figure(Resource::Resident),
+            tiers: self.tier_shares(id),
             peak: tree.peak(id),
             events: Event::ALL.map(|event| tree.events(id, event)),
         }

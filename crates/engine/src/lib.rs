@@ -5,6 +5,7 @@
 //!   load allocates nothing.
 //! - [`Engine::add_tier`] and [`Engine::remove_tier`] change where segments go while all that runs.
 //! - [`Engine::new_group`] and [`Engine::set_group_limit`]: whose pages may take how much; [`Engine::groups`] tells what they take.
+//!   [`Engine::set_tier_limit`]: of which tier.
 //! - [`OwnerBlock`] is what an owner remembers for 2 MiB of itself; owners share clusters by count after a
 //!   fork.
 //! - [`Scratch`] holds one thread's buffers and codec contexts.
@@ -22,10 +23,11 @@
 //!
 //! # Lock order
 //! removal of a tier -> demotion -> writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; below all, one at a
-//! time: pool class -> chunk; segment table. The tree of groups: alone. A load takes a chunk's lock (shared) or a look at the segment
+//! time: pool class -> chunk; segment table. The tree of groups -> segment table. A load takes a chunk's lock (shared) or a look at the segment
 //! table, nothing else.
 #![forbid(unsafe_code)]
 
+mod classes;
 mod clean;
 mod compact;
 mod config;
@@ -48,6 +50,7 @@ mod tiers;
 mod train;
 mod writeback;
 
+pub use classes::TierShare;
 pub use config::{CodecChoice, Encryption, EngineConfig, TierConfig};
 pub use demote::Demoted;
 pub use engine::Engine;

@@ -57,6 +57,8 @@ pub struct WritebackReport {
     pub freed: ByteCount,
     /// Whether it stopped because the disk had no room: the caller must push back.
     pub disk_full: bool,
+    /// Whether it stopped because the groups whose pages are left may have no more of the tiers that have room.
+    pub limited: bool,
 }
 
 /// Counts since the engine was made, and what is held now.

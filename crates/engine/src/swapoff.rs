@@ -13,8 +13,8 @@ use crate::movement::entry_addr;
 use std::ops::ControlFlow;
 use vswap_core::{Backing, ByteCount, ClusterId, PageIndex, SlotCell, SlotId};
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, Candidate, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES, SegmentId,
-    SegmentMover, Started, TierId,
+    AlignedBuf, Appended, BLOCK, Candidate, ClassId, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES,
+    SegmentId, SegmentMover, Started, TierId,
 };
 
 /// Segments of which less than this lives are packed together.
@@ -168,29 +168,36 @@ impl Removal<'_> {
         RemoveTierError::Io { tier: self.tier, left: self.left(), source }
     }
 
+    /// Those that are left, in the order in which they go: who has least room elsewhere first.
     fn segments(&self) -> Vec<SegmentId> {
         let store = self.engine.disk.store();
-        let next = |from: usize| store.next_on(self.tier, from).map(|found| found.segment);
-        std::iter::successors(next(0), |last| next(last.get() as usize + 1)).collect()
+        let order = store.classes_on(self.tier);
+        let next = |from: usize| store.next_on(self.tier, from);
+        let all = std::iter::successors(next(0), |last| next(last.segment.get() as usize + 1));
+        let mut all: Vec<Candidate> = all.collect();
+        all.sort_by_key(|found| order.iter().position(|class| *class == found.class));
+        all.into_iter().map(|found| found.segment).collect()
     }
 
     /// Packs what lives in the segments of which less than `sparse` lives, as long as that gets on: what cannot be read, or finds no
     /// room, may still be moved whole.
     fn pack_sparse(&mut self, sparse: f64) -> Result<(), RemoveTierError> {
         let (disk, tier) = (&self.engine.disk, self.tier);
-        while let Some(first) = disk.store().pick_sparse_on(tier, sparse) {
-            disk.store().stop_cleaning(first.segment);
-            self.go_on()?;
-            let gathered = self.gather(|| disk.store().pick_sparse_on(tier, sparse));
-            if gathered.is_none_or(|gathered| gathered.copied == 0) {
-                break;
+        for class in disk.store().classes_on(tier) {
+            while let Some(first) = disk.store().pick_sparse_on(tier, class, sparse) {
+                disk.store().stop_cleaning(first.segment);
+                self.go_on()?;
+                let gathered = self.gather(|_| disk.store().pick_sparse_on(tier, class, sparse));
+                if gathered.is_none_or(|gathered| gathered.copied == 0) {
+                    break;
+                }
             }
         }
         Ok(())
     }
 
     /// See [`Engine::gather`]. If it could not be written either, the next may find another tier.
-    fn gather(&mut self, next: impl FnMut() -> Option<Candidate>) -> Option<Gathered> {
+    fn gather(&mut self, next: impl FnMut(Option<ClassId>) -> Option<Candidate>) -> Option<Gathered> {
         let disk = &self.engine.disk;
         let mut writing = disk.writing();
         let gathered = self.engine.gather(disk, &mut writing, Purpose::Migration, next);
@@ -283,7 +290,9 @@ impl Removal<'_> {
         loop {
             self.go_on()?;
             let mut writing = disk.writing();
-            let Ok(mut builder) = disk.store().begin(Purpose::Migration, writing.buffer()) else {
+            let Some(found) = disk.store().usage(segment) else { return Ok(()) };
+            let begun = disk.store().begin(Purpose::Migration, found.class, writing.buffer());
+            let Ok(mut builder) = begun else {
                 return Err(RemoveTierError::NoRoom { tier: self.tier, left: self.left() });
             };
             let mut moved = Vec::new();
@@ -320,7 +329,7 @@ impl Removal<'_> {
             self.go_on()?;
             // One at a time: what is in one fits one.
             let mut taken = 0;
-            let copied = self.gather(|| {
+            let copied = self.gather(|_| {
                 taken += 1;
                 (taken == 1).then(|| rest.by_ref().find_map(|segment| store.pick(segment)))?
             });

@@ -8,6 +8,9 @@
 //! meanwhile; within a batch, the slot's last entry is the one that counts. A failed write turns the words
 //! back; the pages never left.
 //!
+//! Where groups have limits of tiers, a segment is filled with pages of one class (`classes.rs`): the hand passes over clusters of others, and the classes
+//! have their turns as their parts of the pool say. One that has nothing old enough, or no room on any tier, leaves its turn to the next.
+//!
 //! Lock order: the writer, then a chunk (shared, for the copy) or the segment table; when a segment has been written, the writer, then a
 //! cluster for each of its slots.
 
@@ -23,11 +26,42 @@ use vswap_core::{
     Age, Backing, ByteCount, ClusterId, Event, GroupId, Load, MoveId, Moving, PAGE_SIZE, PageCount,
     PageIndex, PoolHandle, SlotCell, SlotId, SlotWord,
 };
-use vswap_segment::{Appended, Purpose, SegmentBuilder, Written};
+use vswap_segment::{Appended, ClassId, Purpose, SegmentBuilder, Written};
 
 /// Rounds of the hand in one filling: the first for what is old enough, the second after the marks of the
 /// first, the last for anything.
 const ROUNDS: usize = 3;
+
+/// How a segment has begun.
+enum Begun {
+    Builder(SegmentBuilder),
+    /// What is under way has to end first; the caller waits for it and comes back.
+    Wait,
+    Full {
+        /// Some tier has room, but not for them.
+        limited: bool,
+    },
+}
+
+/// What came of filling a segment of whoever's turn it is.
+enum Filled {
+    /// So much payload is under way.
+    With(usize),
+    Wait,
+    /// There is nothing to write, or nowhere.
+    Nothing,
+}
+
+/// A segment to be filled.
+#[derive(Clone, Copy)]
+struct Filling {
+    class: ClassId,
+    want: usize,
+    /// If nothing is old enough, it is filled with what there is.
+    anything: bool,
+    /// Bytes in the pool that may be older and are not to be had.
+    others: u64,
+}
 
 /// What became of a slot that the hand took.
 enum Packed {
@@ -103,10 +137,10 @@ impl Engine {
                 && !report.disk_full
                 && writing.writer.outstanding() < disk.most_under_way()
             {
-                let Some(builder) = self.begin(disk, writing, report)? else { break };
-                match self.fill(builder, writing, want - planned)? {
-                    0 => planned = want,
-                    taken => planned += taken,
+                match self.fill_next(disk, writing, want - planned, report)? {
+                    Filled::With(taken) => planned += taken,
+                    Filled::Wait => break,
+                    Filled::Nothing => planned = want,
                 }
             }
             disk.count_buffers(writing);
@@ -120,26 +154,75 @@ impl Engine {
         failed.map_or(Ok(()), |source| Err(WritebackError::Io { source }))
     }
 
-    /// Starts a segment, cleaning others if there is no room. `None` if there is none even then.
-    fn begin(
+    /// Fills a segment of the class whose turn it is, or of the next that has what to fill one with, and room for it.
+    fn fill_next(
         &self,
         disk: &Disk,
         writing: &mut Writing,
+        want: usize,
         report: &mut WritebackReport,
-    ) -> Result<Option<SegmentBuilder>, WritebackError> {
+    ) -> Result<Filled, WritebackError> {
+        let all = writing.turns(self.pool_by_class(writing.within));
+        let mut turns = all.clone();
+        let (mut wait, mut full, mut limited) = (false, false, false);
+        let bytes_where = |is: &dyn Fn(ClassId) -> bool| -> u64 {
+            all.iter().filter(|turn| is(turn.class)).map(|turn| turn.bytes).sum()
+        };
+        // Before something is written that was used a moment ago, others are asked for what is old.
+        for anything in if all.len() == 1 { &[true][..] } else { &[false, true] } {
+            let mut has_room = Vec::new();
+            for turn in turns {
+                let class = turn.class;
+                let builder = match self.begin(disk, writing, class)? {
+                    Begun::Builder(builder) => builder,
+                    Begun::Wait => {
+                        wait = true;
+                        continue;
+                    }
+                    Begun::Full { limited: only_for_them } => {
+                        writing.stuck.insert(class);
+                        self.rejuvenate(class);
+                        (full, limited) = (full || !only_for_them, limited || only_for_them);
+                        continue;
+                    }
+                };
+                writing.stuck.remove(&class);
+                has_room.push(turn);
+                // What is stuck gets older than all else: without it, nothing would be old. At last the oldest of this class are as good.
+                let others =
+                    bytes_where(&|other| other != class && (*anything || writing.stuck.contains(&other)));
+                let filling = Filling { class, want, anything: *anything, others };
+                let taken = self.fill(builder, writing, filling)?;
+                if taken > 0 {
+                    writing.had_turn(class, &all);
+                    return Ok(Filled::With(taken));
+                }
+            }
+            turns = has_room;
+        }
+        if wait {
+            return Ok(Filled::Wait);
+        }
+        (report.disk_full, report.limited) = (report.disk_full || full, report.limited || limited);
+        Ok(Filled::Nothing)
+    }
+
+    /// Starts a segment of a class, cleaning others if there is no room.
+    fn begin(&self, disk: &Disk, writing: &mut Writing, class: ClassId) -> Result<Begun, WritebackError> {
         loop {
             let buf = writing.buffer();
-            match disk.store().begin(Purpose::Writeback, buf) {
-                Ok(builder) => return Ok(Some(builder)),
-                Err((_, buf)) => writing.give_buffer(buf),
-            }
+            let full = match disk.store().begin(Purpose::Writeback, class, buf) {
+                Ok(builder) => return Ok(Begun::Builder(builder)),
+                Err((full, buf)) => {
+                    writing.give_buffer(buf);
+                    full
+                }
+            };
             if writing.writer.outstanding() > 0 {
-                // Let what is under way end first; the caller waits for it and comes back.
-                return Ok(None);
+                return Ok(Begun::Wait);
             }
-            if !self.clean(disk, writing)? {
-                report.disk_full = true;
-                return Ok(None);
+            if !self.clean(disk, writing, class)? {
+                return Ok(Begun::Full { limited: full.limited });
             }
         }
     }
@@ -149,38 +232,44 @@ impl Engine {
         &self,
         mut builder: SegmentBuilder,
         writing: &mut Writing,
-        want: usize,
+        filling: Filling,
     ) -> Result<usize, WritebackError> {
+        let Filling { class, want, anything, others } = filling;
         let batch = writing.new_batch();
+        let mut hand = writing.hands.get(&class).copied().unwrap_or_default();
         // Whose they are is not noted: if only some groups' are wanted, the hand finds them.
         let all = writing.within == GroupId::ROOT;
-        let (mut taken, full) = if all { self.fill_with_raw(&mut builder, batch) } else { (0, false) };
+        let (mut taken, full) = if all { self.fill_with_raw(&mut builder, batch, class) } else { (0, false) };
         let end = self.space.end();
         let pool = self.pool.stats();
         // As many pages as fill a segment, at the pool's mean length, or as the caller wants if that is more.
         let mean = pool.payload.get().div_ceil(pool.entries.max(1)).max(1);
-        let pages = (want.max(vswap_segment::SEGMENT_BYTES) as u64).div_ceil(mean);
+        let pages = (want.max(vswap_segment::SEGMENT_BYTES) as u64).div_ceil(mean) + others.div_ceil(mean);
         'filling: for round in 0..ROUNDS {
             let last = round + 1 == ROUNDS;
-            if full || last && taken >= want {
+            if full || last && (taken >= want || taken == 0 && !anything) {
                 break;
             }
-            let threshold = if last { 0 } else { self.generations.threshold(pages) };
+            // What came just now is not old, however little there is.
+            let least = usize::from(!anything);
+            let threshold = if last { 0 } else { self.generations.threshold(pages).max(least) };
             // One cluster more than there are, to come back to the part of the first one that the hand had
             // passed.
             for _ in 0..=end {
-                match self.fill_from_cluster(&mut builder, writing, batch, threshold) {
+                let within = (writing.within, class);
+                match self.fill_from_cluster(&mut builder, &mut hand, within, batch, threshold) {
                     Ok(bytes) => taken += bytes,
                     Err(bytes) => {
                         taken += bytes;
                         break 'filling;
                     }
                 }
-                let next = writing.hand.cluster.get() + 1;
+                let next = hand.cluster.get() + 1;
                 let cluster = ClusterId::new(if next >= end { 0 } else { next });
-                writing.hand = Hand { cluster, page: PageIndex::default() };
+                hand = Hand { cluster, page: PageIndex::default() };
             }
         }
+        writing.hands.insert(class, hand);
         if builder.is_empty() {
             writing.give_buffer(builder.discard());
             return Ok(0);
@@ -192,7 +281,22 @@ impl Engine {
 
     /// Takes pages that do not compress, as many as fit: no look at the hand or at ages is needed to tell that they are to go. One that
     /// was loaded meanwhile is left to the hand. Gives the payload taken, and whether the segment is full.
-    fn fill_with_raw(&self, builder: &mut SegmentBuilder, batch: MoveId) -> (usize, bool) {
+    fn fill_with_raw(&self, builder: &mut SegmentBuilder, batch: MoveId, class: ClassId) -> (usize, bool) {
+        let mut others = Vec::new();
+        let filled = self.fill_with_raw_of(builder, batch, class, &mut others);
+        // They are still the first, in the same order.
+        others.into_iter().rev().for_each(|slot| self.raw.put_back(slot));
+        filled
+    }
+
+    /// As above; puts slots of other classes into `others`.
+    fn fill_with_raw_of(
+        &self,
+        builder: &mut SegmentBuilder,
+        batch: MoveId,
+        class: ClassId,
+        others: &mut Vec<SlotId>,
+    ) -> (usize, bool) {
         let mut taken = 0;
         if self.raw.is_the_hands_turn(vswap_segment::SEGMENT_BYTES / PAGE_SIZE) {
             return (taken, false);
@@ -205,7 +309,11 @@ impl Engine {
             if word.accessed() || length != Some(PAGE_SIZE) {
                 continue;
             }
-            match self.pack(slot, cell, word, batch, builder) {
+            if self.class_of_cluster(slot.cluster()) != class {
+                others.push(slot);
+                continue;
+            }
+            match self.pack((slot, class), cell, word, batch, builder) {
                 Packed::In(bytes) => taken += bytes,
                 Packed::Lost => {}
                 Packed::NoRoom => {
@@ -222,13 +330,17 @@ impl Engine {
     fn fill_from_cluster(
         &self,
         builder: &mut SegmentBuilder,
-        writing: &mut Writing,
+        hand: &mut Hand,
+        (within, class): (GroupId, ClassId),
         batch: MoveId,
         threshold: usize,
     ) -> Result<usize, usize> {
-        let Hand { cluster, page: from } = writing.hand;
+        let Hand { cluster, page: from } = *hand;
         let mut taken = 0;
-        if !self.space.state(cluster).in_use() || !self.is_cluster_within(cluster, writing.within) {
+        if !self.space.state(cluster).in_use()
+            || !self.is_cluster_within(cluster, within)
+            || self.class_of_cluster(cluster) != class
+        {
             return Ok(taken);
         }
         let now = self.generations.now();
@@ -238,17 +350,36 @@ impl Engine {
             match judge(word, now, threshold) {
                 Verdict::Leave => {}
                 Verdict::SecondChance => self.stamp(cell, word, now),
-                Verdict::Take => match self.pack(slot, cell, word, batch, builder) {
+                Verdict::Take => match self.pack((slot, class), cell, word, batch, builder) {
                     Packed::In(bytes) => taken += bytes,
                     Packed::Lost => {}
                     Packed::NoRoom => {
-                        writing.hand.page = page;
+                        hand.page = page;
                         return Err(taken);
                     }
                 },
             }
         }
         Ok(taken)
+    }
+
+    /// Pages that can go nowhere are not to keep all others from getting old.
+    fn rejuvenate(&self, class: ClassId) {
+        if !self.generations.is_held_up() {
+            return;
+        }
+        let now = self.generations.now();
+        let own = |cluster: &ClusterId| {
+            self.space.state(*cluster).in_use() && self.class_of_cluster(*cluster) == class
+        };
+        for cluster in (0..self.space.end()).map(ClusterId::new).filter(own) {
+            for (_, cell) in self.space.slots_of(cluster, PageIndex::default()) {
+                let word = cell.load();
+                if word.is_pool() && word.age().generations_before(now) >= Age::COUNT / 2 {
+                    self.stamp(cell, word, now);
+                }
+            }
+        }
     }
 
     fn stamp(&self, cell: SlotCell<'_>, seen: SlotWord, now: Age) {
@@ -259,7 +390,7 @@ impl Engine {
 
     fn pack(
         &self,
-        slot: SlotId,
+        (slot, class): (SlotId, ClassId),
         cell: SlotCell<'_>,
         seen: SlotWord,
         batch: MoveId,
@@ -268,6 +399,11 @@ impl Engine {
         let Backing::Pool(source) = seen.backing() else { return Packed::Lost };
         let moving = seen.moved_to(Backing::Moving(Moving { source, batch }));
         if cell.compare_exchange(seen, moving).is_err() {
+            return Packed::Lost;
+        }
+        // It may have gone to another group since its cluster was looked at; if it does so from here on, it was written before.
+        if self.class_of_cluster(slot.cluster()) != class {
+            turn_back(cell, batch);
             return Packed::Lost;
         }
         let appended = self

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use vswap_core::{Bitmap512, ByteCount, Event, GroupId, Resource};
-use vswap_engine::{EngineError, Group};
+use vswap_engine::{EngineError, Group, TierId};
 
 /// Groups below one another, at most: each charge goes up all the way.
 const DEEPEST: usize = 16;
@@ -204,6 +204,26 @@ impl Pager {
         drop(names);
         self.shared.budget.note_short_group(true);
         self.shared.budget.call_if_short();
+        self.shared.room_came();
+        Ok(())
+    }
+
+    /// Sets what a group may have of a tier, in bytes; see [`vswap_engine::Engine::set_tier_limit`].
+    ///
+    /// # Errors
+    /// When there is no such group or tier, or too many groups have such limits.
+    pub fn limit_group_on_tier(
+        &self,
+        path: &str,
+        tier: TierId,
+        limit: Option<ByteCount>,
+    ) -> Result<(), GroupError> {
+        let names = self.shared.groups.names.lock();
+        let group = self.find(&names, &parts(path)?)?;
+        self.engine().set_tier_limit(group, tier, limit)?;
+        // What could not be written may be now.
+        self.shared.groups.rest_until.lock().clear();
+        drop(names);
         self.shared.room_came();
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use vswap_core::SlotId;
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, CodecTag, EntryAddr, FileStorage, Keys, MAX_ENTRY_BLOCKS, Purpose,
+    AlignedBuf, Appended, BLOCK, ClassId, CodecTag, EntryAddr, FileStorage, Keys, MAX_ENTRY_BLOCKS, Purpose,
     SEGMENT_BYTES, SegmentStore, Storage, SyncQueue, WriteQueue,
 };
 use vswap_sys::direct::place;
@@ -55,7 +55,7 @@ fn fill(store: &Arc<SegmentStore>, page: &[u8]) -> Result<(Places, [f64; 2]), Fa
     let (start, mut sealing) = (Instant::now(), f64::MAX);
     loop {
         let buf = spare.pop().unwrap_or_else(|| AlignedBuf::zeroed(SEGMENT_BYTES));
-        let Ok(mut builder) = store.begin(Purpose::Writeback, buf) else { break };
+        let Ok(mut builder) = store.begin(Purpose::Writeback, ClassId::COMMON, buf) else { break };
         for slot in (0..).map_while(SlotId::new) {
             let Appended::At(_) = builder.append(slot, CodecTag { codec: 1, dictionary: 0 }, page) else {
                 break;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use vswap_core::SlotId;
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, CodecTag, EntryAddr, FileStorage, MAX_ENTRY_BLOCKS, Purpose, RunKey,
-    SEGMENT_BYTES, SegmentStore, Storage,
+    AlignedBuf, Appended, BLOCK, ClassId, CodecTag, EntryAddr, FileStorage, MAX_ENTRY_BLOCKS, Purpose,
+    RunKey, SEGMENT_BYTES, SegmentStore, Storage,
 };
 use vswap_sys::direct::{DirectFile, DirectWriter, place};
 
@@ -76,7 +76,7 @@ fn main() -> Result<(), Failure> {
     let start = Instant::now();
     loop {
         let buf = spare.pop().unwrap_or_else(|| AlignedBuf::zeroed(SEGMENT_BYTES));
-        let Ok(mut builder) = store.begin(Purpose::Writeback, buf) else { break };
+        let Ok(mut builder) = store.begin(Purpose::Writeback, ClassId::COMMON, buf) else { break };
         while let Some(slot) = SlotId::new(number)
             && let Appended::At(_) = builder.append(slot, CodecTag { codec: 1, dictionary: 0 }, &page)
         {

@@ -179,6 +179,8 @@ pub struct Full {
     pub segments: u64,
     /// Segments that fit.
     pub capacity: u64,
+    /// A tier was passed over because of what the class may have there.
+    pub limited: bool,
 }
 
 /// An entry was released that is not live: a fault of the caller's counting.
@@ -213,14 +215,14 @@ pub enum TierError {
     },
     /// What is on it does not fit elsewhere.
     #[error(
-        "{tier} holds {holds} bytes, and there is room for {room} on the others: add a tier, or free memory, first"
+        "{tier} holds {holds} bytes, and there is room for {room} on the others, as far as groups may be there: add a tier, raise a limit, or free memory, first"
     )]
     NoRoom {
         /// Which.
         tier: TierId,
         /// Bytes that would have to go, in whole segments.
         holds: u64,
-        /// Bytes of whole segments that are free elsewhere.
+        /// Bytes of whole segments that are free elsewhere, for those whose it is.
         room: u64,
     },
     /// Something is on it still.

@@ -7,7 +7,7 @@
 //!
 //! - [`format`](mod@format): the bytes (see `docs/segment-format.md`); [`SegmentView`] reads a whole one back.
 //! - [`Keys`]: entries are encrypted when the segment is sealed, and decrypted in the reader's buffer; [`Cipher`] says why that is sound.
-//! - [`SegmentTable`]: pure accounting. Segment -> (tier, extent), live entries, what to clean next.
+//! - [`SegmentTable`]: pure accounting. Segment -> (tier, extent), live entries, what to clean next; and who may have how much of which tier ([`ClassId`]).
 //! - [`Storage`]: the one narrow interface to a tier; [`FileStorage`] is an unlinked file with direct I/O, [`Area`] a file or device with a name, [`Ghost`] memory.
 //! - [`SegmentMover`]: takes segments, as they are, to other tiers.
 //! - [`SegmentStore`]: table + storage. Reads take no allocation and no lock longer than a look-up;
@@ -28,8 +28,10 @@ mod addr;
 mod area;
 mod builder;
 mod cipher;
+mod classes;
 mod error;
 mod extents;
+mod fit;
 pub mod format;
 mod ghost;
 mod mover;
@@ -46,6 +48,7 @@ pub use addr::{EntryAddr, SegmentId};
 pub use area::{Area, AreaConfig};
 pub use builder::{Appended, SegmentBuilder};
 pub use cipher::{Cipher, Keys};
+pub use classes::{ClassId, Share};
 pub use error::{AreaError, FormatError, Full, ReadError, ReleaseError, TierError};
 pub use extents::{Extent, TierId};
 pub use format::{CodecTag, Guard, RunKey};
@@ -53,7 +56,7 @@ pub use ghost::{Ghost, GhostMemory};
 pub use mover::{Moved, SegmentMover, Started};
 pub use storage::{FileStorage, RoomOf, SharedRoom, Storage, SyncQueue, TierKind, WriteQueue, is_full};
 pub use store::{AGES, SegmentStore, StoreStats};
-pub use table::{Candidate, Place, Purpose, Reservation, SegmentTable};
+pub use table::{Candidate, Place, Purpose, Reservation, SegmentTable, Wanted};
 pub use tiers::{MAX_TIERS, TierState, TierStatus};
 pub use view::{Entry, Run, RunIter, SegmentView};
 pub use vswap_sys::direct::{AlignedBuf, WriteDone};

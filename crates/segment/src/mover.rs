@@ -19,7 +19,7 @@ pub enum Started {
     UnderWay,
     /// There is no such segment any more.
     Gone,
-    /// No open tier has room.
+    /// No open tier has room, or none that its class may have.
     NoRoom,
     /// It could not be read whole, or something in it is damaged: it stays where it is.
     Unreadable(ReadError),
@@ -78,7 +78,7 @@ impl SegmentMover {
                 return Ok(if gone { Started::Gone } else { Started::Unreadable(error) });
             }
         };
-        let Some(room) = self.store.room(purpose) else {
+        let Some(room) = self.store.room(purpose, source.class) else {
             self.spare.push(buf);
             return Ok(Started::NoRoom);
         };

@@ -3,13 +3,15 @@
 //! Lock order: the tiers' storage, then the table. Both are held for a look-up or a count and never over I/O; a read takes one after the
 //! other.
 
+mod classes;
 mod tiers;
 
 use crate::builder::SegmentBuilder;
+use crate::classes::ClassId;
 use crate::extents::TierId;
 use crate::mover::SegmentMover;
 use crate::storage::{Storage, is_full};
-use crate::table::{Candidate, Place, Purpose, Reservation, SegmentTable};
+use crate::table::{Candidate, Place, Purpose, Reservation, SegmentTable, Wanted};
 use crate::tiers::{MAX_TIERS, TierState};
 use crate::view::{Entry, Expected, Run, SegmentView};
 use crate::writer::SegmentWriter;
@@ -113,13 +115,18 @@ impl SegmentStore {
         })
     }
 
-    /// Starts a segment, in `buf` (allocated anew unless it is [`SEGMENT_BYTES`] long).
+    /// Starts a segment of a class, in `buf` (allocated anew unless it is [`SEGMENT_BYTES`] long).
     ///
     /// # Errors
     /// [`Full`], with the buffer.
-    pub fn begin(&self, purpose: Purpose, buf: AlignedBuf) -> Result<SegmentBuilder, (Full, AlignedBuf)> {
+    pub fn begin(
+        &self,
+        purpose: Purpose,
+        class: ClassId,
+        buf: AlignedBuf,
+    ) -> Result<SegmentBuilder, (Full, AlignedBuf)> {
         self.ask_for_room();
-        match Reservation::take(&self.table, purpose) {
+        match Reservation::take(&self.table, purpose, class) {
             Ok(reservation) => {
                 let keys = self.keys_of(reservation.place().in_memory).clone();
                 Ok(SegmentBuilder::new(keys, reservation, buf))
@@ -221,11 +228,11 @@ impl SegmentStore {
         self.table.write().release(addr)
     }
 
-    /// Chooses the segment whose cleaning pays best among those at most `max_live` (0 to 1) alive,
-    /// and marks it. The caller copies what lives into a builder begun for [`Purpose::Cleaning`],
+    /// Chooses the segment whose cleaning pays best among those `wanted` that are at most `max_live` (0 to 1) alive,
+    /// and marks it. The caller copies what lives into a builder of its class begun for [`Purpose::Cleaning`],
     /// releases the old addresses, and calls [`stop_cleaning`](Self::stop_cleaning) in any case.
     #[must_use]
-    pub fn pick_to_clean(&self, max_live: f64) -> Option<Candidate> {
+    pub fn pick_to_clean(&self, max_live: f64, wanted: &Wanted<'_>) -> Option<Candidate> {
         let now = self.now();
         let mut best: Option<(f64, Candidate)> = None;
         let mut from = 0;
@@ -234,7 +241,7 @@ impl SegmentStore {
             if from >= table.rows() {
                 break;
             }
-            if let Some(found) = table.emptiest(from, from + SCAN_ROWS, now, max_live)
+            if let Some(found) = table.emptiest(from, from + SCAN_ROWS, now, max_live, wanted)
                 && best.is_none_or(|(score, _)| found.0 > score)
             {
                 best = Some(found);

@@ -7,12 +7,14 @@
 //! Live *entries* are counted exactly. Live *bytes* are the mean of the segment times that: an address
 //! does not say its length, and a length per entry in RAM would cost what segments are there to save.
 
+use crate::classes::{ClassId, Classes};
 use crate::extents::{Extent, Extents, TierId};
 use crate::format::{SUMMARY_ENTRY_BYTES, padded};
 use crate::storage::Storage;
 use crate::tiers::{TierState, TierStatus, Tiers};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
 use parking_lot::RwLock;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -37,6 +39,8 @@ pub enum Purpose {
 pub struct Place {
     /// Its number.
     pub segment: SegmentId,
+    /// Whose it is.
+    pub class: ClassId,
     /// The tier.
     pub tier: TierId,
     /// The tier is in memory, so its entries are not encrypted.
@@ -72,6 +76,7 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 struct Row {
     state: State,
+    class: ClassId,
     tier: TierId,
     extent: Extent,
     sequence: u64,
@@ -92,6 +97,8 @@ const _: () = assert!(size_of::<Row>() == 40);
 pub struct Candidate {
     /// The segment.
     pub segment: SegmentId,
+    /// Whose it is.
+    pub class: ClassId,
     /// Entries that live.
     pub live: u32,
     /// Entries that it was written with.
@@ -102,6 +109,31 @@ pub struct Candidate {
     pub damaged: bool,
 }
 
+/// Which segments may be chosen to be cleaned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Who lacks room: only what is of use to them.
+    pub by: ClassId,
+    /// Those of this class only.
+    pub of: Option<ClassId>,
+    /// None of these.
+    pub but: &'a [ClassId],
+}
+
+/// What a class has on a tier that is to be emptied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Burden {
+    /// Segments that go whole.
+    pub(crate) whole: u64,
+    /// Bytes that live in the others.
+    pub(crate) sparse: u64,
+    /// Bytes that live in all of them.
+    pub(crate) live: u64,
+}
+
+/// Of each class.
+pub(crate) type Burdens = BTreeMap<ClassId, Burden>;
+
 /// Rows of all segments and the free extents of all tiers.
 #[derive(Debug, Default)]
 pub struct SegmentTable {
@@ -110,6 +142,7 @@ pub struct SegmentTable {
     read_at: Vec<AtomicU32>,
     vacant: Vec<u32>,
     tiers: Tiers,
+    classes: Classes,
     last_sequence: u64,
     live_entries: u64,
 }
@@ -129,22 +162,54 @@ impl SegmentTable {
         &mut self.tiers
     }
 
-    /// Takes a number and an extent for a segment to be written.
+    pub(crate) fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    pub(crate) fn classes_mut(&mut self) -> &mut Classes {
+        &mut self.classes
+    }
+
+    /// Forgets a tier on which nothing is, and what anybody may have of it. Tells whether it did.
+    pub(crate) fn remove_tier(&mut self, tier: TierId) -> bool {
+        let removed = self.tiers.remove(tier);
+        if removed {
+            self.classes.forget_tier(tier);
+        }
+        removed
+    }
+
+    /// Takes an extent for a segment of a class where that may have one.
+    fn take_extent(&mut self, purpose: Purpose, class: ClassId) -> Option<(TierId, Extent)> {
+        let Self { tiers, classes, .. } = self;
+        let taken = tiers.take(purpose, &|tier| classes.room(class, tier, purpose) > 0)?;
+        classes.charge(class, taken.0);
+        Some(taken)
+    }
+
+    fn give_back(&mut self, class: ClassId, (tier, extent): (TierId, Extent)) {
+        self.tiers.give_back(tier, extent);
+        self.classes.uncharge(class, tier);
+    }
+
+    /// Takes a number and an extent for a segment of a class to be written.
     ///
     /// # Errors
-    /// [`Full`] when no tier has a free extent (beyond the reserve for cleaning).
-    pub fn reserve(&mut self, purpose: Purpose) -> Result<Place, Full> {
-        let full = Full { segments: self.segments(), capacity: self.capacity() };
+    /// [`Full`] when no tier has a free extent (beyond the reserve for cleaning) that the class may have.
+    pub fn reserve(&mut self, purpose: Purpose, class: ClassId) -> Result<Place, Full> {
+        let limited = self.tiers.open().any(|tier| self.classes.room(class, tier, purpose) == 0);
+        let full = Full { segments: self.segments(), capacity: self.capacity(), limited };
         let next = match self.vacant.last() {
             Some(number) => *number,
             None => u32::try_from(self.rows.len()).map_err(|_| full)?,
         };
         let segment = SegmentId::new(next).ok_or(full)?;
-        let (tier, extent) = self.tiers.take(purpose).ok_or(full)?;
+        let (tier, extent) = self.take_extent(purpose, class).ok_or(full)?;
         self.last_sequence += 1;
         let sequence = self.last_sequence;
         let row = Row {
             state: State::Writing,
+            class,
             tier,
             extent,
             sequence,
@@ -163,7 +228,7 @@ impl SegmentTable {
         }
         let in_memory = self.tiers.in_memory(tier);
         let (moves, entries_end, entries, born) = (0, 0, 0, 0);
-        Ok(Place { segment, tier, in_memory, extent, sequence, moves, entries_end, entries, born })
+        Ok(Place { segment, class, tier, in_memory, extent, sequence, moves, entries_end, entries, born })
     }
 
     /// The write has succeeded: all `entries` live from now on. `now` is the caller's clock for ages.
@@ -194,9 +259,9 @@ impl SegmentTable {
     pub fn place(&self, segment: SegmentId) -> Option<Place> {
         let row = self.rows.get(segment.get() as usize)?;
         let State::Live { .. } = row.state else { return None };
-        let Row { tier, extent, sequence, moves, entries_end, entries, born, .. } = *row;
+        let Row { class, tier, extent, sequence, moves, entries_end, entries, born, .. } = *row;
         let in_memory = self.tiers.in_memory(tier);
-        Some(Place { segment, tier, in_memory, extent, sequence, moves, entries_end, entries, born })
+        Some(Place { segment, class, tier, in_memory, extent, sequence, moves, entries_end, entries, born })
     }
 
     /// An entry is no longer wanted. Returns whether its segment died of it.
@@ -220,14 +285,21 @@ impl SegmentTable {
 
     /// The best segment to clean among rows `from..to`: the one that gives most room back for what
     /// must be copied, weighted by age (the log-structured file system's `(1 - u) * age / (1 + u)`). Only
-    /// those on open tiers and at most `max_live` (0 to 1) alive count, and none that is being cleaned.
+    /// those on open tiers and at most `max_live` (0 to 1) alive count, of these `wanted`, and none that is being cleaned.
     #[must_use]
-    pub fn emptiest(&self, from: usize, to: usize, now: u64, max_live: f64) -> Option<(f64, Candidate)> {
+    pub fn emptiest(
+        &self,
+        from: usize,
+        to: usize,
+        now: u64,
+        max_live: f64,
+        wanted: &Wanted<'_>,
+    ) -> Option<(f64, Candidate)> {
         let rows = self.rows.get(from..to.min(self.rows.len()))?;
         let mut best: Option<(f64, Candidate)> = None;
         for (row, number) in rows.iter().zip(from..) {
             let live = row.state == State::Live { cleaning: false } && !row.damaged;
-            if !live || self.tiers.state(row.tier) != Some(TierState::Open) {
+            if !live || self.tiers.state(row.tier) != Some(TierState::Open) || !self.is_wanted(row, wanted) {
                 continue;
             }
             let live_bytes = row.live_bytes();
@@ -244,6 +316,11 @@ impl SegmentTable {
             }
         }
         best
+    }
+
+    fn is_wanted(&self, row: &Row, wanted: &Wanted<'_>) -> bool {
+        let own = wanted.of.is_none_or(|class| row.class == class) && !wanted.but.contains(&row.class);
+        own && self.classes.helps(wanted.by, row.class, row.tier)
     }
 
     /// Marks a segment as being cleaned; false if it is gone or already marked.
@@ -284,7 +361,7 @@ impl SegmentTable {
         let row = &mut self.rows[copied.segment.get() as usize];
         (row.tier, row.extent) = to;
         row.moves = row.moves.wrapping_add(1);
-        self.tiers.give_back(copied.tier, copied.extent);
+        self.give_back(copied.class, (copied.tier, copied.extent));
         true
     }
 
@@ -302,15 +379,21 @@ impl SegmentTable {
         tier: TierId,
         from: usize,
         to: usize,
-    ) -> impl Iterator<Item = (u64, SegmentId)> + '_ {
+    ) -> impl Iterator<Item = (u64, SegmentId, ClassId)> + '_ {
         let to = to.min(self.rows.len());
         let rows = self.rows.get(from..to).unwrap_or_default().iter().zip(from..);
         let here =
             move |row: &Row| row.state == State::Live { cleaning: false } && row.tier == tier && !row.damaged;
         rows.filter(move |(row, _)| here(row)).filter_map(|(row, number)| {
             let read = u64::from(self.read_at[number].load(Ordering::Relaxed));
-            Some((row.born.max(read), SegmentId::new(number as u32)?))
+            Some((row.born.max(read), SegmentId::new(number as u32)?, row.class))
         })
+    }
+
+    /// Whether a class may have more on a tier of lower priority than `below` that has room.
+    pub(crate) fn may_sink(&self, class: ClassId, below: i16) -> bool {
+        let purpose = Purpose::Demotion { below };
+        self.tiers.roomy_below(below).any(|tier| self.classes.room(class, tier, purpose) > 0)
     }
 
     /// The first live segment on a tier among rows `from..to`.
@@ -321,15 +404,24 @@ impl SegmentTable {
         self.usage(SegmentId::new(at as u32)?)
     }
 
-    /// What moving the live segments of rows `from..to` of a tier takes: how many have at least `sparse` (0 to 1) alive, and the bytes that
-    /// live in the others.
-    pub(crate) fn load_of(&self, tier: TierId, from: usize, to: usize, sparse: f64) -> (u64, u64) {
+    /// Adds what moving the live segments of rows `from..to` of a tier takes, by class.
+    pub(crate) fn add_burden(&self, tier: TierId, from: usize, to: usize, sparse: f64, all: &mut Burdens) {
         let rows = self.rows.get(from..to.min(self.rows.len())).unwrap_or_default();
         let here = |row: &&Row| matches!(row.state, State::Live { .. }) && row.tier == tier;
-        rows.iter().filter(here).fold((0, 0), |(whole, bytes), row| match row.live_bytes() {
-            live if live as f64 >= sparse * SEGMENT_BYTES as f64 => (whole + 1, bytes),
-            live => (whole, bytes + live),
-        })
+        for row in rows.iter().filter(here) {
+            let (burden, live) = (all.entry(row.class).or_default(), row.live_bytes());
+            burden.live += live;
+            match live as f64 >= sparse * SEGMENT_BYTES as f64 {
+                true => burden.whole += 1,
+                false => burden.sparse += live,
+            }
+        }
+    }
+
+    /// Counts the extents of all classes anew. Nothing may be on its way between tiers.
+    pub(crate) fn audit_classes(&self) -> Result<(), String> {
+        let rows = self.rows.iter().filter(|row| row.state != State::Vacant);
+        self.classes.agree(rows.map(|row| (row.class, row.tier)))
     }
 
     /// Adds what lives in rows `from..to` to the tiers' figures.
@@ -381,6 +473,7 @@ impl SegmentTable {
             + self.read_at.capacity() * size_of::<AtomicU32>()
             + self.vacant.capacity() * size_of::<u32>()
             + self.tiers.metadata_bytes()
+            + self.classes.metadata_bytes()
     }
 
     fn row_mut(&mut self, segment: SegmentId) -> Option<&mut Row> {
@@ -390,16 +483,16 @@ impl SegmentTable {
     fn vacate(&mut self, segment: SegmentId) {
         let row = &mut self.rows[segment.get() as usize];
         row.state = State::Vacant;
-        let (tier, extent) = (row.tier, row.extent);
-        self.tiers.give_back(tier, extent);
+        let (class, at) = (row.class, (row.tier, row.extent));
+        self.give_back(class, at);
         self.vacant.push(segment.get());
     }
 }
 
 impl Row {
     fn candidate(&self, segment: SegmentId) -> Candidate {
-        let Self { live, entries, damaged, .. } = *self;
-        Candidate { segment, live, entries, live_bytes: self.live_bytes(), damaged }
+        let Self { class, live, entries, damaged, .. } = *self;
+        Candidate { segment, class, live, entries, live_bytes: self.live_bytes(), damaged }
     }
 
     fn live_bytes(&self) -> u64 {
@@ -411,14 +504,15 @@ impl Row {
 #[derive(Debug)]
 pub(crate) struct Room {
     table: Arc<RwLock<SegmentTable>>,
+    class: ClassId,
     at: (TierId, Extent),
     used: bool,
 }
 
 impl Room {
-    pub(crate) fn take(table: &Arc<RwLock<SegmentTable>>, purpose: Purpose) -> Option<Self> {
-        let at = table.write().tiers.take(purpose)?;
-        Some(Self { table: Arc::clone(table), at, used: false })
+    pub(crate) fn take(table: &Arc<RwLock<SegmentTable>>, purpose: Purpose, class: ClassId) -> Option<Self> {
+        let at = table.write().take_extent(purpose, class)?;
+        Some(Self { table: Arc::clone(table), class, at, used: false })
     }
 
     pub(crate) fn at(&self) -> (TierId, Extent) {
@@ -440,7 +534,7 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         if !self.used {
-            self.table.write().tiers.give_back(self.at.0, self.at.1);
+            self.table.write().give_back(self.class, self.at);
         }
     }
 }
@@ -454,8 +548,12 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    pub(crate) fn take(table: &Arc<RwLock<SegmentTable>>, purpose: Purpose) -> Result<Self, Full> {
-        let place = table.write().reserve(purpose)?;
+    pub(crate) fn take(
+        table: &Arc<RwLock<SegmentTable>>,
+        purpose: Purpose,
+        class: ClassId,
+    ) -> Result<Self, Full> {
+        let place = table.write().reserve(purpose, class)?;
         Ok(Self { table: Arc::clone(table), place, committed: false })
     }
 

@@ -122,6 +122,18 @@ impl Tier {
     }
 }
 
+/// What an open tier could still take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Free {
+    pub(crate) tier: TierId,
+    /// Extents that may be taken, whatever room there is for them.
+    pub(crate) extents: u64,
+    /// Segments for which there is room.
+    pub(crate) room: u64,
+    /// Whose room that is: where others have it too, it is there once.
+    pub(crate) of: Option<RoomOf>,
+}
+
 /// All tiers; a removed one leaves its number to the next that is added.
 #[derive(Debug, Default)]
 pub(crate) struct Tiers {
@@ -156,13 +168,15 @@ impl Tiers {
         idle
     }
 
-    /// Takes an extent of the best open tier that has one.
-    pub(crate) fn take(&mut self, purpose: Purpose) -> Option<(TierId, Extent)> {
+    /// Takes an extent of the best open tier that has one, of those that `may` be taken.
+    pub(crate) fn take(
+        &mut self,
+        purpose: Purpose,
+        may: &dyn Fn(TierId) -> bool,
+    ) -> Option<(TierId, Extent)> {
         self.takings += 1;
-        let below = |priority| !matches!(purpose, Purpose::Demotion { below } if priority >= below);
-        let takes = |tier: &Tier| tier.state == TierState::Open && below(tier.priority);
         let mut order: Vec<usize> =
-            (0..self.tiers.len()).filter(|at| self.tiers[*at].as_ref().is_some_and(takes)).collect();
+            (0..self.tiers.len()).filter(|at| self.takes(*at, purpose) && may(TierId(*at as u8))).collect();
         order.sort_by_key(|at| self.tiers[*at].as_ref().map(|tier| (Reverse(tier.priority), tier.taken)));
         let mut full = Vec::new();
         let mut taken = None;
@@ -192,21 +206,38 @@ impl Tiers {
                     Some((TierId(at as u8), extent))
                 })
             })
-            .or_else(|| if purpose == Purpose::Cleaning { self.take_to_clean() } else { None })
+            .or_else(|| if purpose == Purpose::Cleaning { self.take_to_clean(may) } else { None })
     }
 
     /// Cleaning gives more back than it takes, so a tier without room may be taken for it - unless that is memory, and what is cleaned may come
     /// from a disk.
-    fn take_to_clean(&mut self) -> Option<(TierId, Extent)> {
+    fn take_to_clean(&mut self, may: &dyn Fn(TierId) -> bool) -> Option<(TierId, Extent)> {
         let open = |tier: &&mut Tier| tier.state == TierState::Open;
         let disks = self.tiers.iter().flatten().any(|tier| tier.state == TierState::Open && !tier.in_memory);
+        let may = |at: usize| may(TierId(at as u8));
         let takings = self.takings;
         let tiers = self.tiers.iter_mut().enumerate().filter_map(|(at, tier)| Some((at, tier.as_mut()?)));
-        tiers.filter(|(_, tier)| open(tier) && (!disks || !tier.in_memory)).find_map(|(at, tier)| {
+        let fit = |at: usize, tier: &&mut Tier| open(tier) && may(at) && (!disks || !tier.in_memory);
+        tiers.filter(|(at, tier)| fit(*at, tier)).find_map(|(at, tier)| {
             let extent = tier.take_beyond_room(Purpose::Cleaning)?;
             tier.taken = takings;
             Some((TierId(at as u8), extent))
         })
+    }
+
+    /// Whether a tier is one that takes segments, for this purpose.
+    fn takes(&self, at: usize, purpose: Purpose) -> bool {
+        let below = |priority| !matches!(purpose, Purpose::Demotion { below } if priority >= below);
+        self.tiers[at].as_ref().is_some_and(|tier| tier.state == TierState::Open && below(tier.priority))
+    }
+
+    /// The tiers of lower priority than `below` that have room now.
+    pub(crate) fn roomy_below(&self, below: i16) -> impl Iterator<Item = TierId> + '_ {
+        let roomy = |tier: &Tier| tier.passed_over == 0 && tier.free() > 0;
+        (0..self.tiers.len())
+            .filter(move |at| self.takes(*at, Purpose::Demotion { below }))
+            .filter(move |at| self.tiers[*at].as_ref().is_some_and(roomy))
+            .map(|at| TierId(at as u8))
     }
 
     /// Whether tiers differ in priority.
@@ -273,26 +304,33 @@ impl Tiers {
         Some(std::mem::replace(&mut tier.state, state))
     }
 
-    /// Segments that could still be moved to the open tiers.
-    pub(crate) fn free(&self) -> u64 {
-        let open: Vec<&Tier> =
-            self.tiers.iter().flatten().filter(|tier| tier.state == TierState::Open).collect();
-        let mut counted: Vec<RoomOf> = Vec::new();
-        let mut free = 0;
-        for tier in &open {
-            let Some(of) = tier.room_of else {
-                free += u64::from(tier.free());
-                continue;
-            };
-            // Room that several have is there once.
-            if !counted.contains(&of) {
-                counted.push(of);
-                let sharing = open.iter().filter(|tier| tier.room_of == Some(of));
-                let vacant: u64 = sharing.clone().map(|tier| u64::from(tier.vacant())).sum();
-                free += vacant.min(sharing.map(|tier| u64::from(tier.room)).max().unwrap_or(0));
-            }
-        }
-        free
+    /// The open tiers, those of the highest priority first, and the segments that could still be moved to each.
+    pub(crate) fn free(&self) -> Vec<Free> {
+        let known = self.tiers.iter().enumerate().filter_map(|(at, tier)| Some((at, tier.as_ref()?)));
+        let mut open: Vec<(usize, &Tier)> = known.filter(|(_, tier)| tier.state == TierState::Open).collect();
+        open.sort_by_key(|(_, tier)| (Reverse(tier.priority), tier.taken));
+        let sharing = |of: Option<RoomOf>| open.iter().filter(move |(_, tier)| tier.room_of == of);
+        let free = |(at, tier): &(usize, &Tier)| Free {
+            tier: TierId(*at as u8),
+            extents: tier.vacant().into(),
+            // What one of those has that share it, all have.
+            room: match tier.room_of {
+                None => tier.room.into(),
+                of => sharing(of).map(|(_, tier)| u64::from(tier.room)).max().unwrap_or(0),
+            },
+            of: tier.room_of,
+        };
+        open.iter().map(free).collect()
+    }
+
+    /// All there are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = TierId> {
+        (0..self.tiers.len()).filter(|at| self.tiers[*at].is_some()).map(|at| TierId(at as u8))
+    }
+
+    /// Those that take segments.
+    pub(crate) fn open(&self) -> impl Iterator<Item = TierId> {
+        (0..self.tiers.len()).filter(|at| self.takes(*at, Purpose::Writeback)).map(|at| TierId(at as u8))
     }
 
     /// How many tiers the next segments go to in turn; 0 if none is open.
@@ -359,6 +397,8 @@ impl Tiers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classes::{ClassId, Classes};
+    use crate::fit::Fit;
 
     fn with(tiers: &[(u32, i16, bool)]) -> Tiers {
         let mut all = Tiers::default();
@@ -374,7 +414,7 @@ mod tests {
     fn a_disk_is_cleaned_into_memory_that_has_no_room() {
         let mut tiers = with(&[(1000, 5, true), (16, 0, false)]);
         tiers.set_room(TierId(0), 0, RoomOf::Memory);
-        while let Some((tier, _)) = tiers.take(Purpose::Cleaning) {
+        while let Some((tier, _)) = tiers.take(Purpose::Cleaning, &|_| true) {
             assert_eq!(tier, TierId(1));
         }
         assert_eq!((tiers.in_use_on(TierId(0)), tiers.in_use_on(TierId(1))), (0, 16));
@@ -384,8 +424,8 @@ mod tests {
     fn what_is_memory_throughout_may_still_be_packed_when_that_is_full() {
         let mut tiers = with(&[(1000, 5, true)]);
         tiers.set_room(TierId(0), 0, RoomOf::Memory);
-        assert_eq!(tiers.take(Purpose::Writeback), None);
-        assert!(tiers.take(Purpose::Cleaning).is_some());
+        assert_eq!(tiers.take(Purpose::Writeback, &|_| true), None);
+        assert!(tiers.take(Purpose::Cleaning, &|_| true).is_some());
     }
 
     #[test]
@@ -394,7 +434,7 @@ mod tests {
         assert_eq!(tiers.crowded(), None);
         let fill = |tiers: &mut Tiers, purpose, until: &dyn Fn(&Tiers) -> bool| {
             while !until(tiers) {
-                tiers.take(purpose).unwrap();
+                tiers.take(purpose, &|_| true).unwrap();
             }
         };
         fill(&mut tiers, Purpose::Writeback, &|tiers| tiers.crowded().is_some());
@@ -404,12 +444,12 @@ mod tests {
         // The next below is filled first, and is crowded itself then, before those above.
         let demotion = Purpose::Demotion { below: 5 };
         for _ in 0..4 {
-            assert_eq!(tiers.take(demotion).unwrap().0, TierId(2));
+            assert_eq!(tiers.take(demotion, &|_| true).unwrap().0, TierId(2));
         }
         assert_eq!(tiers.crowded(), Some((TierId(2), 3)));
         fill(&mut tiers, demotion, &|tiers| tiers.in_use_on(TierId(3)) == 14);
-        assert_eq!((tiers.take(demotion), tiers.crowded()), (None, None));
-        assert_eq!(tiers.take(Purpose::Demotion { below: 0 }), None);
+        assert_eq!((tiers.take(demotion, &|_| true), tiers.crowded()), (None, None));
+        assert_eq!(tiers.take(Purpose::Demotion { below: 0 }, &|_| true), None);
     }
 
     /// A part of its declared size was to be free: what a small memory let it have was taken from it at once.
@@ -419,7 +459,7 @@ mod tests {
         for taken in 0..20 {
             tiers.set_room(TierId(0), 20 - taken, RoomOf::Memory);
             assert_eq!(tiers.crowded(), None, "{taken} taken");
-            assert_eq!(tiers.take(Purpose::Writeback).unwrap().0, TierId(0));
+            assert_eq!(tiers.take(Purpose::Writeback, &|_| true).unwrap().0, TierId(0));
         }
         assert_eq!(tiers.crowded(), Some((TierId(0), 5)));
     }
@@ -427,7 +467,7 @@ mod tests {
     #[test]
     fn nothing_goes_to_where_the_room_is_the_same() {
         let mut tiers = with(&[(8, 5, true), (8, 0, true)]);
-        tiers.take(Purpose::Writeback).unwrap();
+        tiers.take(Purpose::Writeback, &|_| true).unwrap();
         for tier in [0, 1] {
             tiers.set_room(TierId(tier), 0, RoomOf::Memory);
         }
@@ -443,10 +483,12 @@ mod tests {
         tiers.set_room(TierId(0), 7, RoomOf::Memory);
         tiers.set_room(TierId(1), 7, RoomOf::Memory);
         tiers.set_room(TierId(3), 20, RoomOf::FileSystem(3));
-        assert_eq!(tiers.free(), 7 + 4 + 20);
+        let free =
+            |tiers: &Tiers| Fit::of(&tiers.free(), &Classes::default(), vec![(ClassId::COMMON, 0)]).room;
+        assert_eq!(free(&tiers), 7 + 4 + 20);
         // No more than there are extents for.
         tiers.set_room(TierId(0), 1000, RoomOf::Memory);
         tiers.set_room(TierId(1), 1000, RoomOf::Memory);
-        assert_eq!(tiers.free(), 196 + 4 + 20);
+        assert_eq!(free(&tiers), 196 + 4 + 20);
     }
 }

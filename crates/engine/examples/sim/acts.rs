@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, Resource};
 use vswap_engine::{
-    EngineError, LoadError, LoadedFrom, RemoveTierError, StoreError, TierError, TierId, TierState,
-    Unreadable, WritebackError,
+    EngineError, LoadError, LoadedFrom, RemoveTierError, SEGMENT_BYTES, StoreError, TierError, TierId,
+    TierState, Unreadable, WritebackError,
 };
 
 impl World {
@@ -37,6 +37,7 @@ impl World {
             978..980 => self.starve(),
             981..984 => self.demote(),
             980 => self.change_groups(),
+            981..984 => self.limit_tier(),
             _ => {}
         }
     }
@@ -98,6 +99,30 @@ impl World {
         self.engine.set_group_limit(group, resource, limit).expect("groups stay");
     }
 
+    /// A group may have more or less of a tier.
+    fn limit_tier(&self) {
+        let (group, tiers) = (self.any_group(), self.engine.tiers());
+        if tiers.is_empty() {
+            return;
+        }
+        let tier = tiers[self.draw(tiers.len() as u64) as usize].id;
+        let limit = self.draw(8);
+        let bytes = (limit < 6)
+            .then(|| ByteCount::new(limit * SEGMENT_BYTES as u64 + self.draw(SEGMENT_BYTES as u64)));
+        // The root is not to be left without room for long.
+        let bytes = bytes.filter(|_| group != GroupId::ROOT || limit > 2);
+        self.engine.set_tier_limit(group, tier, bytes).expect("group and tier are there");
+        let shares = self.engine.group(group).expect("it is there").tiers;
+        let share = shares.into_iter().find(|share| share.tier == tier);
+        // From here on it has what it may have, or less and less.
+        let most = share.and_then(|share| Some(share.limit?.max(share.usage)));
+        let key = (group, tier);
+        match most {
+            Some(most) => drop(self.state().most.insert(key, most)),
+            None => drop(self.state().most.remove(&key)),
+        }
+    }
+
     /// A group comes or goes.
     fn change_groups(&self) {
         let group = self.any_group();
@@ -107,6 +132,7 @@ impl World {
         } else if group != GroupId::ROOT {
             self.engine.remove_group(group).expect("it is there");
             self.state().groups.retain(|other| *other != group);
+            self.state().most.retain(|(other, _), _| *other != group);
             assert!(self.engine.group(group).is_err(), "a group that was removed");
         }
     }
@@ -385,6 +411,7 @@ impl World {
                 assert!(gone, "{tier} was removed");
                 self.has_lost(done.lost);
                 assert!(done.lost == 0 || self.state().suspects > before, "pages lost that were readable");
+                self.state().most.retain(|(_, other), _| *other != tier);
                 let disk = self.state().disks.remove(&tier).expect("it was there");
                 // A reader further up may be just reading it.
                 let held = Arc::strong_count(&disk) > 1 && self.state().depth == 0;

@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) owners: Vec<Owner>,
     pub(crate) groups: Vec<GroupId>,
     pub(crate) disks: HashMap<TierId, Arc<SimDisk>>,
+    /// What groups with limits of tiers have at most: the limit, or what they had when it was set.
+    pub(crate) most: HashMap<(GroupId, TierId), ByteCount>,
     scratches: Vec<Scratch>,
     /// Slots whose bytes a fault has made wrong, as a reader was told.
     pub(crate) lost: HashSet<SlotId>,
@@ -322,6 +324,15 @@ impl World {
         let stats = self.engine.stats();
         self.check_nothing_moves();
         self.engine.audit_groups().expect("what is charged is what is there");
+        if self.state().depth == 0 {
+            self.engine.audit_tiers().expect("what is charged is what is there");
+        }
+        for group in self.engine.groups() {
+            for share in &group.tiers {
+                let most = self.state().most.get(&(group.id, share.tier)).copied();
+                assert!(most.is_none_or(|most| share.usage <= most), "{most:?} at most: {group:?}");
+            }
+        }
         let used: u64 = self.engine.tiers().iter().map(|tier| tier.used.get()).sum();
         assert!(used >= stats.disk_bytes.get(), "{used} in use on tiers, {} of segments", stats.disk_bytes);
     }
@@ -364,6 +375,8 @@ impl World {
         assert_eq!(stats.clusters, 0, "clusters that nobody owns");
         for group in self.engine.groups() {
             assert_eq!((group.swap.usage, group.pool.usage), (0, 0), "charged for nothing");
+            let nothing = group.tiers.iter().all(|share| share.usage == ByteCount::ZERO);
+            assert!(nothing, "charged for nothing: {group:?}");
         }
         for tier in self.engine.tiers() {
             assert_eq!(tier.used, ByteCount::ZERO, "room of {} that nobody uses", tier.id);

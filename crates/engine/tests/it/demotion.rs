@@ -4,7 +4,7 @@ use crate::rig::{Rig, middling};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
-use vswap_core::ByteCount;
+use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{
     Engine, EngineConfig, LoadedFrom, SEGMENT_BYTES, TierId, TierState, Unreadable, WritebackError,
 };
@@ -29,7 +29,9 @@ fn rig(fast: Arc<Flaky>, slow: Arc<Flaky>) -> Rig {
 fn write(rig: &mut Rig, numbers: std::ops::Range<usize>) {
     let numbers: Vec<usize> = numbers.collect();
     for part in numbers.chunks(SEGMENT_PAGES) {
-        part.iter().for_each(|number| drop(rig.store(*number, *number)));
+        for number in part {
+            rig.store(*number, *number);
+        }
         rig.write_all_back();
         rig.engine.demote(8).unwrap();
     }
@@ -101,6 +103,31 @@ fn segments_of_which_little_lives_are_packed_below() {
     write(&mut rig, pages..pages + 3 * SEGMENT_PAGES);
     assert_eq!(used(&rig)[1], 1, "an eighth of several");
     check(&mut rig, (0..pages).step_by(8).chain(pages..pages + 3 * SEGMENT_PAGES));
+    rig.finish();
+}
+
+/// What may not go there was chosen again and again, as the coldest, and nothing else went.
+#[test]
+fn a_group_that_may_not_be_on_the_slow_tier_stays_and_others_go() {
+    let mut rig = rig(disk(12, Faults::default()), disk(64, Faults::default()));
+    let group = rig.engine.new_group(GroupId::ROOT).unwrap();
+    rig.engine.set_tier_limit(group, TierId::new(1), Some(ByteCount::ZERO)).unwrap();
+    let mut blocks: Vec<_> = (0..2).map(|_| rig.engine.owner_block(group).unwrap()).collect();
+    let mut slots = Vec::new();
+    for number in 0..2 * SEGMENT_PAGES.min(512) {
+        let (block, at) = Rig::place(number);
+        let slot = blocks[block].slot_for_store(&rig.engine, at).unwrap();
+        rig.engine.store(slot, &middling(number), &mut rig.scratch).unwrap();
+        slots.push(slot);
+    }
+    rig.write_all_back();
+    // They are the coldest from now on.
+    write(&mut rig, 0..20 * SEGMENT_PAGES);
+    assert!(used(&rig)[1] >= 8 && !rig.engine.wants_demotion(), "{:?}", used(&rig));
+    assert!(slots.iter().all(|slot| rig.engine.tier_of(*slot) == Some(TierId::new(0))));
+    rig.engine.audit_tiers().unwrap();
+    check(&mut rig, 0..20 * SEGMENT_PAGES);
+    blocks.into_iter().for_each(|block| block.dispose(&rig.engine));
     rig.finish();
 }
 

@@ -3,6 +3,7 @@ mod demotion;
 mod flaky;
 mod groups;
 mod kinds;
+mod limits;
 mod model;
 mod pages;
 mod raw;

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource};
 use vswap_engine::{
-    BackingKind, CodecChoice, Engine, EngineConfig, Loaded, LoadedFrom, OwnerBlock, RemoveTierError, Scratch,
-    StoreError, StoredAs, TierState, Unreadable,
+    BackingKind, CodecChoice, Engine, EngineConfig, Group, Loaded, LoadedFrom, OwnerBlock, RemoveTierError,
+    Scratch, StoreError, StoredAs, TierError, TierShare, TierState, Unreadable,
 };
 
 #[derive(Clone, Debug)]
@@ -82,6 +82,11 @@ enum Op {
     WritebackOf {
         group: u32,
     },
+    LimitTier {
+        group: u32,
+        at: usize,
+        segments: Option<u64>,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -112,6 +117,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (group(), prop::option::of(0..20_000u64))
             .prop_map(|(group, limit)| Op::Limit { group, resource: Resource::Pool, limit }),
         1 => group().prop_map(|group| Op::WritebackOf { group }),
+        2 => (group(), 0..4usize, prop::option::of(0..3u64))
+            .prop_map(|(group, at, segments)| Op::LimitTier { group, at, segments }),
     ]
 }
 
@@ -152,6 +159,8 @@ impl World {
     fn apply(&mut self, op: Op, disk: bool) -> Result<(), TestCaseError> {
         let Self { engine, scratch, owners } = self;
         let count = owners.len();
+        let before = shares(engine);
+        let changes_limits = matches!(op, Op::LimitTier { .. });
         match op {
             Op::New => self.add(),
             Op::Maintain => {
@@ -159,8 +168,9 @@ impl World {
                 engine.compact(3, 3);
             }
             Op::Writeback { kib } if disk => {
+                let large = engine.tiers().iter().any(|tier| tier.size >= ByteCount::mib(64));
                 let report = engine.writeback(ByteCount::new(kib << 10), scratch).unwrap();
-                prop_assert!(!report.disk_full);
+                prop_assert!(!large || !report.disk_full);
             }
             Op::AddTier { priority } if disk && engine.tiers().len() < 5 => {
                 // One segment is a crowd in the small ones.
@@ -193,12 +203,21 @@ impl World {
                 };
                 let before = others(engine);
                 let there = engine.group(GroupId::new(group)).is_ok();
-                engine.writeback_of(GroupId::new(group), ByteCount::mib(2), scratch).unwrap();
+                let report = engine.writeback_of(GroupId::new(group), ByteCount::mib(2), scratch).unwrap();
                 if there {
                     prop_assert_eq!(others(engine), before, "of others nothing is written");
-                    prop_assert_eq!(engine.group(GroupId::new(group)).unwrap().pool.usage, 0);
+                    let left = engine.group(GroupId::new(group)).unwrap().pool.usage;
+                    prop_assert!(left == 0 || report.limited, "{} bytes, {:?}", left, report);
                 }
             }
+            Op::LimitTier { group, at, segments } if disk && !engine.tiers().is_empty() => {
+                let tiers = engine.tiers();
+                let (group, tier) = (GroupId::new(group), tiers[at % tiers.len()].id);
+                let bytes = segments.map(|segments| ByteCount::new((segments << 21) + 4095));
+                let there = engine.group(group).is_ok();
+                prop_assert_eq!(engine.set_tier_limit(group, tier, bytes).is_ok(), there);
+            }
+            Op::LimitTier { .. } => {}
             _ if count == 0 => {}
             Op::MoveToGroup { owner, group } => {
                 let block = &mut owners[owner % count].block;
@@ -268,8 +287,13 @@ impl World {
             Op::Dispose { owner } => owners.swap_remove(owner % count).block.dispose(engine),
             Op::Fork { .. } | Op::Writeback { .. } | Op::WritebackOf { .. } | Op::Move { .. } => {}
         }
-        let audit = self.engine.audit_groups();
+        let audit = self.engine.audit_groups().and(self.engine.audit_tiers());
         prop_assert!(audit.is_ok(), "{:?}", audit);
+        let after = shares(&self.engine);
+        for (key, (usage, limit)) in after.iter().filter(|_| !changes_limits) {
+            let had = before.get(key).map_or(ByteCount::ZERO, |(usage, _)| *usage);
+            prop_assert!(limit.is_none_or(|limit| *usage <= limit.max(had)), "{:?}: {:?}", key, after);
+        }
         Ok(())
     }
 
@@ -295,8 +319,19 @@ impl World {
         prop_assert_eq!(stats.clusters, 0);
         let empty = engine.groups().iter().all(|group| group.swap.usage == 0 && group.pool.usage == 0);
         prop_assert!(empty, "{:?}", engine.groups());
+        let used: Vec<ByteCount> = shares(&engine).into_values().map(|(usage, _)| usage).collect();
+        prop_assert!(used.iter().all(|usage| *usage == ByteCount::ZERO), "{:?}", used);
         Ok(())
     }
+}
+
+/// What each group has of each tier, and may have.
+fn shares(engine: &Engine) -> BTreeMap<(GroupId, u8), (ByteCount, Option<ByteCount>)> {
+    let of = |group: Group| {
+        let share = move |share: TierShare| ((group.id, share.tier.get()), (share.usage, share.limit));
+        group.tiers.into_iter().map(share)
+    };
+    engine.groups().into_iter().flat_map(of).collect()
 }
 
 /// The tier is gone afterwards, or all of them are as they were; nobody's page has gone with it.
@@ -317,6 +352,8 @@ fn remove_tier(engine: &Engine, at: usize, cancel_after: usize) -> Result<(), Te
             prop_assert_eq!(used, Some(left));
             prop_assert!(looks > cancel_after && after.len() == before.len());
         }
+        Err(RemoveTierError::Tier(TierError::NoRoom { .. }) | RemoveTierError::NoRoom { .. })
+            if shares(engine).into_values().any(|(_, limit)| limit.is_some()) => {}
         Err(error) => prop_assert!(false, "{}", error),
     }
     prop_assert!(after.iter().all(|other| other.state == TierState::Open));

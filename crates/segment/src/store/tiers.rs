@@ -3,12 +3,14 @@
 //! Lock order as in the store: the tiers' storage, then the table.
 
 use super::{SCAN_ROWS, SegmentStore};
+use crate::classes::ClassId;
 use crate::extents::TierId;
+use crate::fit::Fit;
 use crate::storage::{Storage, TierKind};
-use crate::table::{Candidate, Purpose, Room};
+use crate::table::{Burdens, Candidate, Purpose, Room};
 use crate::tiers::{MAX_TIERS, TierState, TierStatus};
 use crate::{EntryAddr, SEGMENT_BYTES, SegmentId, TierError};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,7 +43,7 @@ impl SegmentStore {
         let mut all = self.storage.write();
         let mut table = self.table.write();
         table.tiers().state(tier).ok_or(TierError::NoTier { tier })?;
-        if !table.tiers_mut().remove(tier) {
+        if !table.remove_tier(tier) {
             return Err(TierError::InUse { tier });
         }
         all[usize::from(tier.0)] = None;
@@ -59,29 +61,43 @@ impl SegmentStore {
         if before == TierState::Draining {
             return Err(TierError::Draining { tier });
         }
-        let (whole, rest) = self.load_of(tier, sparse);
-        let (_, holds) = self.load_of(tier, f64::INFINITY);
+        let burdens = self.burdens(tier, sparse);
         self.table.write().tiers_mut().pass_nobody_over();
         self.ask_for_room();
-        let room = self.table.read().tiers().free();
         // Packing leaves a little of every segment unused.
         let packed = |live: u64| (live + live / 16).div_ceil(SEGMENT_BYTES as u64);
-        if packed(holds) > room {
+        let all = burdens.iter().map(|(class, burden)| (*class, packed(burden.live))).collect();
+        let mostly = burdens.iter().map(|(class, burden)| (*class, burden.whole + packed(burden.sparse)));
+        let mostly = mostly.collect();
+        let fit = self.fit(all);
+        if fit.lacks > 0 {
             self.set_state(tier, before)?;
+            let (holds, room) = (burdens.values().map(|burden| burden.live).sum(), fit.room);
             return Err(TierError::NoRoom { tier, holds, room: room * SEGMENT_BYTES as u64 });
         }
-        Ok((before, whole + packed(rest) <= room))
+        Ok((before, self.fit(mostly).lacks == 0))
     }
 
-    fn load_of(&self, tier: TierId, sparse: f64) -> (u64, u64) {
-        let (mut from, mut load) = (0, (0, 0));
+    /// Whose segments are on a tier, those who have least room elsewhere first: others would take that, and have room where these have not.
+    #[must_use]
+    pub fn classes_on(&self, tier: TierId) -> Vec<ClassId> {
+        let wanted = self.burdens(tier, 0.0).into_keys().map(|class| (class, 0)).collect();
+        self.fit(wanted).order
+    }
+
+    fn fit(&self, wanted: Vec<(ClassId, u64)>) -> Fit {
+        let table = self.table.read();
+        Fit::of(&table.tiers().free(), table.classes(), wanted)
+    }
+
+    fn burdens(&self, tier: TierId, sparse: f64) -> Burdens {
+        let (mut from, mut all) = (0, Burdens::new());
         loop {
             let table = self.table.read();
             if from >= table.rows() {
-                return load;
+                return all;
             }
-            let (whole, bytes) = table.load_of(tier, from, from + SCAN_ROWS, sparse);
-            load = (load.0 + whole, load.1 + bytes);
+            table.add_burden(tier, from, from + SCAN_ROWS, sparse, &mut all);
             from += SCAN_ROWS;
         }
     }
@@ -165,14 +181,16 @@ impl SegmentStore {
         self.storage(tier)?.path().map(Path::to_owned)
     }
 
-    /// A segment on a tier of which at most so much (0 to 1) lives, marked as by [`pick_to_clean`](Self::pick_to_clean).
+    /// A segment of a class on a tier of which at most so much (0 to 1) lives, marked as by [`pick_to_clean`](Self::pick_to_clean).
     #[must_use]
-    pub fn pick_sparse_on(&self, tier: TierId, max_live: f64) -> Option<Candidate> {
+    pub fn pick_sparse_on(&self, tier: TierId, class: ClassId, max_live: f64) -> Option<Candidate> {
         let mut from = 0;
         loop {
             let found = self.next_on(tier, from)?;
             from = found.segment.get() as usize + 1;
-            let sparse = !found.damaged && found.live_bytes as f64 <= max_live * SEGMENT_BYTES as f64;
+            let sparse = found.class == class
+                && !found.damaged
+                && found.live_bytes as f64 <= max_live * SEGMENT_BYTES as f64;
             if sparse && self.table.write().start_cleaning(found.segment) {
                 return Some(found);
             }
@@ -244,18 +262,23 @@ impl SegmentStore {
         self.table.read().tiers().crowded()
     }
 
-    /// The segments of a tier that were neither written nor read for the longest time, coldest first, at most so many. Looks at every row.
+    /// The segments of a tier that were neither written nor read for the longest time, of those that may go to one of lower priority than
+    /// `below`: coldest first, at most so many. Looks at every row.
     #[must_use]
-    pub fn coldest_on(&self, tier: TierId, most: usize) -> Vec<SegmentId> {
+    pub fn coldest_on(&self, tier: TierId, below: i16, most: usize) -> Vec<SegmentId> {
         let mut coldest = BinaryHeap::new();
+        let mut may_sink: BTreeMap<ClassId, bool> = BTreeMap::new();
         let mut from = 0;
         loop {
             let table = self.table.read();
             if from >= table.rows() {
                 return coldest.into_sorted_vec().into_iter().map(|(_, segment)| segment).collect();
             }
-            for found in table.last_used_on(tier, from, from + SCAN_ROWS) {
-                coldest.push(found);
+            for (used, segment, class) in table.last_used_on(tier, from, from + SCAN_ROWS) {
+                if !*may_sink.entry(class).or_insert_with(|| table.may_sink(class, below)) {
+                    continue;
+                }
+                coldest.push((used, segment));
                 if coldest.len() > most {
                     coldest.pop();
                 }
@@ -269,9 +292,9 @@ impl SegmentStore {
         self.table.read().touch(segment, self.now());
     }
 
-    pub(crate) fn room(&self, purpose: Purpose) -> Option<Room> {
+    pub(crate) fn room(&self, purpose: Purpose, class: ClassId) -> Option<Room> {
         self.ask_for_room();
-        Room::take(&self.table, purpose)
+        Room::take(&self.table, purpose, class)
     }
 
     /// [`trim`](Self::trim) of one tier, also of one that is being emptied, which is left alone by that.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, FileStorage, MAX_ENTRY_BLOCKS, Purpose, SEGMENT_BYTES, SegmentStore, Storage,
+    AlignedBuf, Appended, BLOCK, ClassId, FileStorage, MAX_ENTRY_BLOCKS, Purpose, SEGMENT_BYTES,
+    SegmentStore, Storage,
 };
 use vswap_sys::direct::{DirectFile, DirectWriter, PlaceError, place};
 
@@ -41,7 +42,8 @@ fn several_segments_in_flight_through_io_uring_all_arrive() {
     let mut writer = store.writer(3);
     let mut written = Vec::new();
     for round in 0..12_u64 {
-        let mut builder = store.begin(Purpose::Writeback, AlignedBuf::zeroed(SEGMENT_BYTES)).unwrap();
+        let mut builder =
+            store.begin(Purpose::Writeback, ClassId::COMMON, AlignedBuf::zeroed(SEGMENT_BYTES)).unwrap();
         for number in round * 500..round * 500 + 500 {
             let appended = builder.append(slot(number), tag(number), &payload(number, 0));
             assert!(matches!(appended, Appended::At(_)));
@@ -232,7 +234,8 @@ fn a_disk_that_fills_midway_loses_nothing_and_works_again_after_a_trim() {
     let mut alive = Vec::new();
     let mut refused = 0;
     for round in 0..20_u64 {
-        let mut builder = store.begin(Purpose::Writeback, AlignedBuf::zeroed(SEGMENT_BYTES)).unwrap();
+        let mut builder =
+            store.begin(Purpose::Writeback, ClassId::COMMON, AlignedBuf::zeroed(SEGMENT_BYTES)).unwrap();
         for number in round * 1000..round * 1000 + 1000 {
             let _ = builder.append(slot(number), tag(number), &payload(number, 0));
         }

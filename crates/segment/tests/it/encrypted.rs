@@ -3,7 +3,7 @@
 
 use crate::support::{Fake, KEY, begin, payload, slot, tag, write, write_slots};
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, Cipher, FormatError, Keys, MAX_ENTRY_BLOCKS, Purpose, ReadError,
+    AlignedBuf, Appended, BLOCK, Cipher, ClassId, FormatError, Keys, MAX_ENTRY_BLOCKS, Purpose, ReadError,
     SEGMENT_BYTES, SegmentStore, Started,
 };
 
@@ -65,7 +65,8 @@ fn the_same_page_is_never_encrypted_to_the_same_bytes() {
     let mut sealed = 0;
     // The last time into a number and extent that were used before.
     for round in 0..5 {
-        let mut builder = store.begin(Purpose::Cleaning, AlignedBuf::zeroed(SEGMENT_BYTES)).unwrap();
+        let mut builder =
+            store.begin(Purpose::Cleaning, ClassId::COMMON, AlignedBuf::zeroed(SEGMENT_BYTES)).unwrap();
         for _ in 0..20 {
             assert!(matches!(builder.append(slot(7), tag(7), &[9; 4096]), Appended::At(_)));
         }

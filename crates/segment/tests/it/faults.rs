@@ -6,8 +6,8 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vswap_segment::{
-    AlignedBuf, BLOCK, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES, SegmentBuilder, SegmentStore,
-    Storage, TierState, WriteDone, WriteQueue,
+    AlignedBuf, BLOCK, ClassId, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES, SegmentBuilder,
+    SegmentStore, Storage, TierState, Wanted, WriteDone, WriteQueue,
 };
 
 fn filled(store: &SegmentStore) -> SegmentBuilder {
@@ -99,23 +99,24 @@ fn a_short_read_gives_what_came_whole_and_no_more() {
 fn a_full_tier_refuses_then_takes_again_after_a_release() {
     let store = SegmentStore::new(Fake::new(3), keys());
     let segments: Vec<_> = (0..3).map(|_| write_slots(&store, 0..10)).collect();
-    let refused = store.begin(Purpose::Writeback, AlignedBuf::zeroed(SEGMENT_BYTES));
+    let refused = store.begin(Purpose::Writeback, ClassId::COMMON, AlignedBuf::zeroed(SEGMENT_BYTES));
     let (full, buf) = refused.expect_err("three of three are in use");
     assert_eq!((full.segments, full.capacity), (3, 3));
     for (i, (_, addr)) in segments[1].iter().enumerate() {
         assert_eq!(store.release(*addr), Ok(i == 9));
     }
-    assert!(store.begin(Purpose::Writeback, buf).is_ok());
+    assert!(store.begin(Purpose::Writeback, ClassId::COMMON, buf).is_ok());
 }
 
 #[test]
 fn the_last_extents_are_kept_for_cleaning() {
     let store = SegmentStore::new(Fake::new(8), keys());
     let buf = || AlignedBuf::zeroed(SEGMENT_BYTES);
-    let mut held: Vec<_> = (0..6).map(|_| store.begin(Purpose::Writeback, buf()).unwrap()).collect();
-    assert!(store.begin(Purpose::Writeback, buf()).is_err());
-    held.extend((0..2).map(|_| store.begin(Purpose::Cleaning, buf()).unwrap()));
-    assert!(store.begin(Purpose::Cleaning, buf()).is_err());
+    let mut held: Vec<_> =
+        (0..6).map(|_| store.begin(Purpose::Writeback, ClassId::COMMON, buf()).unwrap()).collect();
+    assert!(store.begin(Purpose::Writeback, ClassId::COMMON, buf()).is_err());
+    held.extend((0..2).map(|_| store.begin(Purpose::Cleaning, ClassId::COMMON, buf()).unwrap()));
+    assert!(store.begin(Purpose::Cleaning, ClassId::COMMON, buf()).is_err());
     drop(held);
     assert_eq!(store.stats().segments, 0);
 }
@@ -158,19 +159,19 @@ fn a_damaged_segment_is_not_chosen_for_cleaning_again() {
     let mut entries = write_slots(&store, 0..50);
     let id = entries[0].1.segment();
     let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
-    assert_eq!(store.pick_to_clean(1.0).map(|chosen| chosen.segment), Some(id));
-    assert_eq!(store.pick_to_clean(1.0), None, "it is being cleaned");
+    assert_eq!(store.pick_to_clean(1.0, &Wanted::default()).map(|chosen| chosen.segment), Some(id));
+    assert_eq!(store.pick_to_clean(1.0, &Wanted::default()), None, "it is being cleaned");
     fake.edit(|bytes| bytes[20] ^= 1);
     assert!(store.read_segment(id, &mut buf).is_err());
     store.stop_cleaning(id);
-    assert_eq!(store.pick_to_clean(1.0), None, "it could not be emptied");
+    assert_eq!(store.pick_to_clean(1.0, &Wanted::default()), None, "it could not be emptied");
     // It dies with its last entry like any other, and its number and extent are good again.
     for (_, addr) in entries.drain(..) {
         store.release(addr).unwrap();
     }
     assert_eq!(write_slots(&store, 0..50)[0].1.segment(), id);
     assert!(store.read_segment(id, &mut buf).is_ok());
-    assert_eq!(store.pick_to_clean(1.0).map(|chosen| chosen.segment), Some(id));
+    assert_eq!(store.pick_to_clean(1.0, &Wanted::default()).map(|chosen| chosen.segment), Some(id));
 }
 
 /// A device whose queue takes nothing and breaks down when it is waited for.

@@ -1,5 +1,6 @@
 //! Segments against a storage that breaks in every way, against a reference model, and on a real disk.
 
+mod classes;
 mod corruption;
 mod disk;
 mod encrypted;

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, EntryAddr, MAX_ENTRY_BLOCKS, Purpose, SEGMENT_BYTES, SegmentStore,
-    SegmentWriter, Written,
+    AlignedBuf, Appended, BLOCK, ClassId, EntryAddr, MAX_ENTRY_BLOCKS, Purpose, SEGMENT_BYTES, SegmentStore,
+    SegmentWriter, Wanted, Written,
 };
 
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl Model {
     }
 
     fn begin(&self, purpose: Purpose) -> Option<vswap_segment::SegmentBuilder> {
-        self.store.begin(purpose, AlignedBuf::zeroed(SEGMENT_BYTES)).ok()
+        self.store.begin(purpose, ClassId::COMMON, AlignedBuf::zeroed(SEGMENT_BYTES)).ok()
     }
 
     fn write(&mut self, from: u64, count: u64) {
@@ -93,7 +93,7 @@ impl Model {
     }
 
     fn clean(&mut self) {
-        let Some(candidate) = self.store.pick_to_clean(0.9) else { return };
+        let Some(candidate) = self.store.pick_to_clean(0.9, &Wanted::default()) else { return };
         let alive = self.live.values().filter(|(_, addr)| addr.segment() == candidate.segment).count();
         assert_eq!(candidate.live as usize, alive, "the count of live entries is exact");
         if let Some(mut builder) = self.begin(Purpose::Cleaning) {

@@ -4,7 +4,7 @@ use super::keys;
 use crate::support::{Fake, payload, slot, tag};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, EntryAddr, MAX_ENTRY_BLOCKS, Purpose, SEGMENT_BYTES, SegmentStore,
+    AlignedBuf, Appended, BLOCK, ClassId, EntryAddr, MAX_ENTRY_BLOCKS, Purpose, SEGMENT_BYTES, SegmentStore,
 };
 
 const SLOTS: u64 = 400;
@@ -51,7 +51,7 @@ fn a_reader_that_loses_a_race_with_cleaning_sees_an_error_or_its_own_page() {
         let mut writer = store.writer(1);
         for _ in 0..120 {
             let buf = AlignedBuf::zeroed(SEGMENT_BYTES);
-            let mut builder = store.begin(Purpose::Cleaning, buf).unwrap();
+            let mut builder = store.begin(Purpose::Cleaning, ClassId::COMMON, buf).unwrap();
             for number in 0..SLOTS {
                 let appended = builder.append(slot(number), tag(number), &payload(number, 0));
                 assert!(matches!(appended, Appended::At(_)));

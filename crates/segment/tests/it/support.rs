@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use vswap_core::SlotId;
 use vswap_segment::{
-    AlignedBuf, Appended, BLOCK, CodecTag, EntryAddr, Purpose, RunKey, SEGMENT_BYTES, SegmentBuilder,
-    SegmentStore, Storage, SyncQueue, WriteQueue, Written,
+    AlignedBuf, Appended, BLOCK, ClassId, CodecTag, EntryAddr, Purpose, RunKey, SEGMENT_BYTES,
+    SegmentBuilder, SegmentStore, Storage, SyncQueue, WriteQueue, Written,
 };
 
 pub const KEY: RunKey = RunKey::new(0x0123_4567_89ab_cdef);
@@ -159,7 +159,9 @@ pub fn tag(slot: u64) -> CodecTag {
 }
 
 pub fn begin(store: &SegmentStore) -> SegmentBuilder {
-    store.begin(Purpose::Writeback, AlignedBuf::zeroed(SEGMENT_BYTES)).expect("room for a segment")
+    store
+        .begin(Purpose::Writeback, ClassId::COMMON, AlignedBuf::zeroed(SEGMENT_BYTES))
+        .expect("room for a segment")
 }
 
 pub fn write(store: &Arc<SegmentStore>, builder: SegmentBuilder) -> Written {

@@ -233,6 +233,48 @@ fn what_a_group_may_not_keep_compressed_goes_to_the_tier_and_a_removed_group_lea
     assert_eq!(running.end(), (Some(0), "0 wrong 0 wrong".into()));
 }
 
+#[test]
+fn a_group_uses_of_each_tier_what_it_may_and_a_tier_stays_if_what_is_on_it_may_not_be_elsewhere() {
+    if !works() {
+        return;
+    }
+    let place = tempfile::tempdir_in("/var/tmp").expect("a directory on a disk");
+    let better = format!("{},size=512M,priority=5", place.path().display());
+    let running = started("512M", &["--disk", "1G", "--tier", &better], "16384", "reads");
+    for (path, pid, limit) in [("/a", &running.first, "0"), ("/b", &running.second, "9M")] {
+        running.must(&format!("groups add RUN {path}"));
+        let limits = format!("memory.max=24M memory.zswap.max=0 memory.swap.tier.1.max={limit}");
+        running.must(&format!("set RUN {path} {limits}"));
+        running.must(&format!("groups move RUN {pid} {path}"));
+    }
+    for path in ["/a", "/b"] {
+        running.until("the limit", |running| running.figure(path, "memory.current") <= 24 * MIB);
+        running.until("reads", |running| running.group(path)["memory.stat"]["pswpin"].as_u64() > Some(50));
+    }
+    let of = |path: &str, at: usize, name: &str| running.group(path)["memory.swap.tiers"][at][name].as_u64();
+    assert_eq!(
+        (of("/a", 1, "tier"), of("/a", 1, "current"), of("/a", 1, "max")),
+        (Some(1), Some(0), Some(0))
+    );
+    assert!(of("/a", 0, "current") > Some(20 * MIB) && of("/a", 0, "max").is_none());
+    let (all, most) = (of("/b", 1, "current"), Some(8 * MIB));
+    assert!(all > Some(4 * MIB) && all <= most && of("/b", 1, "max") == most, "in whole segments: {all:?}");
+    assert!(of("/", 1, "current") <= most && of("/b", 1, "max.effective") == most);
+    let table = running.ask("groups RUN").out;
+    assert!(table.contains("TIER 1") && !table.contains("TIER 0") && table.contains("8.00 MiB"), "{table}");
+    let none = running.ask("set RUN /a memory.max=30M memory.swap.tier.7.max=0");
+    assert!(none.code == Some(1) && none.err.contains("there is no tier 7"), "{none:?}");
+    assert_eq!(running.figure("/a", "memory.max"), 24 * MIB, "none was set");
+    assert_eq!(running.ask("set RUN /a memory.swap.tier.x.max=0").code, Some(125));
+    let refused = running.ask("tier remove 0 --run RUN");
+    assert!(refused.code == Some(1) && refused.err.contains("raise a limit"), "{refused:?}");
+    let removed = running.ask("tier remove 1 --run RUN");
+    assert_eq!((removed.code, removed.err.as_str()), (Some(0), ""), "{removed:?}");
+    assert_eq!(of("/b", 1, "tier"), None);
+    running.must("groups remove RUN /a");
+    assert_eq!(running.end(), (Some(0), "0 wrong 0 wrong".into()));
+}
+
 /// Both check every byte all the time, and so do their children.
 #[test]
 fn programs_and_their_children_keep_every_byte_while_they_are_moved_and_limited_all_the_time() {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use indicatif::BinaryBytes;
 use serde_json::json;
-use vswap_control::protocol::{Answer, Group, Request};
+use vswap_control::protocol::{Answer, Group, Request, Share};
 use vswap_control::{Client, ClientError, Run};
 
 use crate::args::{AskArgs, GroupAction, GroupsArgs, SetArgs};
@@ -58,13 +58,18 @@ fn show(args: &AskArgs) -> Outcome {
 }
 
 fn table(groups: &[Group]) -> String {
-    let mut table = plain_table(&["GROUP", "PROCS", "MEMORY", "MAX", "ZSWAP", "MAX", "SWAP", "MAX"]);
+    let mut header: Vec<String> =
+        ["GROUP", "PROCS", "MEMORY", "MAX", "ZSWAP", "MAX", "SWAP", "MAX"].map(str::to_owned).into();
+    let tiers = limited_tiers(groups);
+    header.extend(tiers.iter().flat_map(|tier| [format!("TIER {tier}"), "MAX".to_owned()]));
+    let columns = header.len();
+    let mut table = plain_table(&header.iter().map(String::as_str).collect::<Vec<_>>());
     for group in groups {
         let bytes = |count: u64| BinaryBytes(count).to_string();
         let limit = |limit: Option<u64>| limit.map_or_else(|| "max".into(), bytes);
         // What others say of themselves is shown on a terminal.
         let path = group.path.chars().map(|c| if c.is_control() { '?' } else { c });
-        table.add_row([
+        let mut row = vec![
             path.collect::<String>(),
             group.processes.len().to_string(),
             bytes(group.memory),
@@ -73,7 +78,23 @@ fn table(groups: &[Group]) -> String {
             limit(group.zswap_max),
             bytes(group.swap),
             limit(group.swap_max),
-        ]);
+        ];
+        for tier in &tiers {
+            let share = group.tiers.iter().find(|share| share.tier == *tier);
+            row.push(share.map_or_else(|| "-".into(), |share| bytes(share.current)));
+            row.push(share.map_or_else(|| "max".into(), |share| limit(share.max)));
+        }
+        table.add_row(row);
     }
-    text_of(table, 1..8)
+    text_of(table, 1..columns)
+}
+
+/// Tiers of which a group may not have all.
+fn limited_tiers(groups: &[Group]) -> Vec<u8> {
+    let limited = |share: &&Share| share.max.is_some();
+    let shares = groups.iter().flat_map(|group| group.tiers.iter().filter(limited));
+    let mut tiers: Vec<u8> = shares.map(|share| share.tier).collect();
+    tiers.sort_unstable();
+    tiers.dedup();
+    tiers
 }

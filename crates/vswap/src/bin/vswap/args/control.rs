@@ -192,7 +192,8 @@ impl Kind {
 
 pub(super) const GROUPS_ABOUT: &str = "\
 Shows the groups of a running `vswap run`, and what each has: pages in memory, compressed pages in memory, pages in the swap space, each with its limit \
-(`max` for none; of a limit above that is less, the least counts). What a group has counts for those above it, too.
+(`max` for none; of a limit above that is less, the least counts). What a group has counts for those above it, too. Where a group has a limit of a tier, a column shows \
+what each such group has there, in whole segments of 2 MiB.
 
 Groups are what memory cgroups are to the kernel, within one run: a tree of names like /web/worker. Each process is of one, from its parent's on, \
 until it is moved. --json shows all figures, under the names of the kernel's files.";
@@ -217,6 +218,10 @@ Sets limits of a group. Programs run on; a limit may be below what the group has
 on their way there.
   memory.swap.max   pages in the swap space, wherever they are. A group at this limit has nothing more moved out, so it may pass memory.max: \
 see `vswap run --full`.
+  memory.swap.tier.N.max
+                    room on tier N, the number that `vswap tiers` shows: whole segments of 2 MiB, what is beyond the last of these counts for nothing; 0 keeps \
+the group off the tier. What has no room on any tier stays compressed in memory. What the group has there when its first such limit is set, or when a process \
+is moved, is not counted: it stays where it is until it is stored anew. A limit goes with its tier.
 
 Those of / hold for all; its memory.max is --memory.";
 
@@ -231,6 +236,7 @@ Exit status:
 Examples:
   vswap set 4711 /web memory.max=200M memory.zswap.max=50M
   vswap set 4711 /web memory.max=max
+  vswap set 4711 /web memory.swap.tier.0.max=0 memory.swap.tier.1.max=2G
   vswap set 4711 / memory.max=1G";
 
 /// `vswap groups`.
@@ -288,17 +294,18 @@ pub struct SetArgs {
     /// The group's name; / for all
     pub path: String,
 
-    /// What it may have: memory.max=200M, memory.zswap.max=50M, memory.swap.max=1G, or `max`
+    /// What it may have: memory.max=200M, memory.zswap.max=50M, memory.swap.max=1G, memory.swap.tier.0.max=4G, or `max`
     #[arg(value_name = "LIMIT=SIZE", required = true, value_parser = group_limit)]
     pub limits: Vec<(String, Option<u64>)>,
 }
 
 fn group_limit(text: &str) -> Result<(String, Option<u64>), String> {
-    let known = vswap_control::protocol::LIMITS;
+    use vswap_control::protocol::{LIMITS, TIER_LIMIT, tier_of_limit};
+    let known = LIMITS.join(", ");
     let right =
-        || format!("write it like memory.max=200M or memory.max=max; limits are {}", known.join(", "));
+        || format!("write it like memory.max=200M or memory.max=max; limits are {known}, {TIER_LIMIT}");
     let (name, value) = text.split_once('=').ok_or_else(right)?;
-    if !known.contains(&name) {
+    if !LIMITS.contains(&name) && tier_of_limit(name).is_none() {
         return Err(right());
     }
     let limit = match value {

@@ -1,0 +1,178 @@
+//! What groups may have of each tier. Below, that is the business of classes of segments ([`ClassId`]): a group with such a limit has one of its own, all
+//! others are of that of the nearest group above which has. A segment is written for one class.
+//!
+//! What a cluster's pages are of is decided when they are written, by its group of that moment. What is in a segment stays with that segment's class until it is
+//! stored anew or let go: cleaning and removals of tiers move it as that class may. The kernel does not move charges with a process either.
+//!
+//! Classes are made and given up under the tree's lock.
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use vswap_core::{ByteCount, ClusterId, GroupId, Groups, Resource, SlotId};
+use vswap_segment::{ClassId, SEGMENT_BYTES, Share, TierError, TierId};
+
+/// The class of each group that has one of its own, or 0. Relaxed: who sees a change late writes as if it had come before.
+#[derive(Debug)]
+pub(crate) struct ClassOf {
+    /// Whether any group but the root has.
+    any: AtomicBool,
+    by_group: Box<[AtomicU8]>,
+}
+
+impl ClassOf {
+    pub(crate) fn new(groups: u32) -> Self {
+        Self { any: AtomicBool::new(false), by_group: (0..groups).map(|_| AtomicU8::new(0)).collect() }
+    }
+
+    fn own(&self, group: GroupId) -> Option<ClassId> {
+        let class = self.by_group.get(group.get() as usize)?.load(Ordering::Relaxed);
+        (class != 0).then(|| ClassId::new(class))
+    }
+
+    fn set(&self, group: GroupId, class: u8) {
+        if let Some(word) = self.by_group.get(group.get() as usize) {
+            word.store(class, Ordering::Relaxed);
+        }
+        let any = self.by_group.iter().any(|word| word.load(Ordering::Relaxed) != 0);
+        self.any.store(any, Ordering::Relaxed);
+    }
+
+    fn of(&self, tree: Groups<'_>, group: GroupId) -> ClassId {
+        let up = std::iter::successors(Some(group), |at| tree.parent(*at));
+        up.filter_map(|at| self.own(at)).next().unwrap_or(ClassId::COMMON)
+    }
+}
+
+/// What a group has of a tier, and may have. Whole segments are counted, those of which little lives too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TierShare {
+    /// The tier.
+    pub tier: TierId,
+    /// Bytes that the group and those below it have there.
+    pub usage: ByteCount,
+    /// What it may have; `None` is no limit.
+    pub limit: Option<ByteCount>,
+    /// What it may have as things stand: the least of its limit and those above.
+    pub effective: Option<ByteCount>,
+}
+
+impl From<Share> for TierShare {
+    fn from(share: Share) -> Self {
+        let bytes = |segments: u64| ByteCount::new(segments * SEGMENT_BYTES as u64);
+        Self {
+            tier: share.tier,
+            usage: bytes(share.usage),
+            limit: share.limit.map(bytes),
+            effective: share.effective.map(bytes),
+        }
+    }
+}
+
+impl Engine {
+    /// Sets what a group and those below it may have of a tier: whole segments (2 MiB), so what is beyond the last of these counts for nothing, and 0 keeps
+    /// it from the tier. `None` is no limit. One below what it has takes nothing away: nothing more is written there for it. One segment of four
+    /// and more is left for cleaning, as on a tier. What the group has on tiers by then is not counted, as it stays with who it was written for.
+    ///
+    /// # Errors
+    /// When there is no such group or tier, or too many groups have such limits.
+    pub fn set_tier_limit(
+        &self,
+        group: GroupId,
+        tier: TierId,
+        limit: Option<ByteCount>,
+    ) -> Result<(), EngineError> {
+        let _tree = self.tree.next.lock();
+        self.existing(group)?;
+        let store = self.disk.store();
+        let there = store.shares(ClassId::COMMON).iter().any(|share| share.tier == tier);
+        if !there {
+            return Err(TierError::NoTier { tier }.into());
+        }
+        let class = match self.tree.classes.own(group) {
+            Some(class) => class,
+            None if group == GroupId::ROOT => ClassId::COMMON,
+            None if limit.is_none() => return Ok(()),
+            None => self.new_class(group)?,
+        };
+        Ok(store.limit_class(class, tier, limit.map(ByteCount::get))?)
+    }
+
+    fn new_class(&self, group: GroupId) -> Result<ClassId, EngineError> {
+        let (tree, classes) = (self.group_tree(), &self.tree.classes);
+        let above = classes.of(tree, group);
+        let below: Vec<ClassId> = tree
+            .all()
+            .filter(|other| *other != group && tree.is_within(*other, group))
+            .filter_map(|other| classes.own(other))
+            .collect();
+        // Those of them that are not directly below stay where they are.
+        let made = self.disk.store().add_class(above, &below).ok_or(EngineError::TooManyTierLimits)?;
+        classes.set(group, made.get());
+        Ok(made)
+    }
+
+    /// A group is no more: what it has on tiers is its parent's. The tree's lock is held.
+    pub(crate) fn give_class_up(&self, group: GroupId) {
+        if let Some(class) = self.tree.classes.own(group) {
+            self.tree.classes.set(group, 0);
+            self.disk.store().give_class_up(class);
+        }
+    }
+
+    /// What a group has of each tier; nothing is known of one without limits of its own, but of the root.
+    pub(crate) fn tier_shares(&self, group: GroupId) -> Vec<TierShare> {
+        let root = (group == GroupId::ROOT).then_some(ClassId::COMMON);
+        let class = self.tree.classes.own(group).or(root);
+        class.map_or(Vec::new(), |class| {
+            self.disk.store().shares(class).into_iter().map(TierShare::from).collect()
+        })
+    }
+
+    /// What pages of a cluster are written for.
+    pub(crate) fn class_of_cluster(&self, cluster: ClusterId) -> ClassId {
+        if !self.tree.classes.any.load(Ordering::Relaxed) {
+            return ClassId::COMMON;
+        }
+        self.tree.classes.of(self.group_tree(), self.space.charge_of(cluster).group())
+    }
+
+    /// The classes of a group and those below it, and the bytes of each in the pool, where there are any.
+    pub(crate) fn pool_by_class(&self, within: GroupId) -> Vec<(ClassId, u64)> {
+        let (tree, classes) = (self.group_tree(), &self.tree.classes);
+        if !classes.any.load(Ordering::Relaxed) {
+            return vec![(ClassId::COMMON, 1)];
+        }
+        if self.existing(within).is_err() {
+            return vec![(classes.of(tree, within), 1)];
+        }
+        let mut bytes: BTreeMap<ClassId, i64> = BTreeMap::new();
+        for group in tree.all().filter(|group| tree.is_within(*group, within)) {
+            let usage = tree.usage(group, Resource::Pool) as i64;
+            *bytes.entry(classes.of(tree, group)).or_default() += usage;
+            // It has been counted above, too.
+            if let Some(parent) = tree.parent(group).filter(|_| group != within) {
+                *bytes.entry(classes.of(tree, parent)).or_default() -= usage;
+            }
+        }
+        let some =
+            |(class, bytes): (ClassId, i64)| Some((class, u64::try_from(bytes).ok().filter(|b| *b > 0)?));
+        bytes.into_iter().filter_map(some).collect()
+    }
+
+    /// The tier on which a slot's bytes are, if they are on one.
+    pub fn tier_of(&self, slot: SlotId) -> Option<TierId> {
+        let vswap_core::Backing::Segment(addr) = self.word(slot).backing() else { return None };
+        self.disk.store().tier_of(crate::movement::entry_addr(addr)?.segment())
+    }
+
+    /// Counts anew, segment by segment, what is charged to groups for tiers. For tests, and for whoever doubts: no segment may be on its way between
+    /// tiers meanwhile.
+    ///
+    /// # Errors
+    /// What is charged wrongly.
+    pub fn audit_tiers(&self) -> Result<(), String> {
+        self.disk.store().audit_classes()
+    }
+}
