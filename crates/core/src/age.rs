@@ -59,9 +59,11 @@ impl Generations {
         self.population[age.get()].load(Ordering::Relaxed)
     }
 
-    /// Whether no generation can follow, since pages still bear its stamp.
-    pub fn is_held_up(&self) -> bool {
-        self.population(Age::of_generation(self.now.load(Ordering::Relaxed) + 1)) != 0
+    /// How many generations can follow until one's stamp is still borne by pages.
+    pub fn to_come(&self) -> usize {
+        let now = self.now.load(Ordering::Relaxed);
+        let free = |more: &u64| self.population(Age::of_generation(now + more)) == 0;
+        (1..Age::COUNT as u64).take_while(free).count()
     }
 
     /// Goes to the next generation unless pages still bear its stamp from 16 generations ago.

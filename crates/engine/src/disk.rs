@@ -42,8 +42,6 @@ impl Default for Hand {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     pub(crate) class: ClassId,
-    /// What it has in the pool.
-    pub(crate) bytes: u64,
     due: f64,
 }
 
@@ -204,7 +202,7 @@ impl Writing {
             let before = self.dues.get(&class).copied().unwrap_or(0.0);
             // Who could not be written for long does not get all turns for as long afterwards.
             let due = (before + bytes as f64 / sum.max(1) as f64).clamp(-MOST_DUE, MOST_DUE);
-            Turn { class, bytes, due }
+            Turn { class, due }
         };
         let mut turns: Vec<Turn> = pool.into_iter().map(turn).collect();
         turns.sort_by(|a, b| b.due.total_cmp(&a.due));

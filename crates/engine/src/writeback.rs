@@ -59,8 +59,8 @@ struct Filling {
     want: usize,
     /// If nothing is old enough, it is filled with what there is.
     anything: bool,
-    /// Bytes in the pool that may be older and are not to be had.
-    others: u64,
+    /// What is cold is judged among their own pages, not among all.
+    apart: bool,
 }
 
 /// What became of a slot that the hand took.
@@ -165,11 +165,11 @@ impl Engine {
         let all = writing.turns(self.pool_by_class(writing.within));
         let mut turns = all.clone();
         let (mut wait, mut full, mut limited) = (false, false, false);
-        let bytes_where = |is: &dyn Fn(ClassId) -> bool| -> u64 {
-            all.iter().filter(|turn| is(turn.class)).map(|turn| turn.bytes).sum()
-        };
+        let alone = all.len() == 1;
+        // What is stuck gets older than all else, and nothing would be old beside it.
+        let stuck = all.iter().any(|turn| writing.stuck.contains(&turn.class));
         // Before something is written that was used a moment ago, others are asked for what is old.
-        for anything in if all.len() == 1 { &[true][..] } else { &[false, true] } {
+        for anything in if alone || stuck { &[true][..] } else { &[false, true] } {
             let mut has_room = Vec::new();
             for turn in turns {
                 let class = turn.class;
@@ -188,10 +188,7 @@ impl Engine {
                 };
                 writing.stuck.remove(&class);
                 has_room.push(turn);
-                // What is stuck gets older than all else: without it, nothing would be old. At last the oldest of this class are as good.
-                let others =
-                    bytes_where(&|other| other != class && (*anything || writing.stuck.contains(&other)));
-                let filling = Filling { class, want, anything: *anything, others };
+                let filling = Filling { class, want, anything: *anything, apart: *anything && !alone };
                 let taken = self.fill(builder, writing, filling)?;
                 if taken > 0 {
                     writing.had_turn(class, &all);
@@ -234,7 +231,7 @@ impl Engine {
         writing: &mut Writing,
         filling: Filling,
     ) -> Result<usize, WritebackError> {
-        let Filling { class, want, anything, others } = filling;
+        let Filling { class, want, anything, apart } = filling;
         let batch = writing.new_batch();
         let mut hand = writing.hands.get(&class).copied().unwrap_or_default();
         // Whose they are is not noted: if only some groups' are wanted, the hand finds them.
@@ -244,15 +241,18 @@ impl Engine {
         let pool = self.pool.stats();
         // As many pages as fill a segment, at the pool's mean length, or as the caller wants if that is more.
         let mean = pool.payload.get().div_ceil(pool.entries.max(1)).max(1);
-        let pages = (want.max(vswap_segment::SEGMENT_BYTES) as u64).div_ceil(mean) + others.div_ceil(mean);
+        let pages = (want.max(vswap_segment::SEGMENT_BYTES) as u64).div_ceil(mean);
         'filling: for round in 0..ROUNDS {
             let last = round + 1 == ROUNDS;
             if full || last && (taken >= want || taken == 0 && !anything) {
                 break;
             }
-            // What came just now is not old, however little there is.
-            let least = usize::from(!anything);
-            let threshold = if last { 0 } else { self.generations.threshold(pages).max(least) };
+            let threshold = match apart {
+                _ if last => 0,
+                true => self.threshold_among((writing.within, class), pages),
+                // What came just now is not old, however little there is.
+                false => self.generations.threshold(pages).max(usize::from(!anything)),
+            };
             // One cluster more than there are, to come back to the part of the first one that the hand had
             // passed.
             for _ in 0..=end {
@@ -337,10 +337,7 @@ impl Engine {
     ) -> Result<usize, usize> {
         let Hand { cluster, page: from } = *hand;
         let mut taken = 0;
-        if !self.space.state(cluster).in_use()
-            || !self.is_cluster_within(cluster, within)
-            || self.class_of_cluster(cluster) != class
-        {
+        if !self.is_cluster_of(cluster, within, class) {
             return Ok(taken);
         }
         let now = self.generations.now();
@@ -363,15 +360,38 @@ impl Engine {
         Ok(taken)
     }
 
+    /// How many generations old a page must be to be among the coldest `want` of a group and a class.
+    fn threshold_among(&self, (within, class): (GroupId, ClassId), want: u64) -> usize {
+        let now = self.generations.now();
+        let mut population = [0_u64; Age::COUNT];
+        let own = |cluster: &ClusterId| self.is_cluster_of(*cluster, within, class);
+        for cluster in (0..self.space.end()).map(ClusterId::new).filter(own) {
+            let words = self.space.slots_of(cluster, PageIndex::default()).map(|(_, cell)| cell.load());
+            for word in words.filter(|word| word.is_pool()) {
+                population[word.age().generations_before(now)] += 1;
+            }
+        }
+        let mut found = 0;
+        let is_enough = |distance: &usize| {
+            found += population[*distance];
+            found >= want.max(1)
+        };
+        (1..Age::COUNT).rev().find(is_enough).unwrap_or(0)
+    }
+
+    fn is_cluster_of(&self, cluster: ClusterId, within: GroupId, class: ClassId) -> bool {
+        self.space.state(cluster).in_use()
+            && self.is_cluster_within(cluster, within)
+            && self.class_of_cluster(cluster) == class
+    }
+
     /// Pages that can go nowhere are not to keep all others from getting old.
     fn rejuvenate(&self, class: ClassId) {
-        if !self.generations.is_held_up() {
+        if self.generations.to_come() >= Age::COUNT / 4 {
             return;
         }
         let now = self.generations.now();
-        let own = |cluster: &ClusterId| {
-            self.space.state(*cluster).in_use() && self.class_of_cluster(*cluster) == class
-        };
+        let own = |cluster: &ClusterId| self.is_cluster_of(*cluster, GroupId::ROOT, class);
         for cluster in (0..self.space.end()).map(ClusterId::new).filter(own) {
             for (_, cell) in self.space.slots_of(cluster, PageIndex::default()) {
                 let word = cell.load();

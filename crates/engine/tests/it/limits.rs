@@ -249,8 +249,7 @@ fn cold_pages_of_others_go_before_hot_ones_whatever_waits_for_room_for_ever() {
     };
     for phase in 0..5 {
         (6..8).for_each(|owner| world.fill(owner));
-        // At first there are generations left.
-        for _ in 0..if phase == 0 { 1 } else { 10 } {
+        for _ in 0..if phase == 0 { 1 } else { 3 } {
             (4..6).for_each(|owner| world.fill(owner));
         }
         world.write();
