@@ -63,7 +63,6 @@ enum Op {
         at: usize,
         cancel_after: usize,
     },
-    Demote,
     NewGroup {
         parent: u32,
     },
@@ -108,7 +107,6 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Maintain),
         1 => (-1..2i16).prop_map(|priority| Op::AddTier { priority }),
         2 => (0..4usize, 0..6usize).prop_map(|(at, cancel_after)| Op::RemoveTier { at, cancel_after }),
-        2 => Just(Op::Demote),
         2 => group().prop_map(|parent| Op::NewGroup { parent }),
         1 => group().prop_map(|group| Op::RemoveGroup { group }),
         4 => (owner(), group()).prop_map(|(owner, group)| Op::MoveToGroup { owner, group }),
@@ -168,17 +166,11 @@ impl World {
                 engine.compact(3, 3);
             }
             Op::Writeback { kib } if disk => {
-                let large = engine.tiers().iter().any(|tier| tier.size >= ByteCount::mib(64));
                 let report = engine.writeback(ByteCount::new(kib << 10), scratch).unwrap();
-                prop_assert!(!large || !report.disk_full);
+                prop_assert!(!report.disk_full);
             }
             Op::AddTier { priority } if disk && engine.tiers().len() < 5 => {
-                // One segment is a crowd in the small ones.
-                let bytes = if priority > 0 { 2 << 20 } else { 64 << 20 };
-                engine.add_storage(Flaky::new(bytes, Faults::default()), priority).unwrap();
-            }
-            Op::Demote => {
-                engine.demote(2).unwrap();
+                engine.add_storage(Flaky::new(64 << 20, Faults::default()), priority).unwrap();
             }
             Op::RemoveTier { at, cancel_after } if engine.tiers().len() > 1 => {
                 remove_tier(engine, at, cancel_after)?;
