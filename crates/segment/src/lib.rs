@@ -31,6 +31,8 @@ mod cipher;
 mod error;
 mod extents;
 pub mod format;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod ghost;
 mod mover;
 mod queues;
