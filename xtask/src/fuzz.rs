@@ -94,8 +94,7 @@ fn keep(target: &str, from: &[&Path], kept: &Path) -> Result<()> {
 }
 
 fn fuzz(command: &[&str], dirs: &[&Path], rest: &[&str]) -> Result<()> {
-    let dirs: Vec<PathBuf> =
-        dirs.iter().map(|dir| std::path::absolute(dir)).collect::<std::io::Result<_>>()?;
+    let dirs: Vec<PathBuf> = dirs.iter().map(std::path::absolute).collect::<std::io::Result<_>>()?;
     let mut fuzz = Command::new("cargo");
     fuzz.current_dir(root().join("fuzz")).args([TOOLCHAIN, "fuzz"]).args(command).args(dirs).args(rest);
     eprintln!("xtask: {fuzz:?}");

@@ -21,13 +21,30 @@ const SEGMENTS: usize = 2;
 /// Changes of the bytes, at most.
 const CHANGES: usize = 16;
 
-/// A tier in memory, as long as what was written to it.
+/// A tier in memory: extents by number, each as long as what was written to it.
 #[derive(Debug, Default)]
-struct Memory(Mutex<Vec<u8>>);
+struct Memory(Mutex<BTreeMap<usize, Vec<u8>>>);
 
 impl Memory {
-    fn with<T>(&self, act: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<usize, Vec<u8>>) -> T) -> T {
         act(&mut self.0.lock().expect("nothing panics with it"))
+    }
+
+    /// All that was written, one extent behind the other.
+    fn bytes(&self) -> Vec<u8> {
+        self.with(|extents| extents.values().flatten().copied().collect())
+    }
+
+    /// Puts other bytes there; extents for which there are none end before.
+    fn replace(&self, bytes: &[u8]) {
+        let mut rest = bytes;
+        self.with(|extents| {
+            for extent in extents.values_mut() {
+                let (these, others) = rest.split_at(extent.len().min(rest.len()));
+                *extent = these.to_vec();
+                rest = others;
+            }
+        });
     }
 }
 
@@ -37,8 +54,9 @@ impl Storage for Memory {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.with(|bytes| {
-            let there = bytes.get(offset as usize..).unwrap_or_default();
+        let (extent, at) = (offset as usize / SEGMENT_BYTES, offset as usize % SEGMENT_BYTES);
+        self.with(|extents| {
+            let there = extents.get(&extent).and_then(|bytes| bytes.get(at..)).unwrap_or_default();
             let len = there.len().min(into.len());
             into[..len].copy_from_slice(&there[..len]);
             Ok(len)
@@ -46,8 +64,10 @@ impl Storage for Memory {
     }
 
     fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
-        let (at, end) = (offset as usize, offset as usize + from.len());
-        self.with(|bytes| {
+        let (extent, at) = (offset as usize / SEGMENT_BYTES, offset as usize % SEGMENT_BYTES);
+        let end = at + from.len();
+        self.with(|extents| {
+            let bytes = extents.entry(extent).or_default();
             bytes.resize(bytes.len().max(end), 0);
             bytes[at..end].copy_from_slice(from);
         });
@@ -175,13 +195,15 @@ pub fn segment(data: &[u8]) {
         let died = store.release(EntryAddr::from_bits(addr).expect("it was given"));
         died.expect("it lives");
     }
-    let former = memory.with(|bytes| bytes.clone());
+    let former = memory.bytes();
     let mut written = Written::new();
     for writing in 0..SEGMENTS {
         written.extend(write(&store, &mut input, writing as u8));
     }
     let changed = !input.is_empty();
-    memory.with(|bytes| change(&mut input, bytes, &former));
+    let mut bytes = memory.bytes();
+    change(&mut input, &mut bytes, &former);
+    memory.replace(&bytes);
 
     let mut buf = AlignedBuf::zeroed(4 * MAX_ENTRY_BLOCKS * BLOCK);
     let len = buf.len();
@@ -256,7 +278,7 @@ pub(crate) fn bytes_seeds() -> Vec<Vec<u8>> {
             // Encrypted or not, the bytes are laid out anew by `forge`; only an entry's header is longer.
             let store = SegmentStore::new(Arc::clone(&memory) as Arc<dyn Storage>, keys);
             write(&store, &mut Input::new(&wanted), 0);
-            seeds.push([vec![mode], memory.with(|bytes| bytes.clone())].concat());
+            seeds.push([vec![mode], memory.bytes()].concat());
         }
     }
     seeds

@@ -34,7 +34,7 @@ pub fn ring(data: &[u8]) {
     let mut input = Input::new(data);
     let code = input.u32();
     // Mostly evictions: there is nothing to get wrong with the others.
-    let code = if code % 4 == 0 { code / 4 } else { op::EVICT };
+    let code = if code.is_multiple_of(4) { code / 4 } else { op::EVICT };
     let mut set = |kind: u8| -> [u64; 8] {
         std::array::from_fn(|_| match kind % 4 {
             0 => u64::MAX,
@@ -72,7 +72,7 @@ pub(crate) fn ring_seeds() -> Vec<Vec<u8>> {
     let evict = op::EVICT * 4 + 1;
     let mut seeds = Vec::new();
     for kinds in [0_u8, 1, 0b0101, 0b1001, 0b1101_0101, 0b0110_0110] {
-        let words: Vec<u8> = (0..320_u64).map(|at| (at * at * 31 >> 3) as u8).collect();
+        let words: Vec<u8> = (0..320_u64).map(|at| ((at * at * 31) >> 3) as u8).collect();
         seeds.push([&evict.to_le_bytes()[..], &words, &[kinds]].concat());
     }
     for code in [op::NOP, op::SYSCALL, op::DISCARD, op::QUIT] {

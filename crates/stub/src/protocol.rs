@@ -108,7 +108,7 @@ impl Hello {
         let hello = Hello { magic: word(0), staging: word(1), error: word(2) as i64, step: word(3) };
         // The program could say anything: windows that are none would be counted with all the same.
         let windows = WINDOW_BYTES * STAGING_WINDOWS as u64;
-        let fits = hello.staging % WINDOW_BYTES == 0 && hello.staging <= USER_SPACE_END - windows;
+        let fits = hello.staging.is_multiple_of(WINDOW_BYTES) && hello.staging <= USER_SPACE_END - windows;
         (hello.magic == RING_MAGIC as u64 && (hello.error != 0 || fits)).then_some(hello)
     }
 }

@@ -96,7 +96,7 @@ impl<'a> FakeKernel<'a> {
     /// `UFFDIO_MOVE` as the kernel does it, up to `most` pages.
     fn move_pages(&mut self, request: &mut UffdioMove, most: usize) -> isize {
         assert_eq!(request.dst - DST, request.src - SRC, "to another place");
-        assert!(request.len > 0 && (request.src | request.len) % PAGE_BYTES == 0, "no pages");
+        assert!(request.len > 0 && (request.src | request.len).is_multiple_of(PAGE_BYTES), "no pages");
         let start = ((request.src - SRC) / PAGE_BYTES) as usize;
         let end = start + (request.len / PAGE_BYTES) as usize;
         assert!(end <= WINDOW_PAGES, "beyond the window");
@@ -166,11 +166,11 @@ impl Kernel for FakeKernel<'_> {
                     _ => self.move_pages(request, WINDOW_PAGES),
                 }
             }
-            SYS_MADVISE if mood % 2 == 0 => {
+            SYS_MADVISE if mood.is_multiple_of(2) => {
                 self.unshare(args[0], args[1]);
                 0
             }
-            SYS_PROCESS_VM_READV if mood % 2 == 0 => {
+            SYS_PROCESS_VM_READV if mood.is_multiple_of(2) => {
                 // SAFETY: in an eviction these are address and length of `unshare`'s own live ranges.
                 let pages = unsafe { core::slice::from_raw_parts(args[3] as *const IoVec, args[4]) };
                 for page in pages {
