@@ -9,6 +9,7 @@ use Transition as T;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vswap_core::slot::{SlotCell, SlotWord};
 use vswap_core::sync::AtomicU64;
@@ -255,37 +256,55 @@ fn can_meet(one: Actor, other: Actor) -> bool {
     pairs.into_iter().any(|(a, b)| a.apart(b).is_none())
 }
 
-/// Both at once, from this start; notes what has happened in one run. Tells in how many runs each began before the other had ended.
-fn meet(one: Actor, other: Actor, start: Start, owners: u64, seen: &Met) -> usize {
+/// All at once, from this start, with so many preemptions; notes what has happened in one run. Tells in how many runs each began before any had
+/// ended.
+fn meet(actors: &[Actor], preemptions: Option<usize>, start: Start, owners: u64, seen: &Met) -> usize {
     let (seen, overlaps) = (std::sync::Arc::clone(seen), std::sync::Arc::<AtomicUsize>::default());
-    let count = std::sync::Arc::clone(&overlaps);
-    model(None, move || {
+    let (count, actors) = (std::sync::Arc::clone(&overlaps), actors.to_vec());
+    model(preemptions, move || {
         // Of the process, not of loom: it is nobody's business here.
         let clock = std::sync::Arc::new(AtomicUsize::new(0));
-        let now = move |clock: &AtomicUsize| clock.fetch_add(1, Ordering::Relaxed);
         let world = Arc::new(World::new(start, owners));
-        if one == Actor::Hand || other == Actor::Hand {
+        if actors.contains(&Actor::Hand) {
             // There is something for it.
             let _ = world.slot().cell.update(|word| Some(word.with_accessed()));
         }
-        let lost = one.loses_bytes() || other.loses_bytes() || start == Start::Poisoned;
-        let elsewhere = Arc::clone(&world);
-        let same_clock = std::sync::Arc::clone(&clock);
-        let thread = thread::spawn(move || {
-            let from = now(&same_clock);
-            (elsewhere.act(one, start, lost), from..now(&same_clock))
-        });
-        let from = now(&clock);
-        let (here, when) = (world.act(other, start, lost), from..now(&clock));
-        let (there, then) = thread.join().unwrap();
-        count.fetch_add(usize::from(when.start < then.end && then.start < when.end), Ordering::Relaxed);
-        world.check(start, owners, &[&here[..], &there[..]].concat());
+        let lost = start == Start::Poisoned || actors.iter().any(|actor| actor.loses_bytes());
+        let act = |actor: Actor| {
+            let (world, clock) = (Arc::clone(&world), std::sync::Arc::clone(&clock));
+            move || {
+                let from = clock.fetch_add(1, Ordering::Relaxed);
+                (world.act(actor, start, lost), from..clock.fetch_add(1, Ordering::Relaxed))
+            }
+        };
+        let (last, others) = actors.split_last().expect("somebody acts");
+        let others: Vec<_> = others.iter().map(|actor| thread::spawn(act(*actor))).collect();
+        let last = act(*last)();
+        let done: Vec<_> =
+            others.into_iter().map(|thread| thread.join().unwrap()).chain(std::iter::once(last)).collect();
+        let ends = done.iter().map(|(_, when)| when.end).min();
+        let all_began = done.iter().all(|(_, when)| Some(when.start) < ends);
+        count.fetch_add(usize::from(all_began), Ordering::Relaxed);
+        let happened: Vec<_> = done.iter().flat_map(|(happened, _)| happened.iter().copied()).collect();
+        world.check(start, owners, &happened);
         let mut seen = seen.lock().unwrap();
-        for a in &there {
-            seen.extend(here.iter().map(|b| ((*a).max(*b) as u8, (*a).min(*b) as u8)));
+        for (at, (here, _)) in done.iter().enumerate() {
+            let there = || done[..at].iter().flat_map(|(there, _)| there);
+            seen.extend(here.iter().flat_map(|a| there().map(|b| ((*a).max(*b) as u8, (*a).min(*b) as u8))));
         }
     });
     overlaps.load(Ordering::Relaxed)
+}
+
+/// How many owners there are at first: one for each who acts as that, and where one of them leaves, once as the last one and once not.
+fn owners(actors: &[Actor]) -> RangeInclusive<u64> {
+    if actors.iter().any(|actor| actor.is_sole()) {
+        return 0..=0;
+    }
+    let those = actors.iter().filter(|actor| actor.is_owner());
+    let (all, leaving) = (those.clone().count(), those.filter(|actor| **actor == Actor::Leave).count());
+    let least = all.max(1) as u64;
+    least..=least + u64::from(leaving > 0 && leaving == all)
 }
 
 /// Pairs that have both happened, the later in the list first.
@@ -295,23 +314,14 @@ type Met = std::sync::Arc<std::sync::Mutex<BTreeSet<(u8, u8)>>>;
 fn all_that_the_matrix_says_to_meet_has_met_and_nothing_else() {
     let met = Met::default();
     for (at, &one) in Actor::ALL.iter().enumerate() {
-        for &other in &Actor::ALL[..=at] {
-            if !can_meet(one, other) {
-                continue;
-            }
-            let sole = one.is_sole() || other.is_sole();
-            let owners = u64::from(one.is_owner()) + u64::from(other.is_owner());
-            // Where one leaves: as the last one, and not as that.
-            let leaves = [one, other].contains(&Actor::Leave) && (owners == 1 || one == other);
-            let owners = if sole { 0..=0 } else { owners.max(1)..=owners.max(1) + u64::from(leaves) };
+        for &other in Actor::ALL[..=at].iter().filter(|other| can_meet(one, **other)) {
             let mut overlapped = 0;
             for (start, owners) in
-                STARTS.iter().flat_map(|start| owners.clone().map(|owners| (*start, owners)))
+                STARTS.iter().flat_map(|start| owners(&[one, other]).map(|owners| (*start, owners)))
             {
                 // Loom does not find all if the thread that begins later has less to do: so each is that once.
-                let overlapping =
-                    meet(one, other, start, owners, &met) + meet(other, one, start, owners, &met);
-                overlapped += overlapping;
+                overlapped += meet(&[one, other], None, start, owners, &met);
+                overlapped += meet(&[other, one], None, start, owners, &met);
             }
             assert!(overlapped > 0, "{one:?} and {other:?} were never at it at once: that proves nothing");
         }
@@ -340,4 +350,25 @@ fn all_that_the_matrix_says_to_meet_has_met_and_nothing_else() {
             }
         }
     }
+}
+
+/// Three at once, of whom each two can meet: what two of them leave to each other may be what the third takes away.
+#[test]
+fn any_three_that_can_meet_leave_the_slot_as_what_they_did_says() {
+    let met = Met::default();
+    for (at, &one) in Actor::ALL.iter().enumerate() {
+        for (before, &two) in Actor::ALL[..=at].iter().enumerate().filter(|(_, two)| can_meet(one, **two)) {
+            let can_meet_both = |three: &&Actor| can_meet(one, **three) && can_meet(two, **three);
+            for &three in Actor::ALL[..=before].iter().filter(can_meet_both) {
+                let actors = [one, two, three];
+                for start in [Start::Pool, Start::Segment] {
+                    for owners in owners(&actors) {
+                        meet(&actors, Some(2), start, owners, &met);
+                    }
+                }
+            }
+        }
+    }
+    let apart = |pair: &&(u8, u8)| T::ALL[pair.0 as usize].apart(T::ALL[pair.1 as usize]).is_some();
+    assert_eq!(met.lock().unwrap().iter().find(apart), None, "two met that cannot");
 }
