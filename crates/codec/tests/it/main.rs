@@ -47,8 +47,8 @@ fn any_page() -> impl Strategy<Value = Page> {
 }
 
 /// Pages that a property is tried on, and of a row: few under Miri, which is slow.
-const CASES: u32 = if cfg!(miri) { 3 } else { 300 };
-const ROW: u64 = if cfg!(miri) { 5 } else { 200 };
+const CASES: u32 = if cfg!(miri) { 2 } else { 300 };
+const ROW: u64 = if cfg!(miri) { 3 } else { 200 };
 
 const METHODS: [Method; 3] = [Method::Lz4, Method::ZSTD_FAST, Method::ZSTD_SMALL];
 
