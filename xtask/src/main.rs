@@ -6,6 +6,7 @@ mod churn;
 mod deaths;
 mod dist;
 mod family;
+mod fuzz;
 mod host;
 mod layers;
 mod licences;
@@ -45,6 +46,8 @@ enum Task {
     Checker(test::CheckerOptions),
     /// Simulate the whole engine against a map, with faults; a seed replays exactly.
     Sim(sim::Options),
+    /// Look for inputs that a format's reader does not stand, for so many seconds a target.
+    Fuzz(fuzz::Options),
     /// Kill program and supervisor at random moments.
     Deaths(deaths::Options),
     /// Measure beside the kernel's own swap.
@@ -80,6 +83,7 @@ fn perform() -> Result<()> {
         Task::Suite(options) => suite::run(&options),
         Task::Checker(options) => test::checker(&options),
         Task::Sim(options) => sim::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Deaths(options) => deaths::run(&options),
         Task::Peers(options) => peers::run(&options),
         Task::Swapoff(options) => swapoff::run(&options),

@@ -28,7 +28,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// What `cargo xtask setup-machine` takes.
 #[derive(Args, Default)]
 pub struct Options {
-    /// Also what only CI needs: Miri on nightly.
+    /// Also what only CI needs: on nightly, Miri, and the standard library's source, of which Miri and ThreadSanitizer have one of their own made.
     #[arg(long)]
     ci: bool,
 }
@@ -39,7 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
     debian()?;
     cargo_tool("cargo-nextest", "nextest")?;
     if options.ci {
-        miri()?;
+        nightly()?;
     }
     println!("this machine has all that building, testing and measuring vswap needs");
     Ok(())
@@ -75,8 +75,9 @@ fn toolchain() -> Result<()> {
     Ok(())
 }
 
-fn miri() -> Result<()> {
-    if output("rustup", &["component", "list", "--installed", "--toolchain", "nightly"]).contains("miri") {
+fn nightly() -> Result<()> {
+    let installed = output("rustup", &["component", "list", "--installed", "--toolchain", "nightly"]);
+    if ["miri", "rust-src"].iter().all(|component| installed.contains(component)) {
         return Ok(());
     }
     do_it(Command::new("rustup").args([

@@ -2,9 +2,9 @@
 
 use crate::dictionary::Dictionary;
 use crate::tag::{CodecTag, DictionaryId};
+use crate::zstd::{CCtx, CParameter, FrameFormat};
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use vswap_core::{PAGE_SIZE, Page};
-use zstd_safe::{CCtx, CParameter, FrameFormat};
 
 /// What a [`Compressor`] does with pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,8 +2,8 @@
 
 use crate::dictionary::Dictionaries;
 use crate::tag::{Algorithm, CodecTag, DecodeError};
+use crate::zstd::{DCtx, DParameter, FrameFormat};
 use vswap_core::{PAGE_SIZE, Page};
-use zstd_safe::{DCtx, DParameter, FrameFormat};
 
 /// One thread's context for decompression, for every tag there is. Nothing is allocated a page.
 pub struct Decompressor {

@@ -4,10 +4,10 @@
 //! tens of milliseconds. A dictionary of another workload is worse than none, so none is built in.
 
 use crate::tag::DictionaryId;
+use crate::zstd::{self, DDict};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vswap_core::{PAGE_SIZE, Page};
-use zstd_safe::DDict;
 
 /// No dictionary could be made from the samples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -53,8 +53,8 @@ impl Dictionary {
         let mut bytes = vec![0; Self::SIZE];
         let sizes = vec![PAGE_SIZE; samples.len()];
         let refused = |reason| TrainError::Refused { pages: samples.len(), reason };
-        let length = zstd_safe::train_from_buffer(&mut bytes[..], samples.as_flattened(), &sizes)
-            .map_err(|code| refused(zstd_safe::get_error_name(code)))?;
+        let length = zstd::train_from_buffer(&mut bytes[..], samples.as_flattened(), &sizes)
+            .map_err(|code| refused(zstd::get_error_name(code)))?;
         bytes.truncate(length);
         Ok(bytes)
     }

@@ -21,6 +21,7 @@ mod compress;
 mod decompress;
 mod dictionary;
 mod tag;
+mod zstd;
 
 pub use chooser::Chooser;
 pub use compress::{Compressor, Encoded, Method};

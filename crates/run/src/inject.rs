@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use vswap_stub::image;
-use vswap_stub::protocol::{Hello, RING_MAGIC, STAGING_WINDOWS, WINDOW_BYTES};
+use vswap_stub::protocol::{Hello, STAGING_WINDOWS, WINDOW_BYTES};
 use vswap_stub::start::step;
 use vswap_sys::pidfd::PidFd;
 use vswap_sys::ptrace::{RemoteCalls, Tracee};
@@ -281,17 +281,13 @@ fn hear_hello(pid: i32, tid: i32, socket: BorrowedFd) -> Result<(Uffd, u64), Inj
         return Err(InjectError::NoHello { pid });
     }
     let (n, mut fds) = scm::receive(socket, &mut bytes).map_err(|_| InjectError::NoHello { pid })?;
-    let word = |i: usize| u64::from_le_bytes(bytes[i * 8..i * 8 + 8].try_into().unwrap_or_default());
-    let [magic, staging, error, at] = [word(0), word(1), word(2), word(3)];
-    if n != bytes.len() || magic != u64::from(RING_MAGIC) {
-        return Err(InjectError::NoHello { pid });
-    }
-    if error != 0 {
-        let source = io::Error::from_raw_os_error((error as i64).unsigned_abs() as i32);
-        return Err(InjectError::Stub { pid, step: step_name(at), source });
+    let said = bytes.get(..n).and_then(Hello::parse).ok_or(InjectError::NoHello { pid })?;
+    if said.error != 0 {
+        let source = io::Error::from_raw_os_error(said.error.unsigned_abs() as i32);
+        return Err(InjectError::Stub { pid, step: step_name(said.step), source });
     }
     let uffd = fds.pop().ok_or(InjectError::NoHello { pid })?;
-    Ok((Uffd::from_fd(uffd), staging))
+    Ok((Uffd::from_fd(uffd), said.staging))
 }
 
 fn step_name(at: u64) -> &'static str {

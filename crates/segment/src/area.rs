@@ -6,24 +6,19 @@
 //!
 //! The header is described in `docs/segment-format.md`.
 
+pub(crate) mod header;
+
 use crate::error::AreaError;
 use crate::signatures::{self, HEAD_BYTES, TAIL_BYTES};
 use crate::storage::{Storage, TierKind, WriteQueue};
 use crate::{AlignedBuf, BLOCK, SEGMENT_BYTES};
-use std::hash::{BuildHasher, RandomState};
+use header::{HEADER_BYTES, Header, NoHeader, VERSION};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use twox_hash::XxHash3_64;
 use vswap_sys::direct::{DirectWriter, NameKind, Named, NamedError};
 
-/// The first eight bytes of an area, as text.
-const MAGIC: [u8; 8] = *b"VSWAPARE";
-/// The version written and read.
-const VERSION: u16 = 1;
-/// Bytes of the header.
-const HEADER_BYTES: usize = 64;
 /// Where segments begin.
 const START: u64 = SEGMENT_BYTES as u64;
 /// The least area: the header's segment and one more.
@@ -113,7 +108,7 @@ impl Area {
             named.wipe(tail, bytes - tail).map_err(io("overwrite the end of"))?;
         }
         let mut head = AlignedBuf::zeroed(if found.is_some() { SEGMENT_BYTES } else { BLOCK });
-        head[..HEADER_BYTES].copy_from_slice(&header(bytes));
+        head[..HEADER_BYTES].copy_from_slice(&Header::new(bytes).encode());
         let path = named.path().to_owned();
         let io = |act| move |source| AreaError::Io { path, act, source };
         named.file().write_at(0, &head).map_err(io("write to"))?;
@@ -180,13 +175,15 @@ fn look(named: &Named, bytes: u64) -> Result<Option<Found>, AreaError> {
     if let Some(found) = signatures::find(&head, &tail, tail_at, len) {
         return Ok(Some(Found::Signature(found)));
     }
-    if !head.starts_with(&MAGIC) {
-        return data(named, 0, len);
-    }
-    let says = match own(&head, len) {
-        Ok(says) => says,
-        Err(found) => return Ok(Some(found)),
+    let says = match Header::decode(&head) {
+        Ok(header) => header.bytes,
+        Err(NoHeader::Magic) => return data(named, 0, len),
+        Err(NoHeader::Version { found }) => return Ok(Some(Found::Version { found })),
+        Err(NoHeader::Damaged { offset }) => return Ok(Some(Found::Damaged { offset })),
     };
+    if says > len {
+        return Ok(Some(Found::Truncated { says, len }));
+    }
     if let Some(at) = nonzero(&head[HEADER_BYTES..]) {
         return Ok(Some(Found::Data { offset: HEADER_BYTES as u64 + at }));
     }
@@ -226,33 +223,6 @@ fn read(named: &Named, offset: u64, len: usize) -> Result<Vec<u8>, AreaError> {
         Err(source) => source,
     };
     Err(AreaError::Io { path: named.path().to_owned(), act: "read", source })
-}
-
-/// The bytes of an area of ours, or what is wrong with it.
-fn own(head: &[u8], len: u64) -> Result<u64, Found> {
-    let u16_at = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[at + byte]));
-    if u16_at(8) != VERSION {
-        return Err(Found::Version { found: u16_at(8) });
-    }
-    if u64_at(56) != XxHash3_64::oneshot(&head[..56]) {
-        return Err(Found::Damaged { offset: 56 });
-    }
-    let says = u64_at(16);
-    if says > len { Err(Found::Truncated { says, len }) } else { Ok(says) }
-}
-
-fn header(bytes: u64) -> [u8; HEADER_BYTES] {
-    let mut out = [0; HEADER_BYTES];
-    out[..8].copy_from_slice(&MAGIC);
-    out[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    out[12..16].copy_from_slice(&(START as u32).to_le_bytes());
-    out[16..24].copy_from_slice(&bytes.to_le_bytes());
-    // The standard library seeds each hasher from the kernel's random numbers.
-    out[24..32].copy_from_slice(&RandomState::new().hash_one(bytes).to_le_bytes());
-    let sum = XxHash3_64::oneshot(&out[..56]);
-    out[56..].copy_from_slice(&sum.to_le_bytes());
-    out
 }
 
 impl Storage for Area {
@@ -463,6 +433,19 @@ mod tests {
         file.is_refused("version 9", 8);
         file.put(100, &[1]);
         file.is_refused("data", 100);
+    }
+
+    /// Flags, a place of segments and fields that were not there when this was written mean something.
+    #[test]
+    fn a_header_that_says_more_than_is_known_is_refused_whatever_its_checksum() {
+        for at in [10, 11, 12, 15, 32, 55] {
+            let file = File::new();
+            let mut header = Header { bytes: LEN, number: 7 }.encode();
+            header[at] ^= 0x10;
+            Header::sum(&mut header);
+            file.put(0, &header);
+            file.is_refused("damaged", at as u64);
+        }
     }
 
     #[test]

@@ -33,6 +33,8 @@ mod error;
 mod extents;
 mod fit;
 pub mod format;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod ghost;
 mod mover;
 mod queues;

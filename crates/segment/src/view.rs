@@ -177,9 +177,10 @@ impl<'a> SegmentView<'a> {
             return Err(foreign(24, sequence, header.sequence));
         }
         let (start, needed) = (header.entries_end as usize, header.summary_bytes());
-        let rest = bytes.get(start..).unwrap_or_default();
-        let summary =
-            rest.get(..needed).ok_or(FormatError::Truncated { offset: start, needed, have: rest.len() })?;
+        // Also if nothing is needed of it: up to here there are entries.
+        let missing = |have| FormatError::Truncated { offset: start, needed: needed.max(1), have };
+        let rest = bytes.get(start..).ok_or(missing(0))?;
+        let summary = rest.get(..needed).ok_or(missing(rest.len()))?;
         if checksum(keys.run.seed(sequence, start), summary) != header.summary_checksum {
             return Err(FormatError::Checksum { offset: start });
         }
@@ -266,5 +267,25 @@ impl<'a> SegmentView<'a> {
             expected.belongs(listed.slot, entry.slot, offset)?;
             Ok(entry)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunKey;
+
+    /// Found as `fuzz/corpus/segment_bytes/no-entries-cut-off`: there is nothing to miss, so nothing was missed, and the view was cut out of
+    /// bytes that are not there.
+    #[test]
+    fn a_segment_without_entries_that_ends_before_where_they_would_is_truncated() {
+        let keys = Keys::from(RunKey::new(1));
+        let (segment, sequence, end) = (SegmentId::new(0).unwrap(), 1, 4096);
+        let summary_checksum = checksum(keys.run.seed(sequence, end), &[]);
+        let header = Header { segment, sequence, count: 0, entries_end: end as u32, summary_checksum };
+        let mut bytes = [0; HEADER_BYTES];
+        header.encode(&keys, &mut bytes);
+        let error = SegmentView::parse(&keys, segment, sequence, &mut bytes).unwrap_err();
+        assert_eq!(error, FormatError::Truncated { offset: end, needed: 1, have: 0 });
     }
 }

@@ -1,5 +1,8 @@
 //! What a command does, without knowing how a system call is made.
 
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+
 use crate::protocol::{Command, PAGE_BYTES, Ring, WINDOW_BYTES, WINDOW_PAGES, op};
 use core::sync::atomic::Ordering::Relaxed;
 

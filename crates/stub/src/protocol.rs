@@ -23,6 +23,8 @@ pub const WINDOW_BYTES: u64 = 2 << 20;
 pub const STAGING_WINDOWS: u32 = 16;
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
+/// Where the addresses of programs end.
+pub const USER_SPACE_END: u64 = 1 << 47;
 /// Pages of a window.
 pub const WINDOW_PAGES: usize = 512;
 
@@ -97,8 +99,47 @@ pub struct Hello {
     pub step: u64,
 }
 
+impl Hello {
+    /// What these bytes say, if they are a hello of this version. Whether the stub is ready is in `error`.
+    pub fn parse(bytes: &[u8]) -> Option<Hello> {
+        let bytes: &[u8; core::mem::size_of::<Hello>()] = bytes.try_into().ok()?;
+        let (words, _) = bytes.as_chunks::<8>();
+        let word = |at: usize| u64::from_le_bytes(words[at]);
+        let hello = Hello { magic: word(0), staging: word(1), error: word(2) as i64, step: word(3) };
+        // The program could say anything: windows that are none would be counted with all the same.
+        let windows = WINDOW_BYTES * STAGING_WINDOWS as u64;
+        let fits = hello.staging.is_multiple_of(WINDOW_BYTES) && hello.staging <= USER_SPACE_END - windows;
+        (hello.magic == RING_MAGIC as u64 && (hello.error != 0 || fits)).then_some(hello)
+    }
+}
+
 /// Features of the main userfaultfd (`include/uapi/linux/userfaultfd.h`): write protection, the events of
 /// `mremap`, discards and unmaps, the faulting thread's number, poison, move.
 pub const MAIN_FEATURES: u64 = (1 << 0) | (1 << 2) | (1 << 3) | (1 << 6) | (1 << 8) | (1 << 14) | (1 << 16);
 /// Features of the staging userfaultfd: `SIGBUS` (a reader from outside gets an error, not a hang) and move.
 pub const STAGING_FEATURES: u64 = (1 << 7) | (1 << 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(staging: u64, error: i64) -> [u8; 32] {
+        let words = [u64::from(RING_MAGIC), staging, error as u64, 0].map(u64::to_le_bytes);
+        words.as_flattened().try_into().unwrap()
+    }
+
+    /// The windows' addresses are counted on from the first: past the end that would not come out.
+    #[test]
+    fn a_hello_whose_windows_cannot_be_is_none() {
+        let last = USER_SPACE_END - u64::from(STAGING_WINDOWS) * WINDOW_BYTES;
+        for staging in [0, WINDOW_BYTES, last] {
+            assert_eq!(Hello::parse(&bytes(staging, 0)).unwrap().staging, staging);
+        }
+        for staging in [1, 4096, last + WINDOW_BYTES, u64::MAX - (WINDOW_BYTES - 1)] {
+            assert!(Hello::parse(&bytes(staging, 0)).is_none(), "{staging:#x}");
+            // It has none to speak of.
+            assert!(Hello::parse(&bytes(staging, -12)).is_some(), "{staging:#x}");
+        }
+        assert!(Hello::parse(&bytes(0, 0)[..31]).is_none());
+    }
+}

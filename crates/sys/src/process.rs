@@ -54,17 +54,26 @@ impl MapEntry {
 pub fn maps(pid: i32) -> io::Result<Vec<MapEntry>> {
     // Names of files may be any bytes.
     let text = fs::read(format!("/proc/{pid}/maps"))?;
-    let text = String::from_utf8_lossy(&text);
-    text.lines().map(|line| parse_map(line).ok_or_else(|| io::ErrorKind::InvalidData.into())).collect()
+    parse_maps(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// What a text of `/proc/PID/maps` says; `None` if a line is not one.
+pub fn parse_maps(text: &[u8]) -> Option<Vec<MapEntry>> {
+    // Not `lines`: a file's name may end in what that takes for a part of the line's end.
+    String::from_utf8_lossy(text).split_terminator('\n').map(parse_map).collect()
 }
 
 fn parse_map(line: &str) -> Option<MapEntry> {
     let mut fields = line.splitn(6, ' ');
     let (start, end) = fields.next()?.split_once('-')?;
+    let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
+    if range.is_empty() {
+        return None;
+    }
     let rights = fields.next()?.as_bytes();
     let inode = fields.nth(2)?;
     Some(MapEntry {
-        range: u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?,
+        range,
         rights: [*rights.first()? == b'r', *rights.get(1)? == b'w', *rights.get(2)? == b'x'],
         private: *rights.get(3)? == b'p',
         file: inode != "0",
@@ -466,6 +475,15 @@ pub fn robust_words(tid: i32) -> io::Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapping_has_addresses_and_all_of_its_name() {
+        let line = |range| format!("{range} rw-p 00000000 08:01 5   /a\r\n");
+        assert_eq!(parse_maps(line("1000-2000").as_bytes()).unwrap()[0].name, "/a\r");
+        for range in ["2000-1000", "1000-1000", "1000", "g-h"] {
+            assert_eq!(parse_maps(line(range).as_bytes()), None, "{range}");
+        }
+    }
 
     #[test]
     fn map_lines_with_and_without_names_parse() {

@@ -4,7 +4,7 @@
 use loom::sync::Mutex;
 use loom::thread;
 use vswap_core::slot::{SlotCell, SlotWord};
-use vswap_core::{Age, Backing, MoveId, Moving, PoolHandle, SegmentAddr};
+use vswap_core::{Age, Backing, FillPattern, MoveId, Moving, PoolHandle, SegmentAddr};
 
 const AGE: u64 = 1;
 /// The batch number that compaction has for itself.
@@ -17,10 +17,22 @@ const SEGMENTS: usize = 2;
 /// An entry: whose it is and its content; `None` is free.
 type Entry = Mutex<Option<(u64, u32)>>;
 
-/// The pool and the disk.
+/// Where cleaning puts its copy: the last entry of the last segment, which no batch of a model that cleans fills.
+const CLEANED: u64 = (SEGMENTS * ENTRIES) as u64 - 1;
+
+/// The pool and the disk, and another disk to which segments move: what is no longer on the first is there, under the same address.
 pub(crate) struct Bytes {
     pool: [Entry; 4],
     disk: [Entry; SEGMENTS * ENTRIES],
+    other_disk: [Entry; SEGMENTS * ENTRIES],
+}
+
+/// What a load comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    Empty,
+    Content(u32),
+    Lost,
 }
 
 /// A slot: its number, its word, and where its bytes may be.
@@ -69,6 +81,7 @@ impl Bytes {
         Self {
             pool: std::array::from_fn(|_| Mutex::new(None)),
             disk: std::array::from_fn(|_| Mutex::new(None)),
+            other_disk: std::array::from_fn(|_| Mutex::new(None)),
         }
     }
 
@@ -92,18 +105,25 @@ impl Bytes {
     }
 
     fn read_disk(&self, addr: SegmentAddr, slot: u64) -> Option<u32> {
-        let entry = self.disk[addr.get() as usize].lock().unwrap();
+        let at = addr.get() as usize;
+        // Not there any more: its segment may have moved, as the table tells who looks again.
+        let here = *self.disk[at].lock().unwrap();
+        let entry = here.or_else(|| *self.other_disk[at].lock().unwrap());
         entry.filter(|(owner, _)| *owner == slot).map(|(_, content)| content)
     }
 
     fn release_disk(&self, addr: SegmentAddr) {
-        assert!(self.disk[addr.get() as usize].lock().unwrap().take().is_some(), "released twice");
+        let at = addr.get() as usize;
+        let here = self.disk[at].lock().unwrap().take();
+        let released = here.or_else(|| self.other_disk[at].lock().unwrap().take());
+        assert!(released.is_some(), "released twice");
     }
 
     /// All is over, and nothing is left.
     pub(crate) fn check(&self) {
         assert!(self.pool.iter().all(|entry| entry.lock().unwrap().is_none()), "a pool entry is left");
-        assert!(self.disk.iter().all(|entry| entry.lock().unwrap().is_none()), "a segment entry is left");
+        let mut disks = self.disk.iter().chain(&self.other_disk);
+        assert!(disks.all(|entry| entry.lock().unwrap().is_none()), "a segment entry is left");
     }
 }
 
@@ -118,35 +138,79 @@ impl Slot<'_> {
         }
     }
 
-    /// As `Engine::load`; `None` is an empty slot.
+    /// As [`look`](Self::look), where no bytes can be lost; `None` is an empty slot.
     pub(crate) fn load(self) -> Option<u32> {
+        match self.look() {
+            Found::Empty => None,
+            Found::Content(content) => Some(content),
+            Found::Lost => panic!("lost"),
+        }
+    }
+
+    /// As `Engine::load`.
+    pub(crate) fn look(self) -> Found {
+        self.read_as(|word, content| {
+            self.cell.mark_accessed(word);
+            Some(Found::Content(content))
+        })
+    }
+
+    /// As `Engine::load` where what is read is not what was written, though it is there: tells whether that lost the page.
+    pub(crate) fn load_damaged(self) -> bool {
+        let mut poisoned = false;
+        self.read_as(|word, _| {
+            // It is believed only if the bytes did not move meanwhile.
+            self.cell.load().same_backing(word).then(|| {
+                let poison = |now: SlotWord| now.same_backing(word).then(|| now.moved_to(Backing::Poisoned));
+                if self.cell.update(poison).is_ok() {
+                    self.free_backing(word);
+                    poisoned = true;
+                }
+                Found::Lost
+            })
+        });
+        poisoned
+    }
+
+    /// Looks at the word until its backing can be read, and `read` has an answer to what was read.
+    fn read_as(self, mut read: impl FnMut(SlotWord, u32) -> Option<Found>) -> Found {
         loop {
             let word = self.cell.load();
-            let found = match word.backing() {
-                Backing::Empty => return None,
+            let content = match word.backing() {
+                Backing::Empty => return Found::Empty,
+                Backing::Poisoned => return Found::Lost,
+                Backing::Fill(pattern) => return Found::Content(pattern.word() as u32),
                 Backing::Segment(addr) => self.bytes.read_disk(addr, self.number),
-                other => {
-                    let handle = other.pool_entry().expect("nothing else is stored here");
+                Backing::Pool(handle) | Backing::Moving(Moving { source: handle, .. }) => {
                     let content = self.bytes.read(handle, self.number);
                     // What compaction put there that has lost is the slot's own too, and older.
                     content.filter(|_| self.cell.load().backing().pool_entry() == Some(handle))
                 }
             };
-            if found.is_some() {
-                self.cell.mark_accessed(word);
-                return found;
+            match content.map(|content| read(word, content)) {
+                Some(Some(found)) => return found,
+                Some(None) => {}
+                // An entry that is gone means that the word changed.
+                None => assert!(!self.cell.load().same_backing(word), "{word:?} names nothing"),
             }
-            // An entry that is gone means that the word changed.
-            assert!(!self.cell.load().same_backing(word), "{word:?} names nothing");
             thread::yield_now();
         }
     }
 
-    /// As `Engine::store`.
-    pub(crate) fn store(self, content: u32) {
-        let backing = Backing::Pool(self.bytes.insert(self.number, content));
+    /// As `Engine::store` of a page that is one word over and over.
+    pub(crate) fn store_pattern(self, content: u32) {
+        let pattern = FillPattern::of_word(content.into()).expect("a small word fits");
+        self.put(Backing::Fill(pattern));
+    }
+
+    fn put(self, backing: Backing) {
         let old = self.cell.update(|word| Some(word.with_backing(backing, age()))).unwrap();
         self.free_backing(old);
+    }
+
+    /// As `Engine::store`.
+    pub(crate) fn store(self, content: u32) {
+        self.put(Backing::Pool(self.bytes.insert(self.number, content)));
     }
 
     /// As `Engine::empty_slot`: the count stays.
@@ -155,20 +219,29 @@ impl Slot<'_> {
         self.free_backing(old);
     }
 
-    /// As `Engine::pack`: marks the word and copies the entry.
-    pub(crate) fn take(self, filling: &mut Filling) {
+    /// As `Engine::pack`: marks the word and copies the entry. Tells whether it was marked.
+    pub(crate) fn take(self, filling: &mut Filling) -> bool {
         let seen = self.cell.load();
-        let Backing::Pool(source) = seen.backing() else { return };
+        let Backing::Pool(source) = seen.backing() else { return false };
         let moving = Backing::Moving(Moving { source, batch: filling.batch });
         if self.cell.compare_exchange(seen, seen.moved_to(moving)).is_err() {
-            return;
+            return false;
         }
-        let Some(content) = self.bytes.read(source, self.number) else { return };
-        filling.entries.push((self.number, content));
+        if let Some(content) = self.bytes.read(source, self.number) {
+            filling.entries.push((self.number, content));
+        }
+        true
+    }
+
+    /// As `Engine::pack` of what was used since the hand came by last. Tells whether it was, and is not any more.
+    pub(crate) fn pass(self) -> bool {
+        let seen = self.cell.load();
+        let now = Age::of_generation(AGE + 1);
+        seen.is_pool() && seen.accessed() && self.cell.compare_exchange(seen, seen.with_age(now)).is_ok()
     }
 
     /// As `Engine::settle`, for a segment that has copies of this slot only: flips the word or turns it back.
-    /// Gives how many copies live.
+    /// Gives how many copies live, or how often the word was turned back.
     pub(crate) fn settle(self, filling: Filling, written: bool) -> usize {
         let Filling { batch, entries } = filling;
         let addr = |at: usize| SegmentAddr::new((usize::from(batch.get()) * ENTRIES + at) as u64).unwrap();
@@ -180,7 +253,7 @@ impl Slot<'_> {
         let mut alive = 0;
         for at in (0..entries.len()).rev() {
             if !written {
-                self.turn_back(batch);
+                alive += usize::from(self.turn_back(batch));
                 continue;
             }
             let backing = Backing::Segment(addr(at));
@@ -196,10 +269,9 @@ impl Slot<'_> {
         alive
     }
 
-    fn turn_back(self, batch: MoveId) {
-        let _ = self
-            .cell
-            .update(|word| moving_from(word, batch).map(|source| word.moved_to(Backing::Pool(source))));
+    fn turn_back(self, batch: MoveId) -> bool {
+        let back = |word| moving_from(word, batch).map(|source| word.moved_to(Backing::Pool(source)));
+        self.cell.update(back).is_ok()
     }
 
     /// As `Engine::writeback`, with a segment for this slot alone.
@@ -209,21 +281,69 @@ impl Slot<'_> {
         self.settle(filling, true);
     }
 
+    /// As `Engine::write_cleaned`, of the entry that the slot has now. Tells whether the slot has the copy.
+    pub(crate) fn clean(self) -> bool {
+        let from = self.cell.load().backing();
+        let Backing::Segment(old) = from else { return false };
+        let Some(content) = self.bytes.read_disk(old, self.number) else { return false };
+        let new = SegmentAddr::new(CLEANED).unwrap();
+        *self.bytes.disk[CLEANED as usize].lock().unwrap() = Some((self.number, content));
+        let flip = |word: SlotWord| (word.backing() == from).then(|| word.moved_to(Backing::Segment(new)));
+        let flipped = self.cell.update(flip).is_ok();
+        self.bytes.release_disk(if flipped { old } else { new });
+        flipped
+    }
+
+    /// As `SegmentMover`, of the segment that the slot's bytes are in now. Tells whether it has moved.
+    pub(crate) fn move_segment(self) -> bool {
+        let Backing::Segment(addr) = self.cell.load().backing() else { return false };
+        let at = addr.get() as usize;
+        let Some(copied) = *self.bytes.disk[at].lock().unwrap() else { return false };
+        *self.bytes.other_disk[at].lock().unwrap() = Some(copied);
+        // The row names the other place from now on, if the segment has not died meanwhile.
+        let moved = self.bytes.disk[at].lock().unwrap().take().is_some();
+        if !moved {
+            *self.bytes.other_disk[at].lock().unwrap() = None;
+        }
+        moved
+    }
+
+    /// As `Engine::lose`, of the segment that the slot's bytes are in now. Tells whether they were lost by that.
+    pub(crate) fn give_up(self) -> bool {
+        let segment = self.cell.load().backing();
+        let Backing::Segment(_) = segment else { return false };
+        let lose =
+            |word: SlotWord| (word.backing() == segment).then(|| word.with_backing(Backing::Poisoned, age()));
+        match self.cell.update(lose) {
+            Ok(old) => {
+                self.free_backing(old);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// As `Engine::move_entry`, of the entry that the slot has now.
     pub(crate) fn compact(self) {
+        self.try_compact();
+    }
+
+    /// The same. Tells whether it was marked, and whether it moved.
+    pub(crate) fn try_compact(self) -> (bool, bool) {
         let batch = MoveId::new(COMPACTION).unwrap();
-        let Backing::Pool(source) = self.cell.load().backing() else { return };
+        let Backing::Pool(source) = self.cell.load().backing() else { return (false, false) };
         let moving = Backing::Moving(Moving { source, batch });
         let marked =
             self.cell.update(|word| (word.backing() == Backing::Pool(source)).then(|| word.moved_to(moving)));
         if marked.is_err() {
-            return;
+            return (false, false);
         }
-        let Some(content) = self.bytes.read(source, self.number) else { return };
+        let Some(content) = self.bytes.read(source, self.number) else { return (true, false) };
         let target = self.bytes.insert(self.number, content);
         let flipped =
             self.cell.update(|word| moving_from(word, batch).map(|_| word.moved_to(Backing::Pool(target))));
         self.bytes.remove(if flipped.is_ok() { source } else { target }, self.number);
+        (true, flipped.is_ok())
     }
 }
 

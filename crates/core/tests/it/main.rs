@@ -9,14 +9,19 @@ mod bytes;
 mod charges;
 #[cfg(not(loom))]
 mod group;
+#[cfg(not(loom))]
+mod matrix;
 #[cfg(loom)]
 mod owners;
+#[cfg(loom)]
+mod pairs;
 #[cfg(loom)]
 mod races;
 #[cfg(loom)]
 mod seen;
 #[cfg(not(loom))]
 mod slot;
+mod transitions;
 
 /// How many cases a property is tried on: few under Miri, which is slow.
 #[cfg(not(loom))]

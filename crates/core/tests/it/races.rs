@@ -162,7 +162,7 @@ fn write_back_twice(world: &World, written: bool) -> bool {
     world.slot().take(&mut filling);
     let twice = filling.len() == 2;
     let alive = world.slot().settle(filling, written);
-    twice && alive == usize::from(written)
+    twice && alive == 1
 }
 
 #[test]

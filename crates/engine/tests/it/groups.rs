@@ -1,6 +1,6 @@
 //! Groups of an engine: what they may have, and that what is charged is what is there while all of it moves.
 use crate::flaky::{Faults, Flaky};
-use crate::rig::middling;
+use crate::rig::{middling, share_of};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vswap_core::{ByteCount, Event, GroupId, PAGE_SIZE, PageIndex, Resource};
@@ -116,7 +116,7 @@ fn an_owner_that_goes_while_its_pages_are_written_leaves_no_charge_behind() {
         });
         let owners = scope.spawn(|| {
             let mut scratch = engine.scratch();
-            for turn in 0..3_000usize {
+            for turn in 0..share_of(3_000) as usize {
                 // By turns of groups, so that a charge that comes late is found with the wrong one.
                 let mut block = engine.owner_block([GroupId::ROOT, group][turn % 2]).unwrap();
                 for at in 0..12 {
@@ -150,7 +150,7 @@ fn charges_are_exact_after_everything_met_everything() {
                 let (engine, blocks) = (&engine, &blocks);
                 scope.spawn(move || {
                     let mut scratch = engine.scratch();
-                    for step in 0..6_000usize {
+                    for step in 0..share_of(6_000) as usize {
                         let block = &blocks[thread * 2 + step % 2];
                         let at = index(step * 31 % 64);
                         if step % 5 == 0 {

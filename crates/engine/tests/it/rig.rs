@@ -5,6 +5,12 @@ use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PageCount, PageIndex, SlotId};
 use vswap_engine::{CodecChoice, Engine, EngineConfig, LoadError, LoadedFrom, OwnerBlock, Scratch};
 use vswap_segment::Storage;
 
+/// How often something is to be done that is done so often: one in `VSWAP_TEST_SHARE`, for a sanitizer, under which all is slow.
+pub fn share_of(acts: u64) -> u64 {
+    let share = std::env::var("VSWAP_TEST_SHARE").map_or(1, |share| share.parse().expect("a number"));
+    acts.div_ceil(share)
+}
+
 /// A page that compresses to some 2 KiB.
 pub fn middling(number: usize) -> [u8; PAGE_SIZE] {
     let mut bytes = page(number as u64 * 8 + 2);

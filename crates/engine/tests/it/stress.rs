@@ -5,6 +5,7 @@
 //! A failure prints the seed; the interleaving of threads is the kernel's, the acts of each are the seed's.
 
 use crate::flaky::{Faults, Flaky};
+use crate::rig::share_of;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -317,7 +318,7 @@ fn four_threads_on_a_sound_disk_read_what_they_stored() {
     let world = World::new(engine_on(disk), false);
     for seed in 0..3 {
         println!("seed {seed}");
-        world.run(seed, 2_500);
+        world.run(seed, share_of(2_500));
     }
     assert!(world.engine.stats().written_pages.get() > 0, "the test did write back");
     world.finish();
@@ -327,7 +328,7 @@ fn four_threads_on_a_sound_disk_read_what_they_stored() {
 fn a_disk_too_small_pushes_back_and_loses_nothing() {
     let disk = Flaky::new(4 << 20, Faults::default());
     let world = World::new(engine_on(disk), false);
-    world.run(11, 4_000);
+    world.run(11, share_of(4_000));
     world.finish();
 }
 
@@ -346,9 +347,9 @@ fn a_failing_disk_gives_errors_and_never_wrong_bytes() {
     let world = World::new(engine_on(Arc::clone(&disk)), true);
     for seed in 20..23 {
         println!("seed {seed}");
-        world.run(seed, 2_500);
+        world.run(seed, share_of(2_500));
     }
-    assert!(disk.injected() > 100, "{} faults", disk.injected());
+    assert!(disk.injected() > share_of(100), "{} faults", disk.injected());
     assert!(world.errors.load(Ordering::Relaxed) > 0);
     disk.heal();
     world.finish();
@@ -361,7 +362,7 @@ fn a_failed_write_leaves_the_pages_readable() {
     let engine = engine_on(disk);
     // Reads are sound, so no load may fail whatever writes do: `faulty` only for writeback's sake.
     let world = World::new(engine, true);
-    world.run(31, 4_000);
+    world.run(31, share_of(4_000));
     assert_eq!(world.errors.load(Ordering::Relaxed), 0, "loads failed though only writes did");
     world.finish();
 }
@@ -375,7 +376,7 @@ fn tiers_come_and_go_under_four_threads_and_no_page_notices() {
     let kept: Vec<_> = (0..3).map(|n| Kept::written(&engine, n, &mut scratch)).collect();
     let world = World::new(Arc::clone(&engine), false);
     for seed in 40..43 {
-        let changes = world.run_while_tiers_change(seed, 2_500, disk);
+        let changes = world.run_while_tiers_change(seed, share_of(2_500), disk);
         println!("seed {seed}: {changes:?}");
         assert!(changes.removed > 0 && changes.moved > 0, "{changes:?}");
     }
@@ -446,7 +447,7 @@ fn failing_tiers_come_and_go_and_give_errors_but_never_wrong_bytes() {
     let world = World::new(engine_on(disk()), true);
     let mut ends = (0, 0);
     for seed in 50..53 {
-        let changes = world.run_while_tiers_change(seed, 2_500, disk);
+        let changes = world.run_while_tiers_change(seed, share_of(2_500), disk);
         println!("seed {seed}: {changes:?}");
         ends = (ends.0 + changes.removed, ends.1 + changes.failed + changes.cancelled);
     }

@@ -1,7 +1,7 @@
 //! Readers while segments are written, cleaned, freed and their extents used again.
 
 use super::keys;
-use crate::support::{Fake, payload, slot, tag};
+use crate::support::{Fake, payload, share_of, slot, tag};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vswap_segment::{
     AlignedBuf, Appended, BLOCK, ClassId, EntryAddr, MAX_ENTRY_BLOCKS, Purpose, SEGMENT_BYTES, SegmentStore,
@@ -49,7 +49,7 @@ fn a_reader_that_loses_a_race_with_cleaning_sees_an_error_or_its_own_page() {
         }
         // Every page moves to a new segment each round; with four extents they are used again at once.
         let mut writer = store.writer(1);
-        for _ in 0..120 {
+        for _ in 0..share_of(120) {
             let buf = AlignedBuf::zeroed(SEGMENT_BYTES);
             let mut builder = store.begin(Purpose::Cleaning, ClassId::COMMON, buf).unwrap();
             for number in 0..SLOTS {

@@ -135,6 +135,12 @@ impl Storage for Fake {
     }
 }
 
+/// How often something is to be done that is done so often: one in `VSWAP_TEST_SHARE`, for a sanitizer, under which all is slow.
+pub fn share_of(rounds: u64) -> u64 {
+    let share = std::env::var("VSWAP_TEST_SHARE").map_or(1, |share| share.parse().expect("a number"));
+    rounds.div_ceil(share)
+}
+
 pub fn slot(number: u64) -> SlotId {
     SlotId::new(number).unwrap()
 }

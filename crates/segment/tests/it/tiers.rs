@@ -1,7 +1,7 @@
 //! Several tiers: which is written, what moves between them, what an error leaves.
 
 use super::keys;
-use crate::support::{Fake, Fault, begin, payload, slot, tag, write, write_slots};
+use crate::support::{Fake, Fault, begin, payload, share_of, slot, tag, write, write_slots};
 use std::sync::Arc;
 use vswap_segment::{
     AlignedBuf, Appended, BLOCK, EntryAddr, MAX_ENTRY_BLOCKS, MAX_TIERS, Moved, Purpose, SEGMENT_BYTES,
@@ -85,7 +85,7 @@ fn a_reader_with_the_former_place_finds_the_page_though_the_room_is_written_anew
     store.set_state(TierId::new(0), TierState::Draining).unwrap();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            for _ in 0..40 {
+            for _ in 0..share_of(40) {
                 check(&store, &entries);
             }
         });
