@@ -10,6 +10,7 @@
 //! - [`age`]: generations and the clock hand's judgement: which pages are cold.
 //! - [`heat`]: the same for what is resident, by how soon pages come back.
 //! - [`pressure`]: the share of time in which somebody waits for memory.
+//! - [`recording`]: faults as they are recorded, and the form of such a file.
 //! - [`sparse`]: where an item of the top-level array is.
 //! - [`sync`]: the atomics, which loom replaces.
 #![no_std]
@@ -27,6 +28,7 @@ pub mod group;
 pub mod heat;
 pub mod place;
 pub mod pressure;
+pub mod recording;
 pub mod slot;
 pub mod sparse;
 pub mod sync;

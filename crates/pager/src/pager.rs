@@ -8,6 +8,7 @@ use crate::evict::{Effort, Tools};
 use crate::groups::{Groups, Relief};
 use crate::handler::{self, ROOM, STOP};
 use crate::quick::Quick;
+use crate::record::Recorder;
 use crate::share::Share;
 use crate::space::{Adopt, Hold, Space};
 use crate::stats::{Counters, PagerStats};
@@ -91,6 +92,8 @@ pub struct PagerConfig {
     pub on_failed_write: Option<OnFailedWrite>,
     /// Where to ask for huge pages in mappings that are left to the kernel.
     pub huge_pages: HugePages,
+    /// Where each fault is noted. Then every page that is touched is to be seen: nothing is left to the kernel, and nothing is brought in unasked.
+    pub record: Option<Arc<Recorder>>,
     /// Count the memory of this process (a supervisor of its own), not just pool and tables.
     pub count_own_memory: bool,
 }
@@ -104,6 +107,7 @@ impl PagerConfig {
             on_full: None,
             on_failed_write: None,
             huge_pages: HugePages::Never,
+            record: None,
             count_own_memory: false,
         }
     }

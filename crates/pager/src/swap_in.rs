@@ -241,7 +241,7 @@ impl Shared {
         if kind == FaultKind::Segment && !fault.waited {
             self.counters.stall(time);
         }
-        self.counters.fault(kind, time);
+        self.answered(space, kind, fault, time);
         Outcome::Done
     }
 }

@@ -28,6 +28,7 @@ fn main() {
         full: if has("kill") { Full::Kill } else { Full::Grow },
         stats: has("stats"),
         stats_json: None,
+        record: None,
         wait_all: has("wait-all"),
         keeper: has("keeper"),
         program: words.collect(),

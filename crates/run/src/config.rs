@@ -29,12 +29,21 @@ pub struct RunConfig {
     pub stats: bool,
     /// Write the figures to this file.
     pub stats_json: Option<PathBuf>,
+    /// Record the faults in this file.
+    pub record: Option<PathBuf>,
     /// Wait for what the program leaves running.
     pub wait_all: bool,
     /// Have a process between engine and program even where tracing is not restricted to ancestors.
     pub keeper: bool,
     /// The program and its arguments; the first is searched in `PATH`.
     pub program: Vec<OsString>,
+}
+
+impl RunConfig {
+    /// Whether the front is to wait for what the engine has to say at the end.
+    pub(crate) fn wants_report(&self) -> bool {
+        self.stats || self.stats_json.is_some() || self.record.is_some()
+    }
 }
 
 /// Room for compressed pages on disk.

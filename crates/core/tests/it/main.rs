@@ -13,6 +13,8 @@ mod group;
 mod owners;
 #[cfg(loom)]
 mod races;
+#[cfg(not(loom))]
+mod recording;
 #[cfg(loom)]
 mod seen;
 #[cfg(not(loom))]

@@ -186,6 +186,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub stats_json: Option<PathBuf>,
 
+    /// Record in FILE what each fault was for: the space (a process until it executes something), the page, and why
+    ///
+    /// In the order in which they are answered, one to three bytes each: a first touch, a page from the swap space, one that was about to go there, the first write to one that
+    /// was protected. To have them all nothing is left to the kernel or brought in ahead meanwhile, so the run is slower. The smaller the limit, the more of what
+    /// the program touches is seen. Faults that come too fast to be recorded are counted, and said at the end. The form of the file is described in
+    /// crates/core/src/recording.rs.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
     /// Wait for daemons that the program leaves behind
     ///
     /// Without it vswap returns when the program does, as a plain run would; what the program left running keeps its

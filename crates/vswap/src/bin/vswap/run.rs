@@ -19,11 +19,13 @@ fn cannot_begin(args: &RunArgs) -> Option<String> {
             lack.found
         ));
     }
-    let file = args.stats_json.as_ref()?;
-    // Neither truncated nor written yet: the figures of an earlier run stay if this one comes to nothing.
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
-    opened.err().map(|error| {
-        format!("cannot write --stats-json {}: {error}; name a file that you may write", file.display())
+    let files = [("--stats-json", &args.stats_json), ("--record", &args.record)];
+    files.into_iter().find_map(|(option, file)| {
+        let file = file.as_ref()?;
+        // Neither truncated nor written yet: what an earlier run wrote stays if this one comes to nothing.
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+        let error = opened.err()?;
+        Some(format!("cannot write {option} {}: {error}; name a file that you may write", file.display()))
     })
 }
 
@@ -61,6 +63,7 @@ fn config(args: RunArgs) -> RunConfig {
         },
         stats: args.stats,
         stats_json: args.stats_json,
+        record: args.record,
         wait_all: args.wait_all,
         keeper: false,
         program: args.program,
