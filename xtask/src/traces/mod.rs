@@ -1,18 +1,20 @@
-//! `cargo xtask traces`: how many touches of traces find their page in memory, by vswap's order and by others.
+//! `cargo xtask traces`: how many touches of traces, made and recorded, find their page in memory, by vswap's order and by others.
 
 mod generate;
 mod own;
 mod peers;
+mod recorded;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::host::root;
-use generate::{PAGES, Trace};
+use generate::Trace;
 use own::Own;
 use peers::{Clock, Lru, Optimum, Order, S3Fifo};
 
@@ -20,7 +22,7 @@ use peers::{Clock, Lru, Optimum, Order, S3Fifo};
 const PERCENT: [usize; 4] = [10, 25, 50, 75];
 const INTRODUCTION: &str = "# Hit ratios on traces
 
-Written by `cargo xtask traces`; the same everywhere, since the traces are made and nothing is timed.
+Written by `cargo xtask traces`; the same everywhere, since nothing is timed: the traces are made, or were recorded once.
 
 Percent of all touches that find their page in memory, with memory for so many percent of the pages of the trace; the first touch of each page counts as a
 miss. LRU, CLOCK, S3-FIFO and the optimum (Belady's, which knows the future) see every touch. vswap sees faults alone: its column is the
@@ -29,11 +31,37 @@ fault) and a 64th of the memory kept free. Not modelled: reading ahead, several 
 
 ";
 
+const RECORDED: &str = "
+## Recorded from real programs
+
+What `vswap run --record` saw of real programs (`cargo xtask traces record` makes them anew; bench/traces). **Such a trace is filtered by the memory that it was recorded
+with**: a touch of a page that was in memory then is no fault and is not there. So the limits were as tight as the programs could bear; a hit here is a touch that missed
+in that little memory and would have found its page in more of it, the ratios are lower than those of all touches would be, and where memory is hardly more than
+was there at the recording (mostly the line of 10 %) they say little. What was out of memory then was chosen by vswap's own order, which may help or harm any of these. Pages that a program
+gives back are not in the record: a page touched for the first time again counts as any other touch, for every order.
+
+";
+
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Print the table and leave docs/traces.md as it is
     #[arg(long)]
     dry: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Record the faults of real programs anew, to bench/traces
+    Record {
+        /// Programs to record: python, compile, sort, redis, sqlite [default: all]
+        programs: Vec<String>,
+        /// The `vswap` to record with [default: a release of this tree]
+        #[arg(long)]
+        vswap: Option<PathBuf>,
+    },
 }
 
 /// Hit ratios in percent.
@@ -46,12 +74,26 @@ struct Row {
     optimum: f64,
 }
 
-/// Replays all and writes the table.
+/// Records, or replays all and writes the tables.
 pub fn run(options: &Options) -> Result<()> {
+    if let Some(Action::Record { programs, vswap }) = &options.action {
+        return recorded::record(programs, vswap.as_deref());
+    }
     let mut text = String::from(INTRODUCTION);
-    text += "| trace | memory | LRU | CLOCK | S3-FIFO | vswap | optimum |\n| --- | --: | --: | --: | --: | --: | --: |\n";
-    let traces = generate::all();
-    for trace in &traces {
+    table(&mut text, &generate::all())?;
+    text += RECORDED;
+    table(&mut text, &recorded::all()?)?;
+    print!("{text}");
+    if options.dry {
+        return Ok(());
+    }
+    let path = root().join("docs/traces.md");
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn table(text: &mut String, traces: &[Trace]) -> Result<()> {
+    *text += "| trace | memory | LRU | CLOCK | S3-FIFO | vswap | optimum |\n| --- | --: | --: | --: | --: | --: | --: |\n";
+    for trace in traces {
         for row in rows(trace) {
             let Row { percent, lru, clock, s3fifo, own, optimum } = row;
             writeln!(
@@ -61,17 +103,12 @@ pub fn run(options: &Options) -> Result<()> {
             )?;
         }
     }
-    text += "\n";
-    for trace in &traces {
+    *text += "\n";
+    for trace in traces {
         let (touches, pages) = (trace.touches.len(), trace.footprint());
         writeln!(text, "- *{}*: {}; {touches} touches of {pages} pages.", trace.name, trace.what)?;
     }
-    print!("{text}");
-    if options.dry {
-        return Ok(());
-    }
-    let path = root().join("docs/traces.md");
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    Ok(())
 }
 
 fn rows(trace: &Trace) -> Vec<Row> {
@@ -87,7 +124,7 @@ fn rows(trace: &Trace) -> Vec<Row> {
             lru: ratio(Box::new(Lru::new(room))),
             clock: ratio(Box::new(Clock::new(room))),
             s3fifo: ratio(Box::new(S3Fifo::new(room))),
-            own: ratio(Box::new(Own::new(room, PAGES))),
+            own: ratio(Box::new(Own::new(room, trace.pages))),
             optimum: ratio(Box::new(Optimum::new(room, &trace.touches))),
         }
     };

@@ -142,7 +142,7 @@ fn ratio(name: &str, percent: usize, own: bool) -> f64 {
     let trace = generate::all().into_iter().find(|trace| trace.name == name).unwrap();
     let room = trace.footprint() * percent / 100;
     let hits = match own {
-        true => replay(Own::new(room, generate::PAGES), &trace.touches),
+        true => replay(Own::new(room, trace.pages), &trace.touches),
         false => replay(Lru::new(room), &trace.touches),
     };
     hits.iter().filter(|hit| **hit).count() as f64 / hits.len() as f64
