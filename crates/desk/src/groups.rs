@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vswap_control::protocol::{Group, LIMITS};
+use vswap_control::protocol::{Group, LIMITS, RECLAIM};
 use vswap_core::{ByteCount, Event, GroupId, Resource};
 use vswap_engine::Figure;
 use vswap_pager::{LEAST_LIMIT, NamedGroup, Pager};
@@ -87,12 +87,15 @@ pub(crate) fn set(pager: &Pager, path: &str, limits: &BTreeMap<String, Option<u6
             "memory.max" => Change::Of(Resource::Resident, pages),
             "memory.zswap.max" => Change::Of(Resource::Pool, *limit),
             "memory.swap.max" => Change::Of(Resource::Swap, pages),
+            RECLAIM if group == GroupId::ROOT => Change::Reclaim(limit.unwrap_or(0)),
+            RECLAIM => return Err(format!("{RECLAIM} is of all: it can only be set for /")),
             _ => return Err(format!("there is no limit {name:?}: {}", LIMITS.join(", "))),
         });
     }
     for change in changes {
         match change {
             Change::OfAll(limit) => pager.set_limit(limit),
+            Change::Reclaim(target) => pager.set_reclaim_target(target),
             Change::Of(resource, limit) => {
                 pager.limit_group(path, resource, limit).map_err(|error| error.to_string())?;
             }
@@ -103,5 +106,6 @@ pub(crate) fn set(pager: &Pager, path: &str, limits: &BTreeMap<String, Option<u6
 
 enum Change {
     OfAll(ByteCount),
+    Reclaim(u64),
     Of(Resource, Option<u64>),
 }

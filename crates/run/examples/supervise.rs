@@ -28,6 +28,8 @@ fn main() {
         full: if has("kill") { Full::Kill } else { Full::Grow },
         stats: has("stats"),
         stats_json: None,
+        reclaim: 0,
+        reclaim_turn: None,
         record: None,
         wait_all: has("wait-all"),
         keeper: has("keeper"),

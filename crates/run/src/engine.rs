@@ -211,6 +211,8 @@ fn start_pager(
     let mut pager = PagerConfig::new(config.memory);
     pager.count_own_memory = true;
     pager.record = record;
+    pager.reclaim_target = config.reclaim;
+    pager.reclaim_turn = config.reclaim_turn.unwrap_or(pager.reclaim_turn);
     pager.huge_pages = match config.huge_pages {
         config::HugePages::Auto => vswap_pager::HugePages::WhereTheyPay,
         config::HugePages::On => vswap_pager::HugePages::Always,

@@ -85,6 +85,10 @@ impl Report {
         line("compression", ratio.map_or_else(|| "nothing compressed".into(), |r| format!("{r:.2} : 1")));
         line("written to disk", bytes(engine.written_bytes.get()));
         line("read from disk", bytes(engine.read_bytes.get()));
+        if stats.reclaim_target > 0 || stats.reclaimed > 0 {
+            let (reclaimed, demoted) = (stats.reclaimed, stats.demoted);
+            line("reclaimed", format!("{reclaimed} pages ahead of need; {demoted} went on to a tier"));
+        }
         if stats.grown {
             line("limit", "exceeded".into());
         }
@@ -117,6 +121,7 @@ impl Report {
         let numbers = [
             ("limit_bytes", self.limit),
             ("peak_bytes", peak),
+            ("used_bytes", stats.used),
             ("elapsed_ms", self.started.elapsed().as_millis() as u64),
             ("evicted_pages", stats.evicted),
             ("evicted_clean_pages", stats.evicted_clean),
@@ -130,6 +135,11 @@ impl Report {
             ("waited_faults", stats.waited),
             ("stalled_us", stats.stalled.as_micros() as u64),
             ("pressure_avg10_millionths", stats.pressure),
+            ("reclaim_target_millionths", stats.reclaim_target),
+            ("reclaim_pressure_millionths", stats.reclaim_pressure),
+            ("reclaim_looked_pages", stats.reclaim_looked),
+            ("reclaimed_pages", stats.reclaimed),
+            ("demoted_pages", stats.demoted),
             ("lost_pages", stats.poisoned),
             ("stored_fill_pages", engine.stored_fill),
             ("stored_compressed_pages", engine.stored_compressed),

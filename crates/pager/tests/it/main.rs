@@ -3,6 +3,7 @@
 mod ahead;
 mod fixture;
 mod groups;
+mod reclaim;
 
 use fixture::{LIMIT, PAGE, config, fixture, fixture_with};
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! `vswap run`: the options become a [`RunConfig`], the outcome an exit code or a death by the same signal.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use vswap_core::ByteCount;
 use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, TierPlace};
@@ -63,6 +64,8 @@ fn config(args: RunArgs) -> RunConfig {
         },
         stats: args.stats,
         stats_json: args.stats_json,
+        reclaim: args.reclaim,
+        reclaim_turn: args.reclaim_turn.map(|seconds| Duration::from_secs(seconds.into())),
         record: args.record,
         wait_all: args.wait_all,
         keeper: false,

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Subcommand, ValueEnum};
+use vswap_control::protocol::RECLAIM;
 use vswap_engine::TierKind;
 
-use super::{Cli, priority, tier_size};
+use super::{Cli, priority, share, tier_size};
 use crate::size;
 
 pub(super) const STATUS_ABOUT: &str = "\
@@ -218,7 +219,9 @@ on their way there.
   memory.swap.max   pages in the swap space, wherever they are. A group at this limit has nothing more moved out, so it may pass memory.max: \
 see `vswap run --full`.
 
-Those of / hold for all; its memory.max is --memory.";
+Those of / hold for all; its memory.max is --memory. For / alone there is, besides,
+
+  reclaim           proactive reclaim, as `vswap run --reclaim` has it: reclaim=0.5%, reclaim=off";
 
 pub(super) const SET_MORE: &str = "\
 Sizes are those of `vswap run`; `max` is no limit.
@@ -231,7 +234,8 @@ Exit status:
 Examples:
   vswap set 4711 /web memory.max=200M memory.zswap.max=50M
   vswap set 4711 /web memory.max=max
-  vswap set 4711 / memory.max=1G";
+  vswap set 4711 / memory.max=1G
+  vswap set 4711 / reclaim=0.5%";
 
 /// `vswap groups`.
 #[derive(Debug, Args)]
@@ -288,16 +292,23 @@ pub struct SetArgs {
     /// The group's name; / for all
     pub path: String,
 
-    /// What it may have: memory.max=200M, memory.zswap.max=50M, memory.swap.max=1G, or `max`
+    /// What it may have: memory.max=200M, memory.zswap.max=50M, memory.swap.max=1G, or `max`; for / also reclaim=0.5% or reclaim=off
     #[arg(value_name = "LIMIT=SIZE", required = true, value_parser = group_limit)]
     pub limits: Vec<(String, Option<u64>)>,
 }
 
 fn group_limit(text: &str) -> Result<(String, Option<u64>), String> {
     let known = vswap_control::protocol::LIMITS;
-    let right =
-        || format!("write it like memory.max=200M or memory.max=max; limits are {}", known.join(", "));
+    let right = || {
+        format!(
+            "write it like memory.max=200M, memory.max=max or {RECLAIM}=0.5%; limits are {}, and {RECLAIM} for /",
+            known.join(", ")
+        )
+    };
     let (name, value) = text.split_once('=').ok_or_else(right)?;
+    if name == RECLAIM {
+        return Ok((name.to_owned(), Some(share(value)?).filter(|share| *share > 0)));
+    }
     if !known.contains(&name) {
         return Err(right());
     }
