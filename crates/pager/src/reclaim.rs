@@ -39,10 +39,22 @@ pub(crate) struct Reclaimer {
 impl Reclaimer {
     pub fn new(shared: &Shared) -> Reclaimer {
         let now = shared.now();
-        let pace = Pace::new(shared.config.reclaim_turn, now);
-        let pressure = Pressure::default();
-        Reclaimer { residents: pace, pool: pace, pressure, tools: None, called_in: now, rests_until: now }
+        Reclaimer {
+            residents: Pace::new(shared.config.reclaim_turn, now),
+            pool: fresh_pool(shared, now),
+            pressure: Pressure::default(),
+            tools: None,
+            called_in: now,
+            rests_until: now,
+        }
     }
+}
+
+/// Of a pool with too little to write: when there is enough, the turn in which it comes to that is waited for.
+fn fresh_pool(shared: &Shared, now: Duration) -> Pace {
+    let mut pace = Pace::new(shared.config.reclaim_turn, now);
+    pace.looked(SEGMENT);
+    pace
 }
 
 impl Shared {
@@ -63,12 +75,16 @@ impl Shared {
         // While room is short the evictors do it, in the same order, and faults wait for them.
         let pressure = if self.budget.wanted() > 0 { u64::MAX } else { pressure };
         let owed = reclaimer.residents.advance(now, self.budget.charged(), pressure, target);
-        let due = reclaimer.pool.advance(now, self.engine.pool_bytes().get(), pressure, target);
+        let pool = self.engine.pool_bytes().get();
+        if pool < SEGMENT {
+            reclaimer.pool = fresh_pool(self, now);
+        }
+        let due = reclaimer.pool.advance(now, pool, pressure, target);
         if owed > 0 {
             self.look_over(reclaimer, owed, now);
         }
         // A segment at a time. A smaller pool stays where it is: it is a rest.
-        if due > 0 && self.engine.pool_bytes().get() >= SEGMENT && now >= reclaimer.rests_until {
+        if due > 0 && now >= reclaimer.rests_until {
             self.demote(reclaimer, now, scratch);
         }
     }
