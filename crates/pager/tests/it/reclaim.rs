@@ -109,7 +109,7 @@ fn what_stays_in_the_pool_goes_on_to_a_tier() {
     for byte in fixture.bytes.as_mut_slice() {
         // A third of each page is noise.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        *byte = if (state >> 33) % 3 == 0 { (state >> 40) as u8 } else { 0 };
+        *byte = if (state >> 33).is_multiple_of(3) { (state >> 40) as u8 } else { 0 };
     }
     let sum = |fixture: &crate::fixture::Fixture| {
         fixture.bytes.as_slice().iter().fold(0u64, |sum, byte| sum.rotate_left(5) ^ u64::from(*byte))
