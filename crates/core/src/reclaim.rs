@@ -127,10 +127,14 @@ mod tests {
     /// `spared` turns then. Returns the share of time that was stalled in millionths, and how many of the others are left.
     fn live(all: u64, hot: u64, cost: Duration, spared: u64, seconds: u32) -> (u64, u64) {
         let (mut pace, mut pressure) = (Pace::new(TURN, Duration::ZERO), Pressure::default());
-        let (mut cold, mut stalled) = (all - hot, Duration::ZERO);
+        let (mut cold, mut stalled, mut pending) = (all - hot, Duration::ZERO, Duration::ZERO);
         let (mut taken, mut hand) = (0, 0);
         for tick in 1..=seconds * 20 {
             let now = TICK * tick;
+            // One thread waits for no more than all of the time; the rest comes later.
+            let waits = pending.min(TICK);
+            pending -= waits;
+            stalled += waits;
             pressure.sample(stalled, now);
             let owed = pace.advance(now, cold + hot, pressure.millionths(), TARGET);
             pace.looked(owed);
@@ -140,7 +144,7 @@ mod tests {
                 if hand % all < hot {
                     taken += 1;
                     if taken % (spared + 1) == 0 {
-                        stalled += cost;
+                        pending += cost;
                     }
                 } else {
                     cold = cold.saturating_sub(1);
@@ -151,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn the_cost_stays_below_the_target_whatever_a_page_costs_and_a_cold_part_goes() {
+    fn the_cost_stays_at_the_target_or_below_whatever_a_page_costs_and_a_cold_part_goes() {
         for cost in [1, 20, 500, 20_000].map(Duration::from_micros) {
             for hot in [0, 100, 10_000, 60_000] {
                 let (stalled, cold) = live(60_000, hot, cost, 3, 600);
-                // What a step costs is known after it.
-                assert!(stalled < TARGET * 11 / 10, "{hot} hot at {cost:?}: {stalled}");
+                // What a step costs is known after it: of pages that cost 20 ms each, one is a large step.
+                assert!(stalled < TARGET * 5 / 4, "{hot} hot at {cost:?}: {stalled}");
                 if hot < 1_000 && cost < Duration::from_millis(1) {
                     // The fewer there are the fewer are looked at: e^-10 of them after ten turns.
                     assert!(cold < 60, "{hot} hot at {cost:?}: {cold}");
