@@ -86,9 +86,11 @@ pub fn run(options: &Options) -> Result<()> {
     let ratios = without.iter().zip(&with).map(|(without, with)| with.seconds / without.seconds);
     let left = with.iter().map(|with| with.last as f64 / with.most as f64);
     text += &format!(
-        "\nMedians of the pairs: the reads take {:.3} times as long, and {:.0} % of the memory is left.\n",
+        "\nMedians of the pairs: the reads take {:.3} times as long, and {:.0} % of the memory is left. The reads took {} s without it and {} s with it.\n",
         median(ratios.collect()),
-        median(left.collect()) * 100.0
+        median(left.collect()) * 100.0,
+        range(&without),
+        range(&with)
     );
     println!("{text}");
     if let Some(out) = &options.out {
@@ -105,6 +107,14 @@ fn row(name: &str, ran: &Ran) -> String {
         most >> 20,
         last >> 20
     )
+}
+
+/// The least and the most seconds: how far runs of one kind differ.
+fn range(all: &[Ran]) -> String {
+    let (least, most) = all
+        .iter()
+        .fold((f64::INFINITY, 0.0_f64), |(least, most), ran| (least.min(ran.seconds), most.max(ran.seconds)));
+    format!("{least:.1} to {most:.1}")
 }
 
 fn median(mut all: Vec<f64>) -> f64 {
