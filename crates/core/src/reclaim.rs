@@ -155,6 +155,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "millions of steps of arithmetic")]
     fn the_cost_stays_at_the_target_or_below_whatever_a_page_costs_and_a_cold_part_goes() {
         for cost in [1, 20, 500, 20_000].map(Duration::from_micros) {
             for hot in [0, 100, 10_000, 60_000] {

@@ -110,7 +110,9 @@ impl Shared {
             }
             let Some(space) = self.space(id) else { continue };
             let before = self.counters.evicted.load(Relaxed);
-            moved |= self.evict_from(&space, &block, Effort::Any, PAGES_PER_CLUSTER, tools);
+            // What is shared since a fork takes room of its own until the last owner's has gone.
+            let most = (self.budget.free() as usize / 2).clamp(32, PAGES_PER_CLUSTER);
+            moved |= self.evict_from(&space, &block, Effort::Any, most, tools);
             // The evictors are at rest, or nearly.
             let moved_out = self.counters.evicted.load(Relaxed) - before;
             self.counters.reclaim.pages.fetch_add(moved_out, Relaxed);

@@ -12,6 +12,8 @@ fn faults() -> impl Strategy<Value = Vec<Recorded>> {
 }
 
 proptest! {
+    #![proptest_config(crate::cases(256))]
+
     #[test]
     fn what_is_read_is_what_was_written(faults in faults()) {
         let (mut writer, mut file) = (Coder::default(), Vec::new());
