@@ -103,16 +103,17 @@ impl Shared {
                 break;
             }
             let Some((id, block)) = self.clock.next() else { break };
-            let resident = block.state.lock().resident.count() as u64;
+            let state = block.state.lock();
+            let (resident, shared) = (state.resident.count() as u64, !state.cow.is_empty());
+            drop(state);
             looked += resident.max(EMPTY_BLOCK);
-            if resident == 0 {
+            // What is shared since a fork takes room of its own until the last owner's has gone: only where there is plenty.
+            if resident == 0 || shared && !self.budget.has_plenty(0) {
                 continue;
             }
             let Some(space) = self.space(id) else { continue };
             let before = self.counters.evicted.load(Relaxed);
-            // What is shared since a fork takes room of its own until the last owner's has gone.
-            let most = (self.budget.free() as usize / 2).clamp(32, PAGES_PER_CLUSTER);
-            moved |= self.evict_from(&space, &block, Effort::Any, most, tools);
+            moved |= self.evict_from(&space, &block, Effort::Any, PAGES_PER_CLUSTER, tools);
             // The evictors are at rest, or nearly.
             let moved_out = self.counters.evicted.load(Relaxed) - before;
             self.counters.reclaim.pages.fetch_add(moved_out, Relaxed);
