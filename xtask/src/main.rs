@@ -12,6 +12,7 @@ mod layers;
 mod licences;
 mod numbers;
 mod peers;
+mod reclaim;
 mod setup;
 mod sim;
 mod suite;
@@ -56,6 +57,8 @@ enum Task {
     Swapoff(swapoff::Options),
     /// Measure a parent with many children beside the kernel's own swap, and count the copies of its pages.
     Family(family::Options),
+    /// Measure what proactive reclaim gives back and what it costs.
+    Reclaim(reclaim::Options),
     /// Replay traces of page touches by vswap's order of eviction and by others.
     Traces(traces::Options),
     /// Measure memory, operations, write amplification, demotion and scale.
@@ -88,6 +91,7 @@ fn perform() -> Result<()> {
         Task::Peers(options) => peers::run(&options),
         Task::Swapoff(options) => swapoff::run(&options),
         Task::Family(options) => family::run(&options),
+        Task::Reclaim(options) => reclaim::run(&options),
         Task::Traces(options) => traces::run(&options),
         Task::Numbers(options) => numbers::run(&options),
         Task::Dist => dist::run(),

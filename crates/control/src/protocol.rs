@@ -54,7 +54,7 @@ pub enum Request {
     SetGroup {
         /// Its path.
         path: String,
-        /// In bytes, by name: [`LIMITS`], [`TIER_LIMIT`]; null is no limit. What is not named stays as it is.
+        /// In bytes, by name: [`LIMITS`], [`TIER_LIMIT`], [`RECLAIM`]; null is no limit. What is not named stays as it is.
         limits: BTreeMap<String, Option<u64>>,
     },
 }
@@ -73,6 +73,9 @@ pub fn tier_of_limit(name: &str) -> Option<u8> {
     let plain = digits && (number == "0" || !number.starts_with('0'));
     plain.then(|| number.parse().ok())?
 }
+
+/// Name of what is set with the limits of `/` and is none: proactive reclaim, as a share of time in millionths; null is off.
+pub const RECLAIM: &str = "reclaim";
 
 /// A tier that is wanted.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -175,6 +178,14 @@ pub struct Status {
     pub read: u64,
     /// Pages that were lost.
     pub lost: u64,
+    /// Proactive reclaim: the share of time that it may cost, millionths; 0 if it is off.
+    pub reclaim_target: u64,
+    /// The share of the last ten seconds in which programs waited for pages that had been moved out, or for room, millionths.
+    pub reclaim_pressure: u64,
+    /// Pages that it moved out.
+    pub reclaimed: u64,
+    /// Pages that it had written to tiers.
+    pub reclaim_written: u64,
     /// Where compressed pages go.
     pub tiers: Vec<Tier>,
 }

@@ -10,6 +10,8 @@
 //! - [`age`]: generations and the clock hand's judgement: which pages are cold.
 //! - [`heat`]: the same for what is resident, by how soon pages come back.
 //! - [`pressure`]: the share of time in which somebody waits for memory.
+//! - [`reclaim`]: how fast memory is looked through for what can go ahead of need.
+//! - [`recording`]: faults as they are recorded, and the form of such a file.
 //! - [`sparse`]: where an item of the top-level array is.
 //! - [`sync`]: the atomics, which loom replaces.
 #![no_std]
@@ -27,6 +29,8 @@ pub mod group;
 pub mod heat;
 pub mod place;
 pub mod pressure;
+pub mod reclaim;
+pub mod recording;
 pub mod slot;
 pub mod sparse;
 pub mod sync;
@@ -41,6 +45,7 @@ pub use group::{ChargeError, Event, GROUP_WORDS, Groups, Resource};
 pub use heat::{Back, Heat, Terms};
 pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
 pub use pressure::Pressure;
+pub use reclaim::Pace;
 pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
 pub use sparse::Sparse;
 pub use units::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vswap_control::protocol::{Group, LIMITS, Share, TIER_LIMIT, tier_of_limit};
+use vswap_control::protocol::{Group, LIMITS, RECLAIM, Share, TIER_LIMIT, tier_of_limit};
 use vswap_core::{ByteCount, Event, GroupId, Resource};
 use vswap_engine::{Figure, TierId, TierShare};
 use vswap_pager::{LEAST_LIMIT, NamedGroup, Pager};
@@ -97,6 +97,8 @@ pub(crate) fn set(pager: &Pager, path: &str, limits: &BTreeMap<String, Option<u6
             "memory.max" => Change::Of(Resource::Resident, pages),
             "memory.zswap.max" => Change::Of(Resource::Pool, *limit),
             "memory.swap.max" => Change::Of(Resource::Swap, pages),
+            RECLAIM if group == GroupId::ROOT => Change::Reclaim(limit.unwrap_or(0)),
+            RECLAIM => return Err(format!("{RECLAIM} is of all: it can only be set for /")),
             name => {
                 let unknown = || format!("there is no limit {name:?}: {}, {TIER_LIMIT}", LIMITS.join(", "));
                 let tier = tier_of_limit(name).map(TierId::new).ok_or_else(unknown)?;
@@ -112,6 +114,7 @@ pub(crate) fn set(pager: &Pager, path: &str, limits: &BTreeMap<String, Option<u6
     for change in changes {
         match change {
             Change::OfAll(limit) => pager.set_limit(limit),
+            Change::Reclaim(target) => pager.set_reclaim_target(target),
             Change::Of(resource, limit) => {
                 pager.limit_group(path, resource, limit).map_err(|error| error.to_string())?;
             }
@@ -125,6 +128,7 @@ pub(crate) fn set(pager: &Pager, path: &str, limits: &BTreeMap<String, Option<u6
 
 enum Change {
     OfAll(ByteCount),
+    Reclaim(u64),
     Of(Resource, Option<u64>),
     OfTier(TierId, Option<ByteCount>),
 }

@@ -103,6 +103,10 @@ impl<S: Served> Controlled for Desk<S> {
             written: engine.written_bytes.get(),
             read: engine.read_bytes.get(),
             lost: pager.poisoned.max(engine.lost),
+            reclaim_target: pager.reclaim_target,
+            reclaim_pressure: pager.reclaim_pressure,
+            reclaimed: pager.reclaimed,
+            reclaim_written: pager.reclaim_written,
             tiers: self.engine().tiers().into_iter().map(tier).collect(),
         }
     }

@@ -117,7 +117,7 @@ fn give_back(buffer: AlignedBuf) {
 
 /// Writes a segment of entries that `input` wants.
 fn write(store: &Arc<SegmentStore>, input: &mut Input<'_>, writing: u8) -> Written {
-    let begun = store.begin(Purpose::Writeback, buffer());
+    let begun = store.begin(Purpose::Writeback, vswap_segment::ClassId::COMMON, buffer());
     let mut builder = begun.expect("room for a segment");
     let mut written = Written::new();
     for _ in 0..=input.below(ENTRIES) {

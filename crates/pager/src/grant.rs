@@ -106,7 +106,8 @@ impl Space {
         let grants = self.grants.lock();
         self.drop_grants(range);
         let count = (range.end.saturating_sub(range.start) / PAGE_BYTES) as usize;
-        let plenty = self.shared.budget.has_plenty(count)
+        let plenty = self.shared.config.record.is_none()
+            && self.shared.budget.has_plenty(count)
             && self.shared.group_has_plenty(self.charged.get().group(), count);
         if !plenty {
             return Ok(false);

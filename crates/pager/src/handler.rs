@@ -151,6 +151,7 @@ fn retry(shared: &Shared, hands: &mut Hands, parked: &mut Vec<(u64, Fault)>) {
         match outcome {
             Outcome::Done => {
                 shared.counters.stall(fault.since.elapsed());
+                shared.counters.delay(fault.since.elapsed());
                 shared.parked.fetch_sub(1, Relaxed);
             }
             Outcome::Again => {

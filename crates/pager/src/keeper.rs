@@ -1,6 +1,8 @@
-//! The keeper: a thread that samples, shares out the memory between residents and the pool, and keeps the pool to its share.
+//! The keeper: a thread that samples, shares out the memory between residents and the pool, keeps the pool to its share, and
+//! reclaims ahead of need (see `reclaim`).
 
 use crate::pager::Shared;
+use crate::reclaim::Reclaimer;
 use crate::share::Sample;
 use crate::stats::FaultKind;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,6 +35,7 @@ impl Shared {
         let mut scratch = self.engine.scratch();
         let mut shared_out = Instant::now();
         let mut pressure = Pressure::default();
+        let mut reclaimer = Reclaimer::new(self);
         while !self.stopping() {
             self.engine.maintain(self.budget.wanted() > 0);
             if shared_out.elapsed() >= SHARE_OUT_EVERY {
@@ -40,6 +43,7 @@ impl Shared {
                 self.share_out();
                 pressure.sample(self.counters.stalled(), Duration::from_millis(self.clock_ms()));
                 self.counters.pressure.store(pressure.millionths(), Relaxed);
+                self.reclaim(&mut reclaimer, &mut scratch);
             }
             self.watch_listeners();
             self.count_compressed();
@@ -130,7 +134,7 @@ impl Shared {
     }
 
     /// Writes pool entries back; `false` if none could be.
-    fn write_back(&self, surplus: ByteCount, scratch: &mut Scratch) -> bool {
+    pub(crate) fn write_back(&self, surplus: ByteCount, scratch: &mut Scratch) -> bool {
         self.write_back_of(GroupId::ROOT, surplus, scratch)
     }
 

@@ -9,6 +9,7 @@ use crate::groups::{Groups, Relief};
 use crate::handler::{self, ROOM, STOP};
 use crate::promotion::Promotions;
 use crate::quick::Quick;
+use crate::record::Recorder;
 use crate::share::Share;
 use crate::space::{Adopt, Hold, Space};
 use crate::stats::{Counters, PagerStats};
@@ -37,6 +38,9 @@ const GIVE_UP_HELD_AFTER: Duration = Duration::from_secs(5);
 
 /// Eviction that has been without progress for so long wants the pool written down.
 const STRANDED_AFTER: Duration = Duration::from_millis(5);
+
+/// [`PagerConfig::reclaim_turn`] if nothing else is said: long enough that what is touched every few seconds comes back from staging, and stays.
+pub const RECLAIM_TURN: Duration = Duration::from_secs(60);
 
 /// What to do when nothing more can be moved out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +97,12 @@ pub struct PagerConfig {
     pub on_failed_write: Option<OnFailedWrite>,
     /// Where to ask for huge pages in mappings that are left to the kernel.
     pub huge_pages: HugePages,
+    /// Proactive reclaim: the share of time that programs may wait because of it, millionths; 0 for none.
+    pub reclaim_target: u64,
+    /// In this time it looks at all pages once, if nobody waits.
+    pub reclaim_turn: Duration,
+    /// Where each fault is noted. Then every page that is touched is to be seen: nothing is left to the kernel, and nothing is brought in unasked.
+    pub record: Option<Arc<Recorder>>,
     /// Count the memory of this process (a supervisor of its own), not just pool and tables.
     pub count_own_memory: bool,
 }
@@ -106,6 +116,9 @@ impl PagerConfig {
             on_full: None,
             on_failed_write: None,
             huge_pages: HugePages::Never,
+            reclaim_target: 0,
+            reclaim_turn: RECLAIM_TURN,
+            record: None,
             count_own_memory: false,
         }
     }
@@ -151,6 +164,8 @@ pub(crate) struct Shared {
     pub own_sampled: AtomicU64,
     /// Evictors find nothing to move out: pages may be charged, but those of a process whose stub a debugger holds cannot be moved.
     pub stranded: AtomicBool,
+    /// `PagerConfig::reclaim_target`, as it was set last.
+    pub reclaim_target: AtomicU64,
     told_full: AtomicBool,
     started: Instant,
     pub config: PagerConfig,
@@ -366,6 +381,7 @@ impl Pager {
             disk_full: AtomicBool::new(false),
             own_sampled: AtomicU64::new(0),
             stranded: AtomicBool::new(false),
+            reclaim_target: AtomicU64::new(config.reclaim_target),
             told_full: AtomicBool::new(false),
             started: Instant::now(),
             config,
@@ -507,6 +523,11 @@ impl Pager {
         }
     }
 
+    /// Changes the share of time that proactive reclaim may cost, in millionths; 0 ends it.
+    pub fn set_reclaim_target(&self, millionths: u64) {
+        self.shared.reclaim_target.store(millionths, Relaxed);
+    }
+
     /// The engine.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.shared.engine
@@ -537,6 +558,11 @@ impl Pager {
             stalled: counters.stalled(),
             pressure: counters.pressure.load(Relaxed),
             poisoned: counters.poisoned.load(Relaxed),
+            reclaim_target: self.shared.reclaim_target.load(Relaxed),
+            reclaim_pressure: counters.reclaim.pressure.load(Relaxed),
+            reclaim_looked: counters.reclaim.looked.load(Relaxed),
+            reclaimed: counters.reclaim.pages.load(Relaxed),
+            reclaim_written: counters.reclaim.written.load(Relaxed),
             grown: self.shared.told_full.load(Relaxed),
         }
     }

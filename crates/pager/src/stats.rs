@@ -99,12 +99,29 @@ pub struct Counters {
     pub waited: AtomicU64,
     /// Time that faults waited for room or a device, nanoseconds.
     pub stalled_ns: AtomicU64,
+    /// Time that programs waited for pages that had been moved out, and for room, nanoseconds.
+    pub delayed_ns: AtomicU64,
+    /// Proactive reclaim.
+    pub reclaim: ReclaimCounters,
     /// What this comes to of late, millionths of the time.
     pub pressure: AtomicU64,
     /// Faults that found their page there.
     pub spurious: AtomicU64,
     /// Pages made unreadable because their bytes were lost.
     pub poisoned: AtomicU64,
+}
+
+/// What proactive reclaim did.
+#[derive(Debug, Default)]
+pub struct ReclaimCounters {
+    /// What [`Counters::delayed_ns`] comes to of late, millionths of the time.
+    pub pressure: AtomicU64,
+    /// Pages that it looked at.
+    pub looked: AtomicU64,
+    /// Pages that it moved out.
+    pub pages: AtomicU64,
+    /// Pages that it had written from the pool to a tier.
+    pub written: AtomicU64,
 }
 
 /// A kind of fault in numbers.
@@ -166,6 +183,16 @@ pub struct PagerStats {
     pub pressure: u64,
     /// Pages made unreadable.
     pub poisoned: u64,
+    /// Proactive reclaim: the share of time that it may cost, millionths; 0 if it is off.
+    pub reclaim_target: u64,
+    /// The share of the last ten seconds in which programs waited for pages that had been moved out, or for room, millionths.
+    pub reclaim_pressure: u64,
+    /// Pages that it looked at.
+    pub reclaim_looked: u64,
+    /// Pages that it moved out.
+    pub reclaimed: u64,
+    /// Pages that it had written from the pool to a tier.
+    pub reclaim_written: u64,
     /// Whether the limit had to be exceeded.
     pub grown: bool,
 }
@@ -179,6 +206,11 @@ impl Counters {
     /// A fault waited for room or a device.
     pub fn stall(&self, time: Duration) {
         self.stalled_ns.fetch_add(time.as_nanos() as u64, Relaxed);
+    }
+
+    /// A program waited for a page that had been moved out, or for room.
+    pub fn delay(&self, time: Duration) {
+        self.delayed_ns.fetch_add(time.as_nanos() as u64, Relaxed);
     }
 
     /// All such waits.

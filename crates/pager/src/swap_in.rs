@@ -250,7 +250,7 @@ impl Shared {
         if kind == FaultKind::Segment && !fault.waited {
             self.counters.stall(time);
         }
-        self.counters.fault(kind, time);
+        self.answered(space, kind, fault, time);
         Outcome::Done
     }
 }

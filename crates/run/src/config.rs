@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vswap_core::ByteCount;
 use vswap_engine::TierKind;
@@ -29,12 +30,25 @@ pub struct RunConfig {
     pub stats: bool,
     /// Write the figures to this file.
     pub stats_json: Option<PathBuf>,
+    /// Proactive reclaim: the share of time that it may cost, millionths; 0 for none.
+    pub reclaim: u64,
+    /// In this time it looks at all memory once; the usual if nothing is said.
+    pub reclaim_turn: Option<Duration>,
+    /// Record the faults in this file.
+    pub record: Option<PathBuf>,
     /// Wait for what the program leaves running.
     pub wait_all: bool,
     /// Have a process between engine and program even where tracing is not restricted to ancestors.
     pub keeper: bool,
     /// The program and its arguments; the first is searched in `PATH`.
     pub program: Vec<OsString>,
+}
+
+impl RunConfig {
+    /// Whether the front is to wait for what the engine has to say at the end.
+    pub(crate) fn wants_report(&self) -> bool {
+        self.stats || self.stats_json.is_some() || self.record.is_some()
+    }
 }
 
 /// Room for compressed pages on disk.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig};
-use vswap_pager::{FullPolicy, Pager, PagerConfig};
+use vswap_pager::{FullPolicy, Pager, PagerConfig, Recorder};
 use vswap_stub::protocol::STAGING_WINDOWS;
 use vswap_sys::poll::{EVENTS, Epoll};
 use vswap_sys::process::{self, Change};
@@ -21,6 +21,7 @@ use crate::config::{self, Codec, Full, RunConfig};
 use crate::control::{Controls, Door};
 use crate::keeper::Keeper;
 use crate::message::Message;
+use crate::record::Recording;
 use crate::report::Report;
 use crate::sample::Sampler;
 use crate::supervisor::{Readers, STUB_TOKEN, Supervisor, Warned};
@@ -70,6 +71,7 @@ struct Main {
     keeper: Option<OwnedFd>,
     program: OwnedFd,
     report: Report,
+    recording: Option<Recording>,
     /// Who asks from outside.
     door: Arc<Door>,
     wait_all: bool,
@@ -102,8 +104,14 @@ fn prepare(
     // All that follows is done while the program gets ready on another CPU.
     let filters = process::own_filters().map_err(text("/proc"))? + 1;
     let tiers = crate::disk::choose(config)?;
+    let record = config.record.as_ref().map(|path| {
+        std::fs::File::create(path)
+            .map_err(|error| format!("cannot write --record {}: {error}", path.display()))
+    });
+    let record = record.transpose()?;
     let kept = [Some(front), keeper.as_ref(), Some(&program)];
-    let kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_fd()).collect();
+    let kept = kept.into_iter().flatten().map(|fd| fd.as_fd());
+    let kept: Vec<_> = kept.chain(record.as_ref().map(|file| file.as_fd())).collect();
     process::keep_only(&kept).map_err(text("/dev/null"))?;
     let _ = std::env::set_current_dir("/");
     process::raise_descriptor_limit();
@@ -146,7 +154,10 @@ fn prepare(
         return Err("vswap was ended before the program was executed".into());
     }
     // The program is being loaded meanwhile.
-    let _ = supervisor.pager.set(start_pager(config, engine, front)?);
+    let recorder = record.as_ref().map(|_| Arc::<Recorder>::default());
+    let _ = supervisor.pager.set(start_pager(config, engine, front, recorder.clone())?);
+    let recording = recorder.zip(record).map(|(recorder, file)| Recording::start(recorder, file));
+    let recording = recording.transpose().map_err(text("starting a thread"))?;
     // Older kernels wake asynchronously: slower, not wrong.
     let _ = supervisor.listener.wake_synchronously();
     crate::log::start(front);
@@ -156,9 +167,10 @@ fn prepare(
         keeper,
         program,
         report,
+        recording,
         door: Arc::default(),
         wait_all: config.wait_all,
-        wants_report: config.stats || config.stats_json.is_some(),
+        wants_report: config.wants_report(),
         over: false,
         ending: false,
         stubless: HashMap::new(),
@@ -190,11 +202,19 @@ fn codec(codec: Codec) -> CodecChoice {
     }
 }
 
-fn start_pager(config: &RunConfig, engine: Arc<Engine>, front: &OwnedFd) -> Result<Pager, Failure> {
+fn start_pager(
+    config: &RunConfig,
+    engine: Arc<Engine>,
+    front: &OwnedFd,
+    record: Option<Arc<Recorder>>,
+) -> Result<Pager, Failure> {
     let text = |error: std::io::Error| format!("starting the pager: {error}");
     let teller = front.try_clone().map_err(text)?;
     let mut pager = PagerConfig::new(config.memory);
     pager.count_own_memory = true;
+    pager.record = record;
+    pager.reclaim_target = config.reclaim;
+    pager.reclaim_turn = config.reclaim_turn.unwrap_or(pager.reclaim_turn);
     pager.huge_pages = match config.huge_pages {
         config::HugePages::Auto => vswap_pager::HugePages::WhereTheyPay,
         config::HugePages::On => vswap_pager::HugePages::Always,
@@ -367,7 +387,10 @@ impl Main {
         }
     }
 
-    fn send_report(&self) {
+    fn send_report(&mut self) {
+        if let Some(said) = self.recording.as_mut().and_then(Recording::end) {
+            self.supervisor.say(said);
+        }
         if self.wants_report {
             let (table, json) = self.report.make(self.supervisor.pager());
             let _ = Message::Stats(table, json).send(self.supervisor.front.as_fd());

@@ -70,7 +70,7 @@ pub(crate) fn mirror(
         early: Vec::new(),
         refused: None,
         outcome: None,
-        awaits_report: config.stats || config.stats_json.is_some(),
+        awaits_report: config.wants_report(),
         engine: State::Works,
     };
     while !front.is_done() && front.engine == State::Works {

@@ -25,6 +25,7 @@ mod inject;
 mod keeper;
 mod log;
 mod message;
+mod record;
 mod report;
 mod rouse;
 mod rules;

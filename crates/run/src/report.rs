@@ -88,6 +88,10 @@ impl Report {
         if engine.demoted_bytes.get() > 0 {
             line("to slower tiers", bytes(engine.demoted_bytes.get()));
         }
+        if stats.reclaim_target > 0 || stats.reclaimed > 0 {
+            let (reclaimed, written) = (stats.reclaimed, stats.reclaim_written);
+            line("reclaimed", format!("{reclaimed} pages ahead of need; {written} went on to a tier"));
+        }
         if stats.grown {
             line("limit", "exceeded".into());
         }
@@ -120,6 +124,7 @@ impl Report {
         let numbers = [
             ("limit_bytes", self.limit),
             ("peak_bytes", peak),
+            ("used_bytes", stats.used),
             ("elapsed_ms", self.started.elapsed().as_millis() as u64),
             ("evicted_pages", stats.evicted),
             ("evicted_clean_pages", stats.evicted_clean),
@@ -135,6 +140,11 @@ impl Report {
             ("waited_faults", stats.waited),
             ("stalled_us", stats.stalled.as_micros() as u64),
             ("pressure_avg10_millionths", stats.pressure),
+            ("reclaim_target_millionths", stats.reclaim_target),
+            ("reclaim_pressure_millionths", stats.reclaim_pressure),
+            ("reclaim_looked_pages", stats.reclaim_looked),
+            ("reclaimed_pages", stats.reclaimed),
+            ("reclaim_written_pages", stats.reclaim_written),
             ("lost_pages", stats.poisoned),
             ("stored_fill_pages", engine.stored_fill),
             ("stored_compressed_pages", engine.stored_compressed),

@@ -9,11 +9,13 @@ pub struct Trace {
     pub name: String,
     pub what: String,
     pub touches: Vec<u32>,
+    /// All that it touches are below this.
+    pub pages: u32,
 }
 
 impl Trace {
     fn new(name: &str, what: &str, touches: Vec<u32>) -> Trace {
-        Trace { name: name.into(), what: what.into(), touches }
+        Trace { name: name.into(), what: what.into(), touches, pages: PAGES }
     }
 
     /// Different pages that it touches.

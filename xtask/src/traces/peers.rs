@@ -8,6 +8,34 @@ pub trait Order {
     fn hits(&mut self, page: u32) -> bool;
 }
 
+/// The page that came first goes: what can be done without seeing touches.
+pub struct Fifo {
+    room: usize,
+    present: HashSet<u32>,
+    queue: VecDeque<u32>,
+}
+
+impl Fifo {
+    pub fn new(room: usize) -> Fifo {
+        Fifo { room, present: HashSet::new(), queue: VecDeque::new() }
+    }
+}
+
+impl Order for Fifo {
+    fn hits(&mut self, page: u32) -> bool {
+        if !self.present.insert(page) {
+            return true;
+        }
+        if self.queue.len() == self.room
+            && let Some(first) = self.queue.pop_front()
+        {
+            self.present.remove(&first);
+        }
+        self.queue.push_back(page);
+        false
+    }
+}
+
 /// The page that was not touched for longest goes.
 pub struct Lru {
     room: usize,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::generate;
 use super::own::Own;
-use super::peers::{Clock, Lru, Optimum, Order, S3Fifo};
+use super::peers::{Clock, Fifo, Lru, Optimum, Order, S3Fifo};
 
 fn replay(mut order: impl Order, touches: &[u32]) -> Vec<bool> {
     touches.iter().map(|page| order.hits(*page)).collect()
@@ -21,6 +21,19 @@ fn plain_lru(room: usize, touches: &[u32]) -> Vec<bool> {
         }
         stack.push(*page);
         at.is_some()
+    };
+    touches.iter().map(touch).collect()
+}
+
+fn plain_fifo(room: usize, touches: &[u32]) -> Vec<bool> {
+    let mut came: Vec<u32> = Vec::new();
+    let touch = |page: &u32| {
+        let hit = came.contains(page);
+        if !hit {
+            came.push(*page);
+            came.drain(..came.len().saturating_sub(room));
+        }
+        hit
     };
     touches.iter().map(touch).collect()
 }
@@ -117,6 +130,7 @@ proptest! {
         touches in prop::collection::vec(0u32..40, 1..400),
         room in 2usize..30,
     ) {
+        prop_assert_eq!(replay(Fifo::new(room), &touches), plain_fifo(room, &touches));
         prop_assert_eq!(replay(Lru::new(room), &touches), plain_lru(room, &touches));
         prop_assert_eq!(replay(Clock::new(room), &touches), plain_clock(room, &touches));
         prop_assert_eq!(replay(S3Fifo::new(room), &touches), plain_s3fifo(room, &touches));
@@ -142,7 +156,7 @@ fn ratio(name: &str, percent: usize, own: bool) -> f64 {
     let trace = generate::all().into_iter().find(|trace| trace.name == name).unwrap();
     let room = trace.footprint() * percent / 100;
     let hits = match own {
-        true => replay(Own::new(room, generate::PAGES), &trace.touches),
+        true => replay(Own::new(room, trace.pages), &trace.touches),
         false => replay(Lru::new(room), &trace.touches),
     };
     hits.iter().filter(|hit| **hit).count() as f64 / hits.len() as f64

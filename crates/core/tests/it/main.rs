@@ -17,6 +17,8 @@ mod owners;
 mod pairs;
 #[cfg(loom)]
 mod races;
+#[cfg(not(loom))]
+mod recording;
 #[cfg(loom)]
 mod seen;
 #[cfg(not(loom))]

@@ -37,7 +37,7 @@ impl World {
             978..980 => self.starve(),
             981..984 => self.demote(),
             980 => self.change_groups(),
-            981..984 => self.limit_tier(),
+            984..987 => self.limit_tier(),
             _ => {}
         }
     }

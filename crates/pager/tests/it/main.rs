@@ -4,6 +4,7 @@ mod ahead;
 mod fixture;
 mod groups;
 mod levels;
+mod reclaim;
 
 use fixture::{LIMIT, PAGE, config, fixture, fixture_with};
 use std::sync::Arc;

@@ -5,6 +5,8 @@ mod control_of_a_region;
 mod doctor;
 mod groups;
 mod help;
+mod reclaim;
+mod record;
 mod region;
 mod run_like_plain;
 mod run_refused;

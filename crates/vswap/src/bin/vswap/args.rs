@@ -175,6 +175,21 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Full::Grow)]
     pub full: Full,
 
+    /// Proactive reclaim: move out what is not used though there is room, as long as that costs no more than SHARE of the time
+    ///
+    /// `off`, or a percentage like 0.5%: as long as programs wait for pages that were moved out, or for room, for less than that (averaged over ten seconds), all memory is looked
+    /// through again and again, and what was not touched for long is moved out; compressed pages that nobody asks for go on to a tier. The nearer the waits come to
+    /// SHARE, the slower; at SHARE it stops. So a program that is idle, or that uses a small part of its memory, gives the rest back. `vswap set RUN / reclaim=1%` changes it meanwhile.
+    #[arg(long, value_name = "off|SHARE", value_parser = share, default_value = "off", hide_default_value = false)]
+    pub reclaim: u64,
+
+    /// Seconds in which --reclaim looks at all memory once, if nobody waits [default: 60]
+    ///
+    /// What is touched more often than that comes back while it is still cheap, and stays for several times that. A shorter time gives memory back sooner and
+    /// takes more pages by mistake.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub reclaim_turn: Option<u32>,
+
     /// Print a short table at the end, to standard error
     ///
     /// Peak resident memory, faults by kind with their median and 99th percentile, compression ratio, bytes written
@@ -185,6 +200,15 @@ pub struct RunArgs {
     /// Write the same figures to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub stats_json: Option<PathBuf>,
+
+    /// Record in FILE what each fault was for: the space (a process until it executes something), the page, and why
+    ///
+    /// In the order in which they are answered, one to three bytes each: a first touch, a page from the swap space, one that was about to go there, the first write to one that
+    /// was protected. To have them all nothing is left to the kernel or brought in ahead meanwhile, so the run is slower. The smaller the limit, the more of what
+    /// the program touches is seen. Faults that come too fast to be recorded are counted, and said at the end. The form of the file is described in
+    /// crates/core/src/recording.rs.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 
     /// Wait for daemons that the program leaves behind
     ///
@@ -382,6 +406,21 @@ fn memory_size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// A share of time, in millionths; 0 for `off`.
+fn share(text: &str) -> Result<u64, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let number = text.strip_suffix('%').map(str::trim_end).and_then(|number| number.parse::<f64>().ok());
+    // A hundredth of a percent is a millisecond in ten seconds: less cannot be told from chance.
+    match number.filter(|percent| (0.01..=50.0).contains(percent)) {
+        Some(percent) => Ok((percent * 1e4).round() as u64),
+        None => Err(format!(
+            "{text:?} is no share of time; write off, or a percentage between 0.01% and 50%, like 0.5%"
+        )),
+    }
+}
+
 fn disk_size(text: &str) -> Result<Disk, String> {
     if text.eq_ignore_ascii_case("none") {
         return Ok(Disk::None);
@@ -481,6 +520,18 @@ mod tests {
             run.tiers.iter().map(|tier| tier.path.as_path()).collect::<Vec<_>>(),
             ["/a", "/b"].map(std::path::Path::new)
         );
+    }
+
+    #[test]
+    fn a_share_of_time_is_a_percentage_or_off() {
+        assert_eq!(
+            [share("off"), share("0.5%"), share("50 %"), share("0.01%")],
+            [0, 5_000, 500_000, 100].map(Ok)
+        );
+        for bad in ["", "0.5", "0%", "0.001%", "51%", "-1%", "NaN%", "much%", "on"] {
+            assert!(share(bad).is_err_and(|error| error.contains("0.5%")), "{bad}");
+        }
+        assert_eq!((run_of(&["ls"]).reclaim, run_of(&["--reclaim", "1%", "ls"]).reclaim), (0, 10_000));
     }
 
     #[test]

@@ -247,6 +247,19 @@ fn show(status: &Status) -> String {
         ("written to tiers", pages(status.swapped_out, status.written)),
         ("read from tiers", pages(status.swapped_in, status.read)),
     ];
+    if status.reclaim_target > 0 || status.reclaimed > 0 {
+        let percent = |millionths: u64| millionths as f64 / 1e4;
+        let target = match status.reclaim_target {
+            0 => "off".to_owned(),
+            target => format!(
+                "while waits are below {:.2} % (now {:.2} %)",
+                percent(target),
+                percent(status.reclaim_pressure)
+            ),
+        };
+        let (reclaimed, written) = (bytes(status.reclaimed * 4096), bytes(status.reclaim_written * 4096));
+        lines.push(("reclaim", format!("{target}; {reclaimed} moved out, {written} written to tiers")));
+    }
     if status.lost > 0 {
         lines.push(("pages lost", status.lost.to_string()));
     }

@@ -1,6 +1,7 @@
 //! `vswap run`: the options become a [`RunConfig`], the outcome an exit code or a death by the same signal.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use vswap_core::ByteCount;
 use vswap_run::{Codec, DiskRoom, ExitOutcome, Full, HugePages, RunConfig, TierPlace};
@@ -19,11 +20,13 @@ fn cannot_begin(args: &RunArgs) -> Option<String> {
             lack.found
         ));
     }
-    let file = args.stats_json.as_ref()?;
-    // Neither truncated nor written yet: the figures of an earlier run stay if this one comes to nothing.
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
-    opened.err().map(|error| {
-        format!("cannot write --stats-json {}: {error}; name a file that you may write", file.display())
+    let files = [("--stats-json", &args.stats_json), ("--record", &args.record)];
+    files.into_iter().find_map(|(option, file)| {
+        let file = file.as_ref()?;
+        // Neither truncated nor written yet: what an earlier run wrote stays if this one comes to nothing.
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+        let error = opened.err()?;
+        Some(format!("cannot write {option} {}: {error}; name a file that you may write", file.display()))
     })
 }
 
@@ -61,6 +64,9 @@ fn config(args: RunArgs) -> RunConfig {
         },
         stats: args.stats,
         stats_json: args.stats_json,
+        reclaim: args.reclaim,
+        reclaim_turn: args.reclaim_turn.map(|seconds| Duration::from_secs(seconds.into())),
+        record: args.record,
         wait_all: args.wait_all,
         keeper: false,
         program: args.program,

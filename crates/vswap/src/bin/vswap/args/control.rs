@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Subcommand, ValueEnum};
+use vswap_control::protocol::RECLAIM;
 use vswap_engine::TierKind;
 
-use super::{Cli, priority, tier_size};
+use super::{Cli, priority, share, tier_size};
 use crate::size;
 
 pub(super) const STATUS_ABOUT: &str = "\
@@ -223,7 +224,9 @@ see `vswap run --full`.
 the group off the tier. What has no room on any tier stays compressed in memory. What the group has there when its first such limit is set, or when a process \
 is moved, is not counted: it stays where it is until it is stored anew. A limit goes with its tier.
 
-Those of / hold for all; its memory.max is --memory.";
+Those of / hold for all; its memory.max is --memory. For / alone there is, besides,
+
+  reclaim           proactive reclaim, as `vswap run --reclaim` has it: reclaim=0.5%, reclaim=off";
 
 pub(super) const SET_MORE: &str = "\
 Sizes are those of `vswap run`; `max` is no limit.
@@ -237,7 +240,8 @@ Examples:
   vswap set 4711 /web memory.max=200M memory.zswap.max=50M
   vswap set 4711 /web memory.max=max
   vswap set 4711 /web memory.swap.tier.0.max=0 memory.swap.tier.1.max=2G
-  vswap set 4711 / memory.max=1G";
+  vswap set 4711 / memory.max=1G
+  vswap set 4711 / reclaim=0.5%";
 
 /// `vswap groups`.
 #[derive(Debug, Args)]
@@ -294,7 +298,7 @@ pub struct SetArgs {
     /// The group's name; / for all
     pub path: String,
 
-    /// What it may have: memory.max=200M, memory.zswap.max=50M, memory.swap.max=1G, memory.swap.tier.0.max=4G, or `max`
+    /// What it may have: memory.max=200M, memory.zswap.max=50M, memory.swap.max=1G, memory.swap.tier.0.max=4G, or `max`; for / also reclaim=0.5% or reclaim=off
     #[arg(value_name = "LIMIT=SIZE", required = true, value_parser = group_limit)]
     pub limits: Vec<(String, Option<u64>)>,
 }
@@ -302,9 +306,15 @@ pub struct SetArgs {
 fn group_limit(text: &str) -> Result<(String, Option<u64>), String> {
     use vswap_control::protocol::{LIMITS, TIER_LIMIT, tier_of_limit};
     let known = LIMITS.join(", ");
-    let right =
-        || format!("write it like memory.max=200M or memory.max=max; limits are {known}, {TIER_LIMIT}");
+    let right = || {
+        format!(
+            "write it like memory.max=200M, memory.max=max or {RECLAIM}=0.5%; limits are {known}, {TIER_LIMIT}, and {RECLAIM} for /"
+        )
+    };
     let (name, value) = text.split_once('=').ok_or_else(right)?;
+    if name == RECLAIM {
+        return Ok((name.to_owned(), Some(share(value)?).filter(|share| *share > 0)));
+    }
     if !LIMITS.contains(&name) && tier_of_limit(name).is_none() {
         return Err(right());
     }
