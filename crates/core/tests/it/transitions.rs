@@ -117,7 +117,10 @@ impl Transition {
             T::Hand => &[("`Pool(h)`", "clock hand passes, accessed")],
             T::Take => &[("`Pool(h)`", "clock hand takes it")],
             T::Flip => &[("`Moving(h, b)`", "the segment is written")],
-            T::TurnBack => &[("`Moving(h, b)`", "the write failed, or the disk is full")],
+            T::TurnBack => &[(
+                "`Moving(h, b)`",
+                "the write failed, the disk is full, or its cluster has just gone to a group that is written elsewhere",
+            )],
             T::CompactionTakes => &[("`Pool(h)`", "compaction takes it")],
             T::CompactionFlips => &[("`Moving(h, 31)`", "copied to `h'`")],
             T::Clean => &[("`Segment(a)`", "cleaned")],
