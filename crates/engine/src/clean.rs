@@ -12,7 +12,7 @@ use crate::stats::Counters;
 use vswap_core::{Backing, SegmentAddr, SlotId};
 use vswap_segment::{
     AlignedBuf, Appended, Candidate, ClassId, EntryAddr, Purpose, SEGMENT_BYTES, SegmentBuilder, SegmentId,
-    Wanted,
+    SegmentView, Wanted,
 };
 
 /// Segments fuller than this are not worth the copying: 12 of them would be written to win one.
@@ -23,6 +23,7 @@ const MOST_WRITTEN: usize = 16;
 const MOST_READ: usize = 16;
 
 /// What [`Engine::gather`] has done.
+#[derive(Debug, Default)]
 pub(crate) struct Gathered {
     /// Entries copied.
     pub(crate) copied: usize,
@@ -30,6 +31,8 @@ pub(crate) struct Gathered {
     pub(crate) bytes: usize,
     /// Segments that are gone.
     pub(crate) died: usize,
+    /// Segments of which nothing could be read.
+    pub(crate) unread: Vec<SegmentId>,
 }
 
 impl Engine {
@@ -42,6 +45,8 @@ impl Engine {
         by: ClassId,
     ) -> Result<bool, WritebackError> {
         let mut won = 0;
+        // Segments that cannot be read just now.
+        let mut not: Vec<SegmentId> = Vec::new();
         // Classes that may have no segment more for that, not even for a moment.
         let mut but: Vec<ClassId> = Vec::new();
         // Where most is alive, one segment written is hardly more than one emptied: what is left of the last one read goes on being
@@ -49,8 +54,13 @@ impl Engine {
         let mut written = 0;
         while written < MOST_WRITTEN {
             let mut first = None;
+            let wanted = |of| Wanted { by, of, but: &but, not: &not };
+            // Where less than a segment is dead in all, what is packed would only be packed anew.
+            if won + disk.store().dead_to_win(MOST_ALIVE, &wanted(None)) as isize <= 0 {
+                break;
+            }
             let pick = |of| {
-                let found = disk.store().pick_to_clean(MOST_ALIVE, &Wanted { by, of, but: &but });
+                let found = disk.store().pick_to_clean(MOST_ALIVE, &wanted(of));
                 first = first.or(found.map(|found| found.class));
                 found
             };
@@ -62,7 +72,9 @@ impl Engine {
             let one = usize::from(gathered.copied > 0);
             written += 1;
             won += gathered.died as isize - one as isize;
-            if won > 0 || gathered.died + one == 0 {
+            let passed_over = !gathered.unread.is_empty();
+            not.extend(gathered.unread);
+            if won > 0 || gathered.died + one == 0 && !passed_over {
                 break;
             }
         }
@@ -79,7 +91,7 @@ impl Engine {
         mut next: impl FnMut(Option<ClassId>) -> Option<Candidate>,
     ) -> Result<Option<Gathered>, WritebackError> {
         let Some(mut candidate) = next(None) else {
-            return Ok(Some(Gathered { copied: 0, bytes: 0, died: 0 }));
+            return Ok(Some(Gathered::default()));
         };
         let class = candidate.class;
         let mut builder = match disk.store().begin(purpose, class, writing.buffer()) {
@@ -93,9 +105,16 @@ impl Engine {
         let mut read = AlignedBuf::zeroed(SEGMENT_BYTES);
         let mut victims: Vec<SegmentId> = Vec::new();
         let mut moved: Vec<EntryAddr> = Vec::new();
+        let mut unread = Vec::new();
         loop {
             victims.push(candidate.segment);
-            let full = !self.collect_live(disk, candidate.segment, &mut read, &mut builder, &mut moved);
+            let full = match disk.store().read_segment(candidate.segment, &mut read) {
+                Ok(view) => !self.collect_live(disk, view, candidate.segment, &mut builder, &mut moved),
+                Err(_) => {
+                    unread.push(candidate.segment);
+                    false
+                }
+            };
             if full || victims.len() >= MOST_READ {
                 break;
             }
@@ -110,7 +129,7 @@ impl Engine {
             disk.store().stop_cleaning(segment);
         }
         let bytes = result?;
-        Ok(Some(Gathered { copied: moved.len(), bytes, died }))
+        Ok(Some(Gathered { copied: moved.len(), bytes, died, unread }))
     }
 
     /// Copies what lives in a segment. False when the builder is full. What cannot be read stays where it is:
@@ -118,12 +137,11 @@ impl Engine {
     fn collect_live(
         &self,
         disk: &Disk,
+        view: SegmentView<'_>,
         segment: SegmentId,
-        read: &mut AlignedBuf,
         builder: &mut SegmentBuilder,
         moved: &mut Vec<EntryAddr>,
     ) -> bool {
-        let Ok(view) = disk.store().read_segment(segment, read) else { return true };
         for entry in view.entries() {
             let Ok(entry) = entry else {
                 disk.store().leave_damaged(segment);

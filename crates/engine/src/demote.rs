@@ -11,7 +11,7 @@ use crate::error::WritebackError;
 use crate::stats::Counters;
 use crate::swapoff::SPARSE;
 use vswap_core::ByteCount;
-use vswap_segment::{ClassId, Purpose, SEGMENT_BYTES, SegmentId, Started};
+use vswap_segment::{ClassId, Purpose, SEGMENT_BYTES, SegmentId, Started, TierId};
 
 /// Segments looked at for those that are packed together.
 const LOOKED_AT: usize = 16;
@@ -23,15 +23,17 @@ pub struct Demoted {
     pub segments: u64,
     /// Bytes copied for that.
     pub bytes: ByteCount,
+    /// A tier is crowded, and nothing on it could go.
+    pub futile: bool,
 }
 
 impl Engine {
     /// Whether a tier has hardly any room left while one of lower priority has some.
     pub fn wants_demotion(&self) -> bool {
-        self.disk.store().crowded().is_some()
+        !self.disk.store().crowded().is_empty()
     }
 
-    /// Takes the coldest segments of a tier with hardly any room left to tiers of lower priority, until it has room again, at most about
+    /// Takes the coldest segments of tiers with hardly any room left to tiers of lower priority, until they have room again, at most about
     /// `most` of them. Does nothing if there is no such tier, or somebody else is at it. Pages are read, stored and let go meanwhile.
     ///
     /// # Errors
@@ -39,28 +41,47 @@ impl Engine {
     pub fn demote(&self, most: usize) -> Result<Demoted, WritebackError> {
         let mut done = Demoted::default();
         let Some(_alone) = self.disk.demoting.try_lock() else { return Ok(done) };
-        let depth = self.disk.depth;
-        while (done.segments as usize) < most
-            && let Some((tier, below)) = self.disk.store().crowded()
-        {
-            let purpose = Purpose::Demotion { below };
-            let coldest = self.disk.store().coldest_on(tier, below, LOOKED_AT);
-            let Some(first) = coldest.first() else { break };
-            let before = done;
-            if self.is_sparse(*first) {
-                self.pack_for_demotion(purpose, &coldest, &mut done)?;
-            } else {
-                let whole = coldest.iter().filter(|segment| !self.is_sparse(**segment));
-                self.demote_whole(purpose, whole.take(depth.min(most)), &mut done)?;
+        while (done.segments as usize) < most {
+            let crowded = self.disk.store().crowded();
+            let before = done.segments;
+            for (tier, below) in &crowded {
+                let was = done.bytes;
+                let result = self.demote_from(*tier, *below, most, &mut done);
+                Counters::add(&self.counters.demoted_bytes, done.bytes.saturating_sub(was).get());
+                result?;
+                // The lowest first: what comes down to it is to find room.
+                if done.segments > before {
+                    self.disk.store().trim_tier(*tier, true);
+                    break;
+                }
             }
-            Counters::add(&self.counters.demoted_bytes, (done.bytes.saturating_sub(before.bytes)).get());
-            self.disk.store().trim_tier(tier, true);
-            if done.segments == before.segments {
-                // No room after all, or what was chosen is gone: whoever comes next looks anew.
+            if done.segments == before {
+                // No room after all, or what was chosen is gone, cannot be read or may not be elsewhere.
+                done.futile = !crowded.is_empty();
                 break;
             }
         }
         Ok(done)
+    }
+
+    fn demote_from(
+        &self,
+        tier: TierId,
+        below: i16,
+        most: usize,
+        done: &mut Demoted,
+    ) -> Result<(), WritebackError> {
+        let purpose = Purpose::Demotion { below };
+        let coldest = self.disk.store().coldest_on(tier, below, LOOKED_AT);
+        let before = done.segments;
+        if coldest.first().is_some_and(|first| self.is_sparse(*first)) {
+            self.pack_for_demotion(purpose, &coldest, done)?;
+        }
+        if done.segments == before {
+            let whole = coldest.iter().filter(|segment| !self.is_sparse(**segment));
+            self.demote_whole(purpose, whole.take(self.disk.depth.min(most)), done)?;
+        }
+        Ok(())
     }
 
     fn is_sparse(&self, segment: SegmentId) -> bool {
@@ -87,11 +108,19 @@ impl Engine {
         let gathered = self.gather(&self.disk, &mut writing, purpose, next);
         self.disk.put_buffers_away(&mut writing);
         drop(writing);
-        if let Some(gathered) = gathered? {
-            done.segments += gathered.died as u64;
-            done.bytes = done.bytes.saturating_add(ByteCount::new(gathered.bytes as u64));
+        match gathered {
+            Ok(Some(gathered)) => {
+                done.segments += gathered.died as u64;
+                done.bytes = done.bytes.saturating_add(ByteCount::new(gathered.bytes as u64));
+                // It may be readable later, and its readers are told if it is not.
+                gathered.unread.into_iter().for_each(|segment| store.touch(segment));
+                Ok(())
+            }
+            // Full before its time: it is passed over from now on.
+            Ok(None) => Ok(()),
+            Err(WritebackError::Io { source }) if vswap_segment::is_full(&source) => Ok(()),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     fn demote_whole<'a>(
@@ -107,7 +136,7 @@ impl Engine {
             match mover.start(*segment, purpose)? {
                 Started::UnderWay | Started::Gone => {}
                 Started::NoRoom => break,
-                // It may be readable later, and its readers are told if it is not.
+                // As above.
                 Started::Unreadable(_) => store.touch(*segment),
             }
         }

@@ -95,10 +95,16 @@ impl Engine {
         }
     }
 
-    /// Every page that is in this segment is lost. Looks at every slot there is.
-    fn lose_segment(&self, segment: SegmentId) -> u64 {
+    /// Every page that is in this segment of a tier is lost. Looks at every slot there is.
+    fn lose_segment(&self, tier: TierId, segment: SegmentId) -> u64 {
+        // Numbers are given out by the one writer. Without him none that dies of this is another segment's before all slots were looked at.
+        let _alone = self.disk.writing();
+        let store = self.disk.store();
         let mut lost = 0;
         for cluster in (0..self.space.end()).map(ClusterId::new) {
+            if store.tier_of(segment) != Some(tier) {
+                break;
+            }
             for slot in PageIndex::all().map(|page| cluster.slot(page)) {
                 lost += self.space.slot(slot).map_or(0, |cell| u64::from(self.lose(slot, cell, segment)));
             }
@@ -206,7 +212,7 @@ impl Removal<'_> {
         disk.store().trim_tier(self.tier, false);
         gathered.unwrap_or_else(|error| {
             self.note(error);
-            Some(Gathered { copied: 0, bytes: 0, died: 0 })
+            Some(Gathered::default())
         })
     }
 
@@ -350,7 +356,7 @@ impl Removal<'_> {
 
     fn lose_the_rest(&mut self) {
         for segment in self.segments() {
-            self.done.lost += self.engine.lose_segment(segment);
+            self.done.lost += self.engine.lose_segment(self.tier, segment);
         }
     }
 

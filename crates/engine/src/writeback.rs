@@ -218,7 +218,11 @@ impl Engine {
             if writing.writer.outstanding() > 0 {
                 return Ok(Begun::Wait);
             }
-            if !self.clean(disk, writing, class)? {
+            let won = match self.clean(disk, writing, class) {
+                Err(WritebackError::Io { source }) if vswap_segment::is_full(&source) => false,
+                won => won?,
+            };
+            if !won {
                 return Ok(Begun::Full { limited: full.limited });
             }
         }

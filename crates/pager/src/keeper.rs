@@ -29,12 +29,39 @@ const LEAST_POOL: u64 = 4 << 20;
 /// How often the memory is shared out anew between residents and the pool.
 const SHARE_OUT_EVERY: Duration = Duration::from_millis(50);
 
+/// Before it is looked again for tiers that are crowded: the first rest, and the longest.
+const REST: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
+/// Until when nothing is tried that came to nothing; each time in a row for twice as long.
+#[derive(Default)]
+struct Rest(Option<(Instant, Duration)>);
+
+impl Rest {
+    fn is_over(&self) -> bool {
+        self.0.is_none_or(|(since, rest)| since.elapsed() >= rest)
+    }
+
+    fn begin(&mut self) {
+        self.0 = Some((Instant::now(), REST.0));
+    }
+
+    fn longer(&mut self) {
+        let rest = self.0.map_or(REST.0, |(_, rest)| (rest * 2).min(REST.1));
+        self.0 = Some((Instant::now(), rest));
+    }
+
+    fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
 impl Shared {
     /// The keeper's life: samples, and writes the pool's cold end to disk when it passes its share.
     pub(crate) fn keeper(&self) {
         let mut scratch = self.engine.scratch();
         let mut shared_out = Instant::now();
         let mut pressure = Pressure::default();
+        let mut rest = Rest::default();
         let mut reclaimer = Reclaimer::new(self);
         while !self.stopping() {
             self.engine.maintain(self.budget.wanted() > 0);
@@ -50,7 +77,7 @@ impl Shared {
             self.sample_own();
             let of_groups = self.shrink_pools_of_groups(&mut scratch);
             let of_pool = self.shrink_pool(&mut scratch);
-            if !self.demote() && !of_pool && !of_groups {
+            if !self.demote(&mut rest) && !of_pool && !of_groups {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -157,14 +184,24 @@ impl Shared {
 
     /// Takes what is coldest on a tier with hardly any room left to one below it, a little at a time: if writeback comes faster than that,
     /// it goes to the slower tier itself. `false` if nothing was to be done.
-    fn demote(&self) -> bool {
+    fn demote(&self, rest: &mut Rest) -> bool {
+        if !rest.is_over() {
+            return false;
+        }
         match self.engine.demote(DEMOTE_AT_ONCE) {
-            Ok(done) => done.segments > 0,
+            Ok(done) if done.segments > 0 => {
+                rest.end();
+                return true;
+            }
+            // What is crowded with what may not go, or cannot be read, is so for a while.
+            Ok(done) if done.futile => rest.longer(),
+            Ok(_) => rest.begin(),
             Err(error) => {
                 self.tell_of_failed_write(&error);
-                false
+                rest.longer();
             }
         }
+        false
     }
 
     /// Once for each tier: it takes no more.

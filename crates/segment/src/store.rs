@@ -19,6 +19,7 @@ use crate::{
     AlignedBuf, BLOCK, EntryAddr, FormatError, Full, Keys, ReadError, ReleaseError, SEGMENT_BYTES, SegmentId,
 };
 use parking_lot::RwLock;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -250,6 +251,22 @@ impl SegmentStore {
         }
         let (_, candidate) = best?;
         self.table.write().start_cleaning(candidate.segment).then_some(candidate)
+    }
+
+    /// How many segments could be won at most by packing those that [`pick_to_clean`](Self::pick_to_clean) chooses from: what is dead in those of one
+    /// class, rounded down to whole segments, of the class that has most.
+    #[must_use]
+    pub fn dead_to_win(&self, max_live: f64, wanted: &Wanted<'_>) -> u64 {
+        let mut sums = BTreeMap::new();
+        let mut from = 0;
+        loop {
+            let table = self.table.read();
+            if from >= table.rows() {
+                return sums.into_values().fold(0.0, f64::max) as u64;
+            }
+            table.add_dead(from, from + SCAN_ROWS, max_live, wanted, &mut sums);
+            from += SCAN_ROWS;
+        }
     }
 
     /// Something in a live segment is damaged: it is not chosen for cleaning again, since it could not be

@@ -118,6 +118,8 @@ pub struct Wanted<'a> {
     pub of: Option<ClassId>,
     /// None of these.
     pub but: &'a [ClassId],
+    /// Nor these.
+    pub not: &'a [SegmentId],
 }
 
 /// What a class has on a tier that is to be emptied.
@@ -298,16 +300,7 @@ impl SegmentTable {
         let rows = self.rows.get(from..to.min(self.rows.len()))?;
         let mut best: Option<(f64, Candidate)> = None;
         for (row, number) in rows.iter().zip(from..) {
-            let live = row.state == State::Live { cleaning: false } && !row.damaged;
-            if !live || self.tiers.state(row.tier) != Some(TierState::Open) || !self.is_wanted(row, wanted) {
-                continue;
-            }
-            let live_bytes = row.live_bytes();
-            // What a part-filled segment does not use is given back too, so use counts against 2 MiB.
-            let alive = live_bytes as f64 / SEGMENT_BYTES as f64;
-            if alive > max_live {
-                continue;
-            }
+            let Some(alive) = self.alive_to_clean(row, number, max_live, wanted) else { continue };
             let age = now.saturating_sub(row.born) as f64 + 1.0;
             let score = (1.0 - alive) * age / (1.0 + alive);
             if best.is_none_or(|(other, _)| score > other) {
@@ -316,6 +309,35 @@ impl SegmentTable {
             }
         }
         best
+    }
+
+    /// Adds to each class's sum how much of those segments of rows `from..to` is dead that [`SegmentTable::emptiest`] chooses from, in segments.
+    pub(crate) fn add_dead(
+        &self,
+        from: usize,
+        to: usize,
+        max_live: f64,
+        wanted: &Wanted<'_>,
+        sums: &mut BTreeMap<ClassId, f64>,
+    ) {
+        let rows = self.rows.get(from..to.min(self.rows.len())).unwrap_or_default();
+        for (row, number) in rows.iter().zip(from..) {
+            if let Some(alive) = self.alive_to_clean(row, number, max_live, wanted) {
+                *sums.entry(row.class).or_default() += 1.0 - alive;
+            }
+        }
+    }
+
+    /// How much of a segment lives (0 to 1), if it may be chosen to be cleaned.
+    fn alive_to_clean(&self, row: &Row, number: usize, max_live: f64, wanted: &Wanted<'_>) -> Option<f64> {
+        if row.state != (State::Live { cleaning: false }) || row.damaged {
+            return None;
+        }
+        // What a part-filled segment does not use is given back too, so use counts against 2 MiB.
+        let alive = row.live_bytes() as f64 / SEGMENT_BYTES as f64;
+        let fits = alive <= max_live && self.tiers.state(row.tier) == Some(TierState::Open);
+        let named = wanted.not.iter().any(|segment| segment.get() as usize == number);
+        (fits && !named && self.is_wanted(row, wanted)).then_some(alive)
     }
 
     fn is_wanted(&self, row: &Row, wanted: &Wanted<'_>) -> bool {

@@ -247,8 +247,8 @@ impl Tiers {
         priorities.any(|priority| Some(priority) != first)
     }
 
-    /// A tier with hardly any room left, of those the lowest above one that has some, and its priority.
-    pub(crate) fn crowded(&self) -> Option<(TierId, i16)> {
+    /// Tiers with hardly any room left above one that has some, and their priorities, the lowest first.
+    pub(crate) fn crowded(&self) -> Vec<(TierId, i16)> {
         let open = || self.tiers.iter().flatten().filter(|tier| tier.state == TierState::Open);
         // Where the room is the same, nothing is won.
         let takes = |from: &Tier, to: &Tier| {
@@ -256,11 +256,13 @@ impl Tiers {
             to.priority < from.priority && to.passed_over == 0 && to.free() > 0 && !same
         };
         let tiers = self.tiers.iter().zip(0..).filter_map(|(tier, at)| Some((tier.as_ref()?, TierId(at))));
-        tiers
+        let mut crowded: Vec<(TierId, i16)> = tiers
             .filter(|(tier, _)| tier.state == TierState::Open && tier.extents.in_use() > 0)
             .filter(|(tier, _)| tier.is_crowded() && open().any(|to| takes(tier, to)))
             .map(|(tier, id)| (id, tier.priority))
-            .min_by_key(|(_, priority)| *priority)
+            .collect();
+        crowded.sort_by_key(|(_, priority)| *priority);
+        crowded
     }
 
     pub(crate) fn give_back(&mut self, id: TierId, extent: Extent) {
@@ -431,24 +433,24 @@ mod tests {
     #[test]
     fn a_tier_is_crowded_when_hardly_anything_is_free_and_there_is_somewhere_to_go() {
         let mut tiers = with(&[(32, 5, false), (32, 5, false), (4, 3, false), (16, 0, false)]);
-        assert_eq!(tiers.crowded(), None);
+        assert_eq!(tiers.crowded(), []);
         let fill = |tiers: &mut Tiers, purpose, until: &dyn Fn(&Tiers) -> bool| {
             while !until(tiers) {
                 tiers.take(purpose, &|_| true).unwrap();
             }
         };
-        fill(&mut tiers, Purpose::Writeback, &|tiers| tiers.crowded().is_some());
+        fill(&mut tiers, Purpose::Writeback, &|tiers| !tiers.crowded().is_empty());
         // Of 30 each that writeback may take, fewer than 2 are free on one.
         assert_eq!((tiers.in_use_on(TierId(0)), tiers.in_use_on(TierId(1))), (29, 28));
-        assert_eq!(tiers.crowded(), Some((TierId(0), 5)));
+        assert_eq!(tiers.crowded(), [(TierId(0), 5)]);
         // The next below is filled first, and is crowded itself then, before those above.
         let demotion = Purpose::Demotion { below: 5 };
         for _ in 0..4 {
             assert_eq!(tiers.take(demotion, &|_| true).unwrap().0, TierId(2));
         }
-        assert_eq!(tiers.crowded(), Some((TierId(2), 3)));
+        assert_eq!(tiers.crowded(), [(TierId(2), 3), (TierId(0), 5)]);
         fill(&mut tiers, demotion, &|tiers| tiers.in_use_on(TierId(3)) == 14);
-        assert_eq!((tiers.take(demotion, &|_| true), tiers.crowded()), (None, None));
+        assert_eq!((tiers.take(demotion, &|_| true), tiers.crowded()), (None, vec![]));
         assert_eq!(tiers.take(Purpose::Demotion { below: 0 }, &|_| true), None);
     }
 
@@ -458,10 +460,10 @@ mod tests {
         let mut tiers = with(&[(100_000, 5, true), (100, 0, false)]);
         for taken in 0..20 {
             tiers.set_room(TierId(0), 20 - taken, RoomOf::Memory);
-            assert_eq!(tiers.crowded(), None, "{taken} taken");
+            assert_eq!(tiers.crowded(), [], "{taken} taken");
             assert_eq!(tiers.take(Purpose::Writeback, &|_| true).unwrap().0, TierId(0));
         }
-        assert_eq!(tiers.crowded(), Some((TierId(0), 5)));
+        assert_eq!(tiers.crowded(), [(TierId(0), 5)]);
     }
 
     #[test]
@@ -471,9 +473,9 @@ mod tests {
         for tier in [0, 1] {
             tiers.set_room(TierId(tier), 0, RoomOf::Memory);
         }
-        assert_eq!(tiers.crowded(), None);
+        assert_eq!(tiers.crowded(), []);
         tiers.set_room(TierId(1), 3, RoomOf::FileSystem(1));
-        assert_eq!(tiers.crowded(), Some((TierId(0), 5)));
+        assert_eq!(tiers.crowded(), [(TierId(0), 5)]);
     }
 
     /// A removal that could not end was begun.

@@ -172,6 +172,65 @@ fn what_cannot_be_read_just_now_keeps_nothing_else_from_going() {
     rig.finish();
 }
 
+/// It was the coldest, and little lived in it, so it was to be packed, again and again; what lies dense never went.
+#[test]
+fn what_lives_little_and_cannot_be_read_keeps_nothing_else_from_going() {
+    let fast = disk(12, Faults::default());
+    let mut rig = rig(Arc::clone(&fast), disk(64, Faults::default()));
+    for part in 0..10 {
+        for number in part * SEGMENT_PAGES..(part + 1) * SEGMENT_PAGES {
+            rig.store(number, number);
+        }
+        rig.write_all_back();
+    }
+    for number in 8..SEGMENT_PAGES {
+        let (block, at) = Rig::place(number);
+        rig.blocks[block].release(&rig.engine, at);
+    }
+    fast.break_reads_below(SEGMENT_BYTES as u64);
+    let mut rounds = 0;
+    while rig.engine.wants_demotion() {
+        rig.engine.demote(1).unwrap();
+        rounds += 1;
+        assert!(rounds < 10, "nothing goes: {:?}", used(&rig));
+    }
+    fast.break_reads_below(0);
+    check(&mut rig, (0..8).chain(SEGMENT_PAGES..10 * SEGMENT_PAGES));
+    rig.finish();
+}
+
+/// The one in the middle was asked for, had nothing that might go, and nobody else was.
+#[test]
+fn a_crowded_tier_whose_pages_may_not_sink_does_not_keep_those_above_it_from_sinking() {
+    let mut rig = rig(disk(12, Faults::default()), disk(2, Faults::default()));
+    let engine = Arc::clone(&rig.engine);
+    let last = engine.add_storage(disk(64, Faults::default()), -5).unwrap();
+    let group = engine.new_group(GroupId::ROOT).unwrap();
+    for tier in [TierId::new(0), last] {
+        engine.set_tier_limit(group, tier, Some(ByteCount::ZERO)).unwrap();
+    }
+    let mut blocks: Vec<_> = (0..4).map(|_| engine.owner_block(group).unwrap()).collect();
+    for number in 0..2048 {
+        let (block, at) = Rig::place(number);
+        let slot = blocks[block].slot_for_store(&engine, at).unwrap();
+        engine.store(slot, &middling(number), &mut rig.scratch).unwrap();
+    }
+    rig.write_all_back();
+    assert_eq!(used(&rig), [0, 2, 0]);
+    write(&mut rig, 0..14 * SEGMENT_PAGES);
+    let [fast, middle, slow] = used(&rig)[..] else { panic!("three tiers") };
+    assert!(fast <= 10 && middle == 2 && slow >= 4, "{fast}, {middle}, {slow}");
+    let (block, at) = Rig::place(14 * SEGMENT_PAGES - 1);
+    let newest = engine.tier_of(rig.blocks[block].slot(at).unwrap());
+    assert_eq!(newest, Some(TierId::new(0)), "what comes next still goes to the fast tier");
+    let futile = engine.demote(8).unwrap();
+    assert!(futile.futile && futile.segments == 0, "{futile:?}");
+    check(&mut rig, 0..14 * SEGMENT_PAGES);
+    blocks.into_iter().for_each(|block| block.dispose(&engine));
+    drop(engine);
+    rig.finish();
+}
+
 /// A disk that does something before its first write.
 struct Hooked(Arc<Flaky>, Mutex<Option<Box<dyn FnOnce() + Send>>>);
 

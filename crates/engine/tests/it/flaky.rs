@@ -26,6 +26,8 @@ pub struct Flaky {
     faults: Faults,
     healthy: AtomicBool,
     unreadable: AtomicBool,
+    /// No read from before this offset succeeds.
+    bad_below: AtomicU64,
     calls: AtomicU64,
     injected: AtomicU64,
 }
@@ -37,6 +39,7 @@ impl Flaky {
             faults,
             healthy: AtomicBool::new(false),
             unreadable: AtomicBool::new(false),
+            bad_below: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             injected: AtomicU64::new(0),
         })
@@ -50,6 +53,11 @@ impl Flaky {
     /// From now on no read succeeds, or they do again.
     pub fn break_reads(&self, broken: bool) {
         self.unreadable.store(broken, Ordering::Relaxed);
+    }
+
+    /// From now on no read of what is before `offset` succeeds.
+    pub fn break_reads_below(&self, offset: u64) {
+        self.bad_below.store(offset, Ordering::Relaxed);
     }
 
     /// Changes a byte.
@@ -83,7 +91,8 @@ impl Storage for Flaky {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        if self.unreadable.load(Ordering::Relaxed) || self.strikes(self.faults.read_error, 1) {
+        let bad = self.unreadable.load(Ordering::Relaxed) || offset < self.bad_below.load(Ordering::Relaxed);
+        if bad || self.strikes(self.faults.read_error, 1) {
             return Err(io::Error::from_raw_os_error(5));
         }
         let mut len = into.len();

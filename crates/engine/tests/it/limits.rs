@@ -84,6 +84,12 @@ impl World {
         pages.insert(at, number);
     }
 
+    fn release(&mut self, owner: usize, at: usize) {
+        let Owner { block, pages, .. } = &mut self.owners[owner];
+        block.release(&self.engine, index(at));
+        pages.remove(&at);
+    }
+
     fn fill(&mut self, owner: usize) {
         (0..PAGES_PER_CLUSTER).for_each(|at| self.store(owner, at, owner * 1000 + at * 4 + 1));
     }
@@ -532,5 +538,53 @@ fn limits_hold_at_every_moment_under_threads() {
     });
     world.audit();
     owners.into_iter().for_each(|owner| owner.into_inner().dispose(&world.engine));
+    world.finish();
+}
+
+/// What lived in its last segment, half of it, was written anew sixteen times for each page that was to be stored.
+#[test]
+fn a_group_at_its_limit_with_little_to_win_writes_nothing_again_and_again() {
+    let mut world = World::over(&[64]);
+    let group = world.group(GroupId::ROOT, &[(FAST, 4)]);
+    world.owners(group, 8);
+    (0..6).for_each(|owner| world.fill(owner));
+    world.write_all();
+    assert!(world.engine.tiers()[0].used >= segments(3));
+    // A part of what is in the last one is dead, less than a segment in all.
+    (0..256).for_each(|at| world.release(5, at));
+    (6..8).for_each(|owner| world.fill(owner));
+    world.write_all();
+    let before = world.engine.stats().written_bytes;
+    for _ in 0..10 {
+        world.engine.writeback_of(group, ByteCount::mib(2), &mut world.scratch).unwrap();
+    }
+    let written = world.engine.stats().written_bytes.saturating_sub(before);
+    assert!(written <= segments(2), "{written} for nothing");
+    world.finish();
+}
+
+/// The one segment of a group could not be read, and was the first to be cleaned, as it was the emptiest; after it nothing else was.
+#[test]
+fn what_cannot_be_read_of_one_group_does_not_make_a_disk_full_that_could_be_cleaned() {
+    let disk = Flaky::new(segments(8).get() as usize, Faults::default());
+    let mut world = World::over(&[]);
+    world.engine.add_storage(disk.clone(), 0).unwrap();
+    let group = world.group(GroupId::ROOT, &[(FAST, 8)]);
+    world.owners(group, 1);
+    world.owners(GroupId::ROOT, 16);
+    world.fill(0);
+    world.write_all();
+    (8..512).for_each(|at| world.release(0, at));
+    while world.engine.tiers()[0].used < segments(6) {
+        let owner = 1 + world.random(12);
+        world.fill(owner);
+        world.write_all();
+    }
+    (1..13).for_each(|owner| (0..512).step_by(2).for_each(|at| world.release(owner, at)));
+    disk.break_reads_below(SEGMENT_BYTES as u64);
+    (13..16).for_each(|owner| world.fill(owner));
+    let report = world.write_all();
+    assert!(!report.disk_full && world.pooled(GroupId::ROOT) == 0, "{report:?}");
+    disk.break_reads_below(0);
     world.finish();
 }

@@ -352,3 +352,48 @@ fn the_first_tier_may_come_when_everything_runs_and_the_last_may_go() {
     assert!(rig.load(1).unwrap() == (LoadedFrom::Pool, middling(2)));
     rig.finish();
 }
+
+/// Its number was another segment's as soon as its last page was lost, while there were slots still to be looked at: healthy pages were lost with it.
+#[test]
+fn what_is_lost_with_a_tier_is_not_what_has_just_been_written_elsewhere() {
+    let bad = sound(16);
+    let mut rig = Rig::over(bad.clone(), 600);
+    // Segments of a page each, at the beginning of all slots.
+    for number in 0..12 {
+        rig.store(number, number);
+        rig.write_all_back();
+    }
+    // Slots to be looked at, though nobody has them, and at their end those that are written meanwhile.
+    for block in 1..600 {
+        rig.store(block * 512 + 99, block);
+    }
+    bad.break_reads(true);
+    rig.engine.add_storage(sound(64), 5).unwrap();
+    let Rig { engine, scratch, mut blocks } = rig;
+    let mut last = blocks.split_off(590);
+    blocks.split_off(1).into_iter().for_each(|block| block.dispose(&engine));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut scratch, mut round) = (engine.scratch(), 0);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for (at, block) in last.iter_mut().enumerate() {
+                    let slot = block.slot_for_store(&engine, Rig::place(7).1).unwrap();
+                    let mut page = [0; vswap_core::PAGE_SIZE];
+                    if round > 0 {
+                        engine.load(slot, &mut page, &mut scratch).unwrap_or_else(|e| panic!("{round}: {e}"));
+                        assert!(page == middling(round * 10 + at), "round {round}");
+                    }
+                    engine.store(slot, &middling((round + 1) * 10 + at), &mut scratch).unwrap();
+                }
+                engine.writeback(engine.pool_payload(), &mut scratch).unwrap();
+                round += 1;
+            }
+        });
+        let removed = engine.remove_tier(FIRST, Unreadable::Lose, &mut |_| ControlFlow::Continue(()));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(removed.unwrap().lost, 12);
+    });
+    blocks.extend(last);
+    Rig { engine, scratch, blocks }.finish();
+}

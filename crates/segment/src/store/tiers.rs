@@ -251,12 +251,16 @@ impl SegmentStore {
         }
     }
 
-    /// A tier with hardly any room left while one of lower priority has some, and its priority: what is coldest on it is to go there.
+    /// Tiers with hardly any room left while one of lower priority has some, with their priorities, the lowest first: what is coldest there is to
+    /// sink.
     #[must_use]
-    pub fn crowded(&self) -> Option<(TierId, i16)> {
-        // Mostly there is one priority.
-        if !self.table.read().tiers().has_levels() {
-            return None;
+    pub fn crowded(&self) -> Vec<(TierId, i16)> {
+        {
+            let table = self.table.read();
+            // Mostly there is one priority; and who writes asks for room often enough to tell that there is some.
+            if !table.tiers().has_levels() || table.tiers().crowded().is_empty() {
+                return Vec::new();
+            }
         }
         self.ask_for_room();
         self.table.read().tiers().crowded()

@@ -159,7 +159,7 @@ fn what_is_cleaned_is_of_use_to_who_lacks_room() {
     assert!(begin(&store, class, Purpose::Writeback).is_err());
     release(&store, &others[1..]);
     let pick = |by, but: &[ClassId]| {
-        let chosen = store.pick_to_clean(0.3, &Wanted { by, of: None, but });
+        let chosen = store.pick_to_clean(0.3, &Wanted { by, of: None, but, not: &[] });
         chosen.inspect(|chosen| store.stop_cleaning(chosen.segment)).map(|chosen| chosen.class)
     };
     assert_eq!(pick(class, &[]), None, "what others have left is of no use at one's own limit");
