@@ -17,6 +17,7 @@ use vswap_control::protocol::{Group, NewTier, Status, Tier};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, TierId, TierKind, Unreadable};
 use vswap_pager::Pager;
+use vswap_sys::signal;
 
 /// Who has a pager to show.
 pub trait Served: Send + Sync + 'static {
@@ -112,6 +113,8 @@ impl<S: Served> Controlled for Desk<S> {
     }
 
     fn add_tier(&self, new: &NewTier) -> Result<u8, String> {
+        // This thread is ours: a file longer than this process may have is an error, and not the end of a program that uses the library.
+        signal::block(&signal::OF_LIMITS);
         let NewTier { path, size, priority, force, .. } = new;
         let named = |name: &String| {
             TierKind::of_name(name).ok_or_else(|| format!("this vswap knows no tiers of kind {name:?}"))
@@ -131,6 +134,7 @@ impl<S: Served> Controlled for Desk<S> {
         lose: bool,
         watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<(u64, u64, u64), String> {
+        signal::block(&signal::OF_LIMITS);
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
         let mut watch = |now: vswap_engine::Emptying| {
             self.served.pager().keep_pace();

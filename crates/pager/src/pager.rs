@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vswap_core::{ByteCount, GroupId, Terms};
+use vswap_core::{ByteCount, GroupId, Resource, Terms};
 use vswap_engine::{Engine, EngineError, OwnerBlock, WritebackError};
 use vswap_sys::mapping;
 use vswap_sys::poll::{Epoll, Event};
@@ -536,6 +536,7 @@ impl Pager {
     /// Everything in numbers.
     pub fn stats(&self) -> PagerStats {
         let (budget, counters) = (&self.shared.budget, &self.shared.counters);
+        let tree = self.shared.engine.group_tree();
         PagerStats {
             limit: budget.limit() * 4096,
             used: budget.used() * 4096,
@@ -551,7 +552,7 @@ impl Pager {
             adopted: counters.adopted.load(Relaxed),
             stuck: counters.stuck.load(Relaxed),
             refaulted: counters.refaulted.load(Relaxed),
-            pool_share: self.shared.pool_share(),
+            pool_share: self.shared.pool_share().min(tree.limit(GroupId::ROOT, Resource::Pool)),
             promoted: counters.promoted.load(Relaxed),
             activated: counters.soon.iter().map(|soon| soon.load(Relaxed)).sum(),
             waited: counters.waited.load(Relaxed),

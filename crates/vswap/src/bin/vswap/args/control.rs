@@ -222,7 +222,7 @@ see `vswap run --full`.
   memory.swap.tier.N.max
                     room on tier N, the number that `vswap tiers` shows: whole segments of 2 MiB, what is beyond the last of these counts for nothing; 0 keeps \
 the group off the tier. What has no room on any tier stays compressed in memory. What the group has there when its first such limit is set, or when a process \
-is moved, is not counted: it stays where it is until it is stored anew. A limit goes with its tier.
+is moved, is not counted, and goes where it might before until it is stored anew. A limit goes with its tier.
 
 Those of / hold for all; its memory.max is --memory. For / alone there is, besides,
 
