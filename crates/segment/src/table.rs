@@ -11,7 +11,7 @@ use crate::classes::{ClassId, Classes, Help};
 use crate::extents::{Extent, Extents, TierId};
 use crate::format::{SUMMARY_ENTRY_BYTES, padded};
 use crate::storage::Storage;
-use crate::tiers::{MAX_TIERS, TierState, TierStatus, Tiers};
+use crate::tiers::{MAX_TIERS, TierStatus, Tiers};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -608,6 +608,7 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tiers::TierState;
 
     fn table(segments: u64) -> SegmentTable {
         let mut table = SegmentTable::default();
