@@ -110,6 +110,7 @@ impl Engine {
         // Those of them that are not directly below stay where they are.
         let made = self.disk.store().add_class(above, &below).ok_or(EngineError::TooManyTierLimits)?;
         classes.set(group, made.get());
+        self.raw.sort_anew(|slot| self.class_of_cluster(slot.cluster()));
         Ok(made)
     }
 
@@ -118,6 +119,8 @@ impl Engine {
         if let Some(class) = self.tree.classes.own(group) {
             self.tree.classes.set(group, 0);
             self.disk.store().give_class_up(class);
+            self.disk.set_stuck(class, false);
+            self.raw.sort_anew(|slot| self.class_of_cluster(slot.cluster()));
         }
     }
 
@@ -159,6 +162,31 @@ impl Engine {
         let some =
             |(class, bytes): (ClassId, i64)| Some((class, u64::try_from(bytes).ok().filter(|b| *b > 0)?));
         bytes.into_iter().filter_map(some).collect()
+    }
+
+    /// Whether the pages of a group found room on some tier when that was last tried, or would now without cleaning.
+    pub fn has_room_for(&self, group: GroupId) -> bool {
+        let class = self.tree.classes.of(self.group_tree(), group);
+        !self.disk.is_stuck(class) || self.disk.store().has_room(class)
+    }
+
+    /// Groups with limits of tiers whose pages find no room on any, and what they have in the pool, the groups below them that have such limits left out.
+    /// What is of groups without limits of tiers is not among it.
+    pub fn stuck(&self) -> Vec<(GroupId, ByteCount)> {
+        let stuck = self.disk.stuck();
+        let is_stuck = |class: ClassId| {
+            class != ClassId::COMMON && stuck.contains(&class) && !self.disk.store().has_room(class)
+        };
+        if stuck.iter().all(|class| *class == ClassId::COMMON) {
+            return Vec::new();
+        }
+        let whose = |class: ClassId| {
+            self.group_tree().all().find(|group| self.tree.classes.own(*group) == Some(class))
+        };
+        let pool = self.pool_by_class(GroupId::ROOT).into_iter();
+        pool.filter(|(class, _)| is_stuck(*class))
+            .filter_map(|(class, bytes)| Some((whose(class)?, ByteCount::new(bytes))))
+            .collect()
     }
 
     /// The tier on which a slot's bytes are, if they are on one.

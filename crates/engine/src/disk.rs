@@ -1,10 +1,11 @@
 //! [`Disk`]: the segment store of an engine, over whatever tiers there are, with what its one writer at a time keeps.
 
+use crate::ages::Ages;
 use crate::config::Encryption;
 use crate::engine::Engine;
 use crate::movement::entry_addr;
 use crate::stats::EngineStats;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -53,8 +54,8 @@ pub(crate) struct Writing {
     pub(crate) hands: BTreeMap<ClassId, Hand>,
     /// Segments that are due to a class: the one with most is next.
     dues: BTreeMap<ClassId, f64>,
-    /// Classes that had no room anywhere when they were asked last.
-    pub(crate) stuck: BTreeSet<ClassId>,
+    /// What is in the pool of each class, by age, where that had to be counted in the present writeback.
+    pub(crate) ages: BTreeMap<ClassId, Ages>,
     /// Whose pages are written: those of this group and below it.
     pub(crate) within: GroupId,
     /// Batches under way, by segment. Their numbers differ, since few are under way.
@@ -78,6 +79,8 @@ pub(crate) struct Disk {
     /// One takes segments from a crowded tier at a time. Taken before the writer.
     pub(crate) demoting: Mutex<()>,
     writing: Mutex<Writing>,
+    /// Classes that had no room anywhere when they were asked last. A leaf.
+    stuck: RwLock<BTreeSet<ClassId>>,
     buffers: AtomicUsize,
     lent: AtomicUsize,
     /// Calls of [`Disk::tidy`].
@@ -92,7 +95,7 @@ impl Disk {
             writer: store.writer(depth),
             hands: BTreeMap::new(),
             dues: BTreeMap::new(),
-            stuck: BTreeSet::new(),
+            ages: BTreeMap::new(),
             within: GroupId::ROOT,
             batches: VecDeque::new(),
             next_batch: 0,
@@ -106,6 +109,7 @@ impl Disk {
             removing: Mutex::new(()),
             demoting: Mutex::new(()),
             writing: Mutex::new(writing),
+            stuck: RwLock::default(),
             buffers: AtomicUsize::new(0),
             lent: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
@@ -138,6 +142,26 @@ impl Disk {
     /// Becomes the one writer, waiting for the present one to finish.
     pub(crate) fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock()
+    }
+
+    /// Classes that had no room anywhere when they were asked last.
+    pub(crate) fn stuck(&self) -> BTreeSet<ClassId> {
+        self.stuck.read().clone()
+    }
+
+    pub(crate) fn is_stuck(&self, class: ClassId) -> bool {
+        self.stuck.read().contains(&class)
+    }
+
+    pub(crate) fn set_stuck(&self, class: ClassId, is: bool) {
+        if self.is_stuck(class) != is {
+            let mut stuck = self.stuck.write();
+            if is {
+                stuck.insert(class)
+            } else {
+                stuck.remove(&class)
+            };
+        }
     }
 
     pub(crate) fn metadata_bytes(&self) -> usize {

@@ -236,6 +236,11 @@ impl Engine {
         self.group_tree().count(self.space.charge_of(slot.cluster()).group(), event, 1);
     }
 
+    /// The group to which a slot's page is charged.
+    pub fn group_of(&self, slot: SlotId) -> GroupId {
+        self.space.charge_of(slot.cluster()).group()
+    }
+
     /// Whether a cluster is charged to `group` or one below it.
     pub(crate) fn is_cluster_within(&self, cluster: ClusterId, group: GroupId) -> bool {
         group == GroupId::ROOT || self.group_tree().is_within(self.space.charge_of(cluster).group(), group)

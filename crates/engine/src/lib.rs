@@ -27,6 +27,7 @@
 //! table, nothing else.
 #![forbid(unsafe_code)]
 
+mod ages;
 mod classes;
 mod clean;
 mod compact;

@@ -119,7 +119,7 @@ impl Engine {
         }
         let raw = length == PAGE_SIZE;
         if raw {
-            self.raw.note(slot);
+            self.raw.note(self.class_of_cluster(slot.cluster()), slot);
         }
         Counters::add(if raw { &self.counters.stored_raw } else { &self.counters.stored_compressed }, 1);
         Counters::add(&self.counters.stored_bytes, length as u64);

@@ -14,6 +14,7 @@
 //! Lock order: the writer, then a chunk (shared, for the copy) or the segment table; when a segment has been written, the writer, then a
 //! cluster for each of its slots.
 
+use crate::ages::Ages;
 use crate::disk::{Disk, Hand, Writing, locator};
 use crate::engine::Engine;
 use crate::error::WritebackError;
@@ -23,8 +24,8 @@ use crate::stats::{Counters, WritebackReport};
 use std::io;
 use vswap_core::age::{Verdict, judge};
 use vswap_core::{
-    Age, Backing, ByteCount, ClusterId, Event, GroupId, Load, MoveId, Moving, PAGE_SIZE, PageCount,
-    PageIndex, PoolHandle, SlotCell, SlotId, SlotWord,
+    Backing, ByteCount, ClusterId, Event, GroupId, Load, MoveId, Moving, PAGE_SIZE, PageCount, PageIndex,
+    PoolHandle, SlotCell, SlotId, SlotWord,
 };
 use vswap_segment::{Appended, ClassId, Purpose, SegmentBuilder, Written};
 
@@ -112,6 +113,7 @@ impl Engine {
         let mut writing = disk.writing();
         let mut report = WritebackReport::default();
         writing.within = group;
+        writing.ages.clear();
         let result = self.write_segments(disk, &mut writing, want.get() as usize, &mut report);
         if result.is_err() {
             self.turn_all_back();
@@ -167,7 +169,7 @@ impl Engine {
         let (mut wait, mut full, mut limited) = (false, false, false);
         let alone = all.len() == 1;
         // What is stuck gets older than all else, and nothing would be old beside it.
-        let stuck = all.iter().any(|turn| writing.stuck.contains(&turn.class));
+        let stuck = all.iter().any(|turn| disk.is_stuck(turn.class));
         // Before something is written that was used a moment ago, others are asked for what is old.
         for anything in if alone || stuck { &[true][..] } else { &[false, true] } {
             let mut has_room = Vec::new();
@@ -180,18 +182,21 @@ impl Engine {
                         continue;
                     }
                     Begun::Full { limited: only_for_them } => {
-                        writing.stuck.insert(class);
-                        self.rejuvenate(class);
+                        disk.set_stuck(class, true);
                         (full, limited) = (full || !only_for_them, limited || only_for_them);
                         continue;
                     }
                 };
-                writing.stuck.remove(&class);
+                disk.set_stuck(class, false);
                 has_room.push(turn);
-                let filling = Filling { class, want, anything: *anything, apart: *anything && !alone };
-                let taken = self.fill(builder, writing, filling)?;
+                let stuck = disk.stuck();
+                let apart = *anything && !(alone && stuck.is_empty());
+                let taken =
+                    self.fill(builder, writing, Filling { class, want, anything: *anything, apart })?;
                 if taken > 0 {
                     writing.had_turn(class, &all);
+                    // If nobody has room, all may stay as it is: nothing goes, and when something does, it is to be the coldest.
+                    self.rejuvenate(&stuck);
                     return Ok(Filled::With(taken));
                 }
             }
@@ -240,7 +245,10 @@ impl Engine {
         let mut hand = writing.hands.get(&class).copied().unwrap_or_default();
         // Whose they are is not noted: if only some groups' are wanted, the hand finds them.
         let all = writing.within == GroupId::ROOT;
-        let (mut taken, full) = if all { self.fill_with_raw(&mut builder, batch, class) } else { (0, false) };
+        let mut ages = writing.ages.remove(&class).unwrap_or_default();
+        let mut counted = false;
+        let (mut taken, full) =
+            if all { self.fill_with_raw(&mut builder, batch, class, &mut ages) } else { (0, false) };
         let end = self.space.end();
         let pool = self.pool.stats();
         // As many pages as fill a segment, at the pool's mean length, or as the caller wants if that is more.
@@ -253,7 +261,13 @@ impl Engine {
             }
             let threshold = match apart {
                 _ if last => 0,
-                true => self.threshold_among((writing.within, class), pages),
+                true => {
+                    // What was counted for a segment before this one is out of date if it has not been filled at once.
+                    if !counted && (round > 0 || !ages.are_of(self.generations.now())) {
+                        (ages, counted) = (self.ages_among(writing.within, class), true);
+                    }
+                    ages.threshold(pages)
+                }
                 // What came just now is not old, however little there is.
                 false => self.generations.threshold(pages).max(usize::from(!anything)),
             };
@@ -261,7 +275,7 @@ impl Engine {
             // passed.
             for _ in 0..=end {
                 let within = (writing.within, class);
-                match self.fill_from_cluster(&mut builder, &mut hand, within, batch, threshold) {
+                match self.fill_from_cluster(&mut builder, &mut hand, within, (batch, threshold), &mut ages) {
                     Ok(bytes) => taken += bytes,
                     Err(bytes) => {
                         taken += bytes;
@@ -274,6 +288,7 @@ impl Engine {
             }
         }
         writing.hands.insert(class, hand);
+        writing.ages.insert(class, ages);
         if builder.is_empty() {
             writing.give_buffer(builder.discard());
             return Ok(0);
@@ -285,27 +300,18 @@ impl Engine {
 
     /// Takes pages that do not compress, as many as fit: no look at the hand or at ages is needed to tell that they are to go. One that
     /// was loaded meanwhile is left to the hand. Gives the payload taken, and whether the segment is full.
-    fn fill_with_raw(&self, builder: &mut SegmentBuilder, batch: MoveId, class: ClassId) -> (usize, bool) {
-        let mut others = Vec::new();
-        let filled = self.fill_with_raw_of(builder, batch, class, &mut others);
-        // They are still the first, in the same order.
-        others.into_iter().rev().for_each(|slot| self.raw.put_back(slot));
-        filled
-    }
-
-    /// As above; puts slots of other classes into `others`.
-    fn fill_with_raw_of(
+    fn fill_with_raw(
         &self,
         builder: &mut SegmentBuilder,
         batch: MoveId,
         class: ClassId,
-        others: &mut Vec<SlotId>,
+        ages: &mut Ages,
     ) -> (usize, bool) {
         let mut taken = 0;
-        if self.raw.is_the_hands_turn(vswap_segment::SEGMENT_BYTES / PAGE_SIZE) {
+        if self.raw.is_the_hands_turn(class, vswap_segment::SEGMENT_BYTES / PAGE_SIZE) {
             return (taken, false);
         }
-        while let Some(slot) = self.raw.take() {
+        while let Some(slot) = self.raw.take(class) {
             let Some(cell) = self.space.slot(slot) else { continue };
             let word = cell.load();
             let Backing::Pool(handle) = word.backing() else { continue };
@@ -313,15 +319,20 @@ impl Engine {
             if word.accessed() || length != Some(PAGE_SIZE) {
                 continue;
             }
-            if self.class_of_cluster(slot.cluster()) != class {
-                others.push(slot);
+            let of = self.class_of_cluster(slot.cluster());
+            if of != class {
+                // Its owner has been moved to another group since.
+                self.raw.note(of, slot);
                 continue;
             }
             match self.pack((slot, class), cell, word, batch, builder) {
-                Packed::In(bytes) => taken += bytes,
+                Packed::In(bytes) => {
+                    taken += bytes;
+                    ages.left(word.age());
+                }
                 Packed::Lost => {}
                 Packed::NoRoom => {
-                    self.raw.put_back(slot);
+                    self.raw.put_back(class, slot);
                     return (taken, true);
                 }
             }
@@ -336,8 +347,8 @@ impl Engine {
         builder: &mut SegmentBuilder,
         hand: &mut Hand,
         (within, class): (GroupId, ClassId),
-        batch: MoveId,
-        threshold: usize,
+        (batch, threshold): (MoveId, usize),
+        ages: &mut Ages,
     ) -> Result<usize, usize> {
         let Hand { cluster, page: from } = *hand;
         let mut taken = 0;
@@ -350,9 +361,12 @@ impl Engine {
             let word = cell.load();
             match judge(word, now, threshold) {
                 Verdict::Leave => {}
-                Verdict::SecondChance => self.stamp(cell, word, now),
+                Verdict::SecondChance => self.stamp_among(ages, cell, word, now),
                 Verdict::Take => match self.pack((slot, class), cell, word, batch, builder) {
-                    Packed::In(bytes) => taken += bytes,
+                    Packed::In(bytes) => {
+                        taken += bytes;
+                        ages.left(word.age());
+                    }
                     Packed::Lost => {}
                     Packed::NoRoom => {
                         hand.page = page;
@@ -362,54 +376,6 @@ impl Engine {
             }
         }
         Ok(taken)
-    }
-
-    /// How many generations old a page must be to be among the coldest `want` of a group and a class.
-    fn threshold_among(&self, (within, class): (GroupId, ClassId), want: u64) -> usize {
-        let now = self.generations.now();
-        let mut population = [0_u64; Age::COUNT];
-        let own = |cluster: &ClusterId| self.is_cluster_of(*cluster, within, class);
-        for cluster in (0..self.space.end()).map(ClusterId::new).filter(own) {
-            let words = self.space.slots_of(cluster, PageIndex::default()).map(|(_, cell)| cell.load());
-            for word in words.filter(|word| word.is_pool()) {
-                population[word.age().generations_before(now)] += 1;
-            }
-        }
-        let mut found = 0;
-        let is_enough = |distance: &usize| {
-            found += population[*distance];
-            found >= want.max(1)
-        };
-        (1..Age::COUNT).rev().find(is_enough).unwrap_or(0)
-    }
-
-    fn is_cluster_of(&self, cluster: ClusterId, within: GroupId, class: ClassId) -> bool {
-        self.space.state(cluster).in_use()
-            && self.is_cluster_within(cluster, within)
-            && self.class_of_cluster(cluster) == class
-    }
-
-    /// Pages that can go nowhere are not to keep all others from getting old.
-    fn rejuvenate(&self, class: ClassId) {
-        if self.generations.to_come() >= Age::COUNT / 4 {
-            return;
-        }
-        let now = self.generations.now();
-        let own = |cluster: &ClusterId| self.is_cluster_of(*cluster, GroupId::ROOT, class);
-        for cluster in (0..self.space.end()).map(ClusterId::new).filter(own) {
-            for (_, cell) in self.space.slots_of(cluster, PageIndex::default()) {
-                let word = cell.load();
-                if word.is_pool() && word.age().generations_before(now) >= Age::COUNT / 2 {
-                    self.stamp(cell, word, now);
-                }
-            }
-        }
-    }
-
-    fn stamp(&self, cell: SlotCell<'_>, seen: SlotWord, now: Age) {
-        if cell.compare_exchange(seen, seen.with_age(now)).is_ok() {
-            self.generations.stamped(seen.age(), now);
-        }
     }
 
     fn pack(

@@ -26,6 +26,9 @@ const PACK_AT_ONCE: usize = 16;
 /// segments' worth should be there to choose from.
 const LEAST_POOL: u64 = 4 << 20;
 
+/// How often groups whose pages can go nowhere are asked whether that is still so.
+const RETRY_STUCK_EVERY: Duration = Duration::from_secs(1);
+
 /// How often the memory is shared out anew between residents and the pool.
 const SHARE_OUT_EVERY: Duration = Duration::from_millis(50);
 
@@ -60,6 +63,7 @@ impl Shared {
     pub(crate) fn keeper(&self) {
         let mut scratch = self.engine.scratch();
         let mut shared_out = Instant::now();
+        let mut retried = Instant::now();
         let mut pressure = Pressure::default();
         let mut rest = Rest::default();
         let mut reclaimer = Reclaimer::new(self);
@@ -75,6 +79,10 @@ impl Shared {
             self.watch_listeners();
             self.count_compressed();
             self.sample_own();
+            if retried.elapsed() >= RETRY_STUCK_EVERY {
+                retried = Instant::now();
+                self.retry_stuck(&mut scratch);
+            }
             let of_groups = self.shrink_pools_of_groups(&mut scratch);
             let of_pool = self.shrink_pool(&mut scratch);
             if !self.demote(&mut rest) && !of_pool && !of_groups {
@@ -133,7 +141,18 @@ impl Shared {
         let little = self.budget.charged() * 4096 < self.available() / 16 || self.stranded.load(Relaxed);
         let starved = wanted > 0 && little;
         let missing = if starved { (wanted * 4096).max(1 << 20).min(pool.get()) } else { 0 };
-        pool.get().saturating_sub(self.pool_share()).max(missing)
+        // Others are not to leave the pool for what cannot.
+        let stuck: u64 = self.engine.stuck().into_iter().map(|(_, bytes)| bytes.get()).sum();
+        pool.get().saturating_sub(self.pool_share().saturating_add(stuck)).max(missing)
+    }
+
+    /// Has groups whose pages found no room on any tier try again: what they have there may be worth cleaning by now, and nobody else asks for them.
+    fn retry_stuck(&self, scratch: &mut Scratch) {
+        if self.engine.pool_bytes().get() > self.pool_share() {
+            for (group, _) in self.engine.stuck() {
+                self.write_back_of(group, ByteCount::new(1), scratch);
+            }
+        }
     }
 
     /// Makes the pool smaller if it has more than its share: a part at a time, for the keeper has others to look after. What does not
@@ -169,7 +188,10 @@ impl Shared {
     pub(crate) fn write_back_of(&self, group: GroupId, surplus: ByteCount, scratch: &mut Scratch) -> bool {
         match self.engine.writeback_of(group, surplus, scratch) {
             Ok(report) => {
-                self.disk_full.store(report.disk_full, Relaxed);
+                // Who asks for a group knows nothing of the others' disks, but that there is room where something went.
+                if group == GroupId::ROOT || report.pages.get() > 0 && !report.disk_full {
+                    self.disk_full.store(report.disk_full, Relaxed);
+                }
                 self.count_compressed();
                 self.room_came();
                 report.pages.get() > 0
@@ -276,6 +298,43 @@ mod tests {
             "{} bytes of {share}: {stats:?}",
             stats.pool_payload.get()
         );
+        for block in blocks {
+            block.dispose(&engine);
+        }
+    }
+
+    /// A group that may go nowhere had all others' pages leave the pool in its place.
+    #[test]
+    fn what_can_go_nowhere_is_not_made_up_for_by_others() {
+        let tiers = vec![TierConfig::new(std::env::temp_dir(), ByteCount::mib(256))];
+        let engine = Engine::new(EngineConfig { tiers, ..EngineConfig::default() }).unwrap();
+        let pager = Pager::new(PagerConfig::new(ByteCount::mib(32)), engine.clone()).unwrap();
+        let barred = pager.add_group("/barred").unwrap();
+        pager.limit_group_on_tier("/barred", engine.tiers()[0].id, Some(ByteCount::ZERO)).unwrap();
+        let mut scratch = engine.scratch();
+        let group = |at: usize| if at < 4 { GroupId::ROOT } else { barred };
+        let mut blocks: Vec<_> = (0..28).map(|at| engine.owner_block(group(at)).unwrap()).collect();
+        let mut noise = Noise::new();
+        for block in &mut blocks {
+            for at in 0..PAGES_PER_CLUSTER {
+                let mut page = [0; PAGE_SIZE];
+                noise.fill(&mut page[..PAGE_SIZE / 2]);
+                let slot = block.slot_for_store(&engine, PageIndex::new(at).unwrap()).unwrap();
+                engine.store(slot, &page, &mut scratch).unwrap();
+            }
+        }
+        // That it may go nowhere is seen when it is asked.
+        pager.shared.write_back(ByteCount::new(1), &mut scratch);
+        let before = engine.stats().segment_pages.get();
+        let barreds = engine.group(barred).unwrap().pool.usage;
+        assert!(barreds > pager.shared.pool_share() && before < 1500, "{before}");
+        while pager.shared.shrink_pool(&mut scratch) {}
+        let after = engine.stats().segment_pages.get();
+        assert!(after == before, "{} pages of others have gone", after - before);
+        // When it may, all that is too much is asked for again.
+        pager.limit_group_on_tier("/barred", engine.tiers()[0].id, None).unwrap();
+        while pager.shared.shrink_pool(&mut scratch) {}
+        assert!(engine.pool_bytes().get() <= pager.shared.pool_share());
         for block in blocks {
             block.dispose(&engine);
         }

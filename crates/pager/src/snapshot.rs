@@ -14,7 +14,6 @@ use crate::space::{Adopt, Hold, Space, libc_errno};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use vswap_core::{Bitmap512, ByteCount, Event, GroupId, PAGE_SIZE, Page, PageIndex, Resource, SlotId};
 use vswap_engine::{Bounds, SEGMENT_BYTES, Scratch, StoreError};
@@ -263,8 +262,7 @@ impl Shared {
             // If there was nothing to write, somebody else may just have done it.
             wrote = self.write_back_of(full, over, scratch);
         }
-        let passes = wrote && self.engine.has_tiers() && !self.disk_full.load(Relaxed);
-        if passes { Bounds::Swap } else { Bounds::All }
+        if wrote && self.is_room_below(group) { Bounds::Swap } else { Bounds::All }
     }
 
     /// Stores a page, and waits for nothing.

@@ -54,6 +54,17 @@ pub struct Share {
     pub effective: Option<u64>,
 }
 
+/// Whose segment's end on a tier would let a class have one there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Help {
+    /// Anybody's: it is at no limit there, and what it lacks is room on the tier.
+    OfAny,
+    /// Of those in this class, the nearest that is at its limit.
+    Within(ClassId),
+    /// Nobody's: it may never have any there.
+    OfNone,
+}
+
 #[derive(Clone, Debug)]
 struct Class {
     above: ClassId,
@@ -191,17 +202,25 @@ impl Classes {
         }
     }
 
-    /// Whether the end of a segment of `dying` on a tier would let `wanting` have one there that is at a limit now; where that is at none, what
-    /// it lacks is room on the tier, and any will do.
-    pub(crate) fn helps(&self, wanting: ClassId, dying: ClassId, tier: TierId) -> bool {
+    /// Whose segments would have to die on a tier that `wanting` could have one there.
+    pub(crate) fn help(&self, wanting: ClassId, tier: TierId) -> Help {
         let at_limit = |class: &Class| class.room(tier, Purpose::Writeback) == 0;
         let mut full = self.up(wanting).filter(|(_, class)| at_limit(class));
-        let Some((nearest, _)) = full.next() else { return true };
+        let Some((nearest, _)) = full.next() else { return Help::OfAny };
         let never = |(_, class): (ClassId, &Class)| {
             let limit = class.limits[usize::from(tier.0)];
             limit <= reserve(Purpose::Writeback, limit)
         };
-        self.is_within(dying, nearest) && !self.up(wanting).any(never)
+        if self.up(wanting).any(never) { Help::OfNone } else { Help::Within(nearest) }
+    }
+
+    /// Whether the end of a segment of `dying` is such help.
+    pub(crate) fn helps(&self, help: Help, dying: ClassId) -> bool {
+        match help {
+            Help::OfAny => true,
+            Help::Within(class) => self.is_within(dying, class),
+            Help::OfNone => false,
+        }
     }
 
     /// What a class has and may have of a tier.
@@ -444,15 +463,16 @@ mod tests {
         let above = classes.add(ClassId::COMMON, &[]).unwrap();
         let (one, other) = (classes.add(above, &[]).unwrap(), classes.add(above, &[]).unwrap());
         let tier = TierId(0);
-        assert!(classes.helps(one, ClassId::COMMON, tier), "what lacks is room on the tier");
+        let helps = |classes: &Classes, wanting, dying| classes.helps(classes.help(wanting, tier), dying);
+        assert!(helps(&classes, one, ClassId::COMMON), "what lacks is room on the tier");
         classes.limit(above, tier, Some(2));
         [one, other].into_iter().for_each(|class| classes.charge(class, tier));
-        assert!(classes.helps(one, other, tier) && !classes.helps(one, ClassId::COMMON, tier));
+        assert!(helps(&classes, one, other) && !helps(&classes, one, ClassId::COMMON));
         classes.limit(one, tier, Some(1));
-        assert!(classes.helps(one, one, tier) && !classes.helps(one, other, tier));
+        assert!(helps(&classes, one, one) && !helps(&classes, one, other));
         classes.limit(one, tier, Some(0));
-        assert!(!classes.helps(one, one, tier), "it may never have any");
-        assert!(classes.helps(ClassId::COMMON, other, tier));
+        assert!(!helps(&classes, one, one), "it may never have any");
+        assert!(helps(&classes, ClassId::COMMON, other));
     }
 
     #[test]

@@ -179,7 +179,7 @@ pub struct Full {
     pub segments: u64,
     /// Segments that fit.
     pub capacity: u64,
-    /// A tier was passed over because of what the class may have there.
+    /// A tier has room, but the class may have no more of it.
     pub limited: bool,
 }
 

@@ -410,7 +410,15 @@ impl SegmentStore {
     ) -> Result<(Place, usize, T), ReadError> {
         let segment = addr.segment();
         let gone = || ReadError::NotThere { segment, offset: addr.offset() };
-        let mut place = self.table.read().place(segment).ok_or_else(gone)?;
+        let mut place = {
+            let table = self.table.read();
+            let place = table.place(segment).ok_or_else(gone)?;
+            // Those who clean read whole segments, and want nothing of them.
+            if len < SEGMENT_BYTES {
+                table.touch(segment, self.now());
+            }
+            place
+        };
         loop {
             if addr.offset() >= place.entries_end as usize {
                 return Err(gone());
@@ -421,10 +429,8 @@ impl SegmentStore {
             });
             let error = match result {
                 Ok(found) => {
-                    // Those who clean read whole segments, and want nothing of them.
                     if len < SEGMENT_BYTES {
                         self.count_age(place);
-                        self.touch(place.segment);
                     }
                     return Ok(found);
                 }

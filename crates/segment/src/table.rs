@@ -7,11 +7,11 @@
 //! Live *entries* are counted exactly. Live *bytes* are the mean of the segment times that: an address
 //! does not say its length, and a length per entry in RAM would cost what segments are there to save.
 
-use crate::classes::{ClassId, Classes};
+use crate::classes::{ClassId, Classes, Help};
 use crate::extents::{Extent, Extents, TierId};
 use crate::format::{SUMMARY_ENTRY_BYTES, padded};
 use crate::storage::Storage;
-use crate::tiers::{TierState, TierStatus, Tiers};
+use crate::tiers::{MAX_TIERS, TierStatus, Tiers};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -122,6 +122,12 @@ pub struct Wanted<'a> {
     pub not: &'a [SegmentId],
 }
 
+impl Wanted<'_> {
+    fn takes(&self, class: ClassId) -> bool {
+        self.of.is_none_or(|of| class == of) && !self.but.contains(&class)
+    }
+}
+
 /// What a class has on a tier that is to be emptied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Burden {
@@ -199,14 +205,16 @@ impl SegmentTable {
     /// # Errors
     /// [`Full`] when no tier has a free extent (beyond the reserve for cleaning) that the class may have.
     pub fn reserve(&mut self, purpose: Purpose, class: ClassId) -> Result<Place, Full> {
-        let limited = self.tiers.open().any(|tier| self.classes.room(class, tier, purpose) == 0);
-        let full = Full { segments: self.segments(), capacity: self.capacity(), limited };
         let next = match self.vacant.last() {
-            Some(number) => *number,
-            None => u32::try_from(self.rows.len()).map_err(|_| full)?,
+            Some(number) => Some(*number),
+            None => u32::try_from(self.rows.len()).ok(),
         };
-        let segment = SegmentId::new(next).ok_or(full)?;
-        let (tier, extent) = self.take_extent(purpose, class).ok_or(full)?;
+        let Some((segment, next)) = next.and_then(|next| Some((SegmentId::new(next)?, next))) else {
+            return Err(self.full(purpose, class));
+        };
+        let Some((tier, extent)) = self.take_extent(purpose, class) else {
+            return Err(self.full(purpose, class));
+        };
         self.last_sequence += 1;
         let sequence = self.last_sequence;
         let row = Row {
@@ -231,6 +239,17 @@ impl SegmentTable {
         let in_memory = self.tiers.in_memory(tier);
         let (moves, entries_end, entries, born) = (0, 0, 0, 0);
         Ok(Place { segment, class, tier, in_memory, extent, sequence, moves, entries_end, entries, born })
+    }
+
+    /// Whether a class that may have no more of a tier is all that keeps a segment from it: one that is full itself is nobody's limit.
+    fn full(&self, purpose: Purpose, class: ClassId) -> Full {
+        let limited = self.tiers.roomy().any(|tier| self.classes.room(class, tier, purpose) == 0);
+        Full { segments: self.segments(), capacity: self.capacity(), limited }
+    }
+
+    /// Whether there is room for a segment of a class now.
+    pub(crate) fn has_room(&self, class: ClassId) -> bool {
+        self.tiers.roomy().any(|tier| self.classes.room(class, tier, Purpose::Writeback) > 0)
     }
 
     /// The write has succeeded: all `entries` live from now on. `now` is the caller's clock for ages.
@@ -298,15 +317,20 @@ impl SegmentTable {
         wanted: &Wanted<'_>,
     ) -> Option<(f64, Candidate)> {
         let rows = self.rows.get(from..to.min(self.rows.len()))?;
+        let help = self.help(wanted.by)?;
         let mut best: Option<(f64, Candidate)> = None;
         for (row, number) in rows.iter().zip(from..) {
-            let Some(alive) = self.alive_to_clean(row, number, max_live, wanted) else { continue };
+            let Some(alive) = alive_to_clean(row, number, max_live, wanted) else { continue };
             let age = now.saturating_sub(row.born) as f64 + 1.0;
             let score = (1.0 - alive) * age / (1.0 + alive);
-            if best.is_none_or(|(other, _)| score > other) {
-                let Some(segment) = SegmentId::new(number as u32) else { continue };
-                best = Some((score, row.candidate(segment)));
+            if best.is_some_and(|(other, _)| score <= other)
+                || !wanted.takes(row.class)
+                || !self.classes.helps(help[usize::from(row.tier.0)], row.class)
+            {
+                continue;
             }
+            let Some(segment) = SegmentId::new(number as u32) else { continue };
+            best = Some((score, row.candidate(segment)));
         }
         best
     }
@@ -320,29 +344,23 @@ impl SegmentTable {
         wanted: &Wanted<'_>,
         sums: &mut BTreeMap<ClassId, f64>,
     ) {
+        let Some(help) = self.help(wanted.by) else { return };
         let rows = self.rows.get(from..to.min(self.rows.len())).unwrap_or_default();
         for (row, number) in rows.iter().zip(from..) {
-            if let Some(alive) = self.alive_to_clean(row, number, max_live, wanted) {
+            if let Some(alive) = alive_to_clean(row, number, max_live, wanted)
+                && wanted.takes(row.class)
+                && self.classes.helps(help[usize::from(row.tier.0)], row.class)
+            {
                 *sums.entry(row.class).or_default() += 1.0 - alive;
             }
         }
     }
 
-    /// How much of a segment lives (0 to 1), if it may be chosen to be cleaned.
-    fn alive_to_clean(&self, row: &Row, number: usize, max_live: f64, wanted: &Wanted<'_>) -> Option<f64> {
-        if row.state != (State::Live { cleaning: false }) || row.damaged {
-            return None;
-        }
-        // What a part-filled segment does not use is given back too, so use counts against 2 MiB.
-        let alive = row.live_bytes() as f64 / SEGMENT_BYTES as f64;
-        let fits = alive <= max_live && self.tiers.state(row.tier) == Some(TierState::Open);
-        let named = wanted.not.iter().any(|segment| segment.get() as usize == number);
-        (fits && !named && self.is_wanted(row, wanted)).then_some(alive)
-    }
-
-    fn is_wanted(&self, row: &Row, wanted: &Wanted<'_>) -> bool {
-        let own = wanted.of.is_none_or(|class| row.class == class) && !wanted.but.contains(&row.class);
-        own && self.classes.helps(wanted.by, row.class, row.tier)
+    /// Whose segments are of use to a class if they die, by tier; `None` if nobody's are. Once for all rows: for each of them the classes would be gone through.
+    fn help(&self, by: ClassId) -> Option<[Help; MAX_TIERS]> {
+        let mut help = [Help::OfNone; MAX_TIERS];
+        self.tiers.open().for_each(|tier| help[usize::from(tier.0)] = self.classes.help(by, tier));
+        (help != [Help::OfNone; MAX_TIERS]).then_some(help)
     }
 
     /// Marks a segment as being cleaned; false if it is gone or already marked.
@@ -387,12 +405,17 @@ impl SegmentTable {
         true
     }
 
-    /// An entry of the segment is wanted, at `now` of the caller's clock.
-    pub(crate) fn touch(&self, segment: SegmentId, now: u64) {
-        if let Some(at) = self.read_at.get(segment.get() as usize) {
-            // Relaxed: a hint.
-            at.store(u32::try_from(now).unwrap_or(u32::MAX), Ordering::Relaxed);
+    /// An entry of the segment is wanted, at `now` of the caller's clock. Tells whether that was news: mostly it is not, and then
+    /// nothing is written that readers on other CPUs have in their caches.
+    pub(crate) fn touch(&self, segment: SegmentId, now: u64) -> bool {
+        let now = u32::try_from(now).unwrap_or(u32::MAX);
+        let Some(at) = self.read_at.get(segment.get() as usize) else { return false };
+        // Relaxed: a hint.
+        let news = at.load(Ordering::Relaxed) != now;
+        if news {
+            at.store(now, Ordering::Relaxed);
         }
+        news
     }
 
     /// Live segments of a tier among rows `from..to` with the time at which each was written or, if that is later, read last.
@@ -511,6 +534,17 @@ impl SegmentTable {
     }
 }
 
+/// How much of a segment lives (0 to 1), if that makes it one to be cleaned.
+fn alive_to_clean(row: &Row, number: usize, max_live: f64, wanted: &Wanted<'_>) -> Option<f64> {
+    if row.state != (State::Live { cleaning: false }) || row.damaged {
+        return None;
+    }
+    // What a part-filled segment does not use is given back too, so use counts against 2 MiB.
+    let alive = row.live_bytes() as f64 / SEGMENT_BYTES as f64;
+    let named = wanted.not.iter().any(|segment| segment.get() as usize == number);
+    (alive <= max_live && !named).then_some(alive)
+}
+
 impl Row {
     fn candidate(&self, segment: SegmentId) -> Candidate {
         let Self { class, live, entries, damaged, .. } = *self;
@@ -596,5 +630,48 @@ impl Drop for Reservation {
         if !self.committed {
             self.table.write().abandon(self.place.segment);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiers::TierState;
+
+    fn table(segments: u64) -> SegmentTable {
+        let mut table = SegmentTable::default();
+        table.tiers.add(Extents::new(segments * SEGMENT_BYTES as u64, 0), 0, false).unwrap();
+        table
+    }
+
+    fn written(table: &mut SegmentTable, class: ClassId) -> SegmentId {
+        let place = table.reserve(Purpose::Writeback, class).unwrap();
+        table.commit(place.segment, 4096, 1, 1);
+        place.segment
+    }
+
+    /// Each read of an entry wrote to memory that all readers have in their caches.
+    #[test]
+    fn a_segment_that_is_read_again_at_once_is_not_noted_again() {
+        let mut table = table(4);
+        let segment = written(&mut table, ClassId::COMMON);
+        assert!(table.touch(segment, 7) && !table.touch(segment, 7) && table.touch(segment, 8));
+        assert_eq!(table.last_used_on(TierId(0), 0, 1).next(), Some((8, segment, ClassId::COMMON)));
+    }
+
+    /// What helps is asked once for each tier, before any row is looked at.
+    #[test]
+    fn nothing_is_cleaned_for_who_may_have_nothing() {
+        let mut table = table(4);
+        let class = table.classes.add(ClassId::COMMON, &[]).unwrap();
+        written(&mut table, ClassId::COMMON);
+        let pick = |table: &SegmentTable, by| {
+            table.emptiest(0, MAX_TIERS, 5, 0.5, &Wanted { by, ..Wanted::default() })
+        };
+        assert!(pick(&table, class).is_some());
+        table.classes.limit(class, TierId(0), Some(0));
+        assert!(pick(&table, class).is_none() && pick(&table, ClassId::COMMON).is_some());
+        table.tiers.set_state(TierId(0), TierState::Draining);
+        assert!(pick(&table, ClassId::COMMON).is_none(), "it gives no room to anybody");
     }
 }

@@ -240,6 +240,12 @@ impl Tiers {
             .map(|at| TierId(at as u8))
     }
 
+    /// The open tiers that have room now.
+    pub(crate) fn roomy(&self) -> impl Iterator<Item = TierId> + '_ {
+        let roomy = |tier: &Tier| tier.passed_over == 0 && tier.free() > 0;
+        self.open().filter(move |tier| self.get(*tier).is_some_and(roomy))
+    }
+
     /// Whether tiers differ in priority.
     pub(crate) fn has_levels(&self) -> bool {
         let mut priorities = self.tiers.iter().flatten().map(|tier| tier.priority);

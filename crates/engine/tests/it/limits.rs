@@ -226,8 +226,12 @@ fn a_group_that_has_no_room_anywhere_gives_its_turn_to_the_others() {
     assert_eq!(world.pooled(barred), 6 * PAGES_PER_CLUSTER);
     let report = world.write_all();
     assert!(report.limited && !report.disk_full && report.pages.get() == 0, "{report:?}");
+    let pooled = world.engine.group(barred).unwrap().pool.usage;
+    assert_eq!(world.engine.stuck(), [(barred, ByteCount::new(pooled))]);
+    assert!(!world.engine.has_room_for(barred) && world.engine.has_room_for(GroupId::ROOT));
     // What does not compress is still the first to go when it may.
     world.engine.set_tier_limit(barred, SLOW, None).unwrap();
+    assert!(world.engine.stuck().is_empty() && world.engine.has_room_for(barred));
     world.engine.writeback(ByteCount::new(300_000), &mut world.scratch).unwrap();
     let gone = (0..100).filter(|at| {
         let slot = world.owners[0].block.slot(index(*at)).unwrap();
@@ -264,6 +268,58 @@ fn cold_pages_of_others_go_before_hot_ones_whatever_waits_for_room_for_ever() {
         assert!(hot > 900 && cold < 200, "{hot} hot ones and {cold} cold ones are left: {phase}");
     }
     assert_eq!(world.pooled(barred), 4 * PAGES_PER_CLUSTER);
+    world.finish();
+}
+
+/// Of each owner of a world in which later ones are older, pages in the pool.
+fn pooled_by_owner(world: &World) -> Vec<usize> {
+    let pooled = |owner: &Owner| {
+        let slots = owner.pages.keys().map(|at| owner.block.slot(index(*at)).unwrap());
+        slots.filter(|slot| world.engine.backing(*slot) == BackingKind::Pool).count()
+    };
+    world.owners.iter().map(pooled).collect()
+}
+
+/// Owners of a group of so many generations of pages that there is no more; those who come first have the youngest.
+fn older_and_older(world: &mut World, group: GroupId) {
+    world.owners(group, 12);
+    (0..12).for_each(|owner| world.store(owner, 0, owner * 1000 + 1));
+    (0..12).rev().for_each(|owner| world.fill(owner));
+}
+
+/// Without any limits, too, whatever was old became the youngest: when room came, the coldest went last.
+#[test]
+fn what_waits_for_room_on_a_full_disk_stays_as_old_as_it_is() {
+    let mut world = World::over(&[1]);
+    older_and_older(&mut world, GroupId::ROOT);
+    for _ in 0..3 {
+        assert!(world.write_all().disk_full);
+    }
+    world.engine.add_storage(Flaky::new(9 * SEGMENT_BYTES, Faults::default()), 0).unwrap();
+    let before = pooled_by_owner(&world);
+    world.write();
+    let after = pooled_by_owner(&world);
+    let gone: Vec<usize> = before.iter().zip(&after).map(|(before, after)| before - after).collect();
+    assert!(gone[8..].iter().sum::<usize>() > 800 && gone[..7].iter().all(|gone| *gone == 0), "{gone:?}");
+    world.finish();
+}
+
+/// That others' pages can get old does not make the coldest of who waits for room the last to go when it comes.
+#[test]
+fn what_a_group_without_room_has_longest_is_first_to_go_when_it_has_some() {
+    let mut world = World::over(&[32]);
+    let barred = world.group(GroupId::ROOT, &[(FAST, 0)]);
+    older_and_older(&mut world, barred);
+    world.owners(GroupId::ROOT, 2);
+    (12..14).for_each(|owner| world.fill(owner));
+    world.write_all();
+    assert_eq!((world.pooled(GroupId::ROOT), world.pooled(barred)), (0, 12 * PAGES_PER_CLUSTER));
+    world.engine.set_tier_limit(barred, FAST, None).unwrap();
+    world.write();
+    let left = pooled_by_owner(&world);
+    let gone =
+        |owners: std::ops::Range<usize>| owners.map(|owner| PAGES_PER_CLUSTER - left[owner]).sum::<usize>();
+    assert!(gone(8..12) > 300 && gone(0..6) == 0, "{left:?}");
     world.finish();
 }
 

@@ -201,7 +201,7 @@ impl Shared {
                 used: tree.usage(group, Resource::Resident) * 4096,
                 resident: tree.usage(group, Resource::Resident) * 4096,
                 pool: tree.usage(group, Resource::Pool),
-                disk_full: self.disk_full.load(Relaxed),
+                disk_full: self.disk_full.load(Relaxed) || !self.engine.has_room_for(group),
             });
         }
         if self.config.full == FullPolicy::Kill {
@@ -212,6 +212,11 @@ impl Shared {
             }
         }
         self.room_came();
+    }
+
+    /// Whether pages of a group would go on to a tier, as far as is known.
+    pub(crate) fn is_room_below(&self, group: GroupId) -> bool {
+        self.engine.has_tiers() && !self.disk_full.load(Relaxed) && self.engine.has_room_for(group)
     }
 
     /// Stores a page, making room in its group's pool if that is what is missing.
@@ -227,8 +232,8 @@ impl Shared {
                 self.engine.group_tree().count(full.group, Event::SwapMax, 1);
                 return Err(error);
             }
-            let passes = full.limit < PASSING && full.usage < PASSING && self.engine.has_tiers();
-            if passes && !self.disk_full.load(Relaxed) {
+            let passes = full.limit < PASSING && full.usage < PASSING;
+            if passes && self.is_room_below(self.engine.group_of(slot)) {
                 return self.engine.store_within(Bounds::Swap, slot, page, scratch).map(drop);
             }
             let want = ByteCount::new(full.usage.saturating_sub(full.limit) + PASSING);
@@ -314,6 +319,7 @@ mod tests {
     use super::Limited;
     use crate::noise::Noise;
     use crate::pager::{Pager, PagerConfig};
+    use std::sync::atomic::Ordering::Relaxed;
     use vswap_core::{ByteCount, Event, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex, Resource};
     use vswap_engine::{Engine, EngineConfig, TierConfig};
 
@@ -371,6 +377,72 @@ mod tests {
         let after = pools();
         assert!(after[0] == before[0] && after[1] < before[1], "{before:?} {after:?}");
         owners.into_iter().for_each(|owner| owner.dispose(&engine));
+    }
+
+    /// They passed through to nowhere: over the limit, 2 MiB at a time, as long as others had room on a disk.
+    #[test]
+    fn pages_that_may_go_to_no_tier_do_not_pass_through_the_pool() {
+        let tiers = vec![TierConfig::new(std::env::temp_dir(), ByteCount::mib(64))];
+        let engine = Engine::new(EngineConfig { tiers, ..EngineConfig::default() }).unwrap();
+        let pager = Pager::new(PagerConfig::new(ByteCount::mib(64)), engine.clone()).unwrap();
+        let group = pager.add_group("/a").unwrap();
+        let tier = engine.tiers()[0].id;
+        pager.limit_group("/a", Resource::Pool, Some(0)).unwrap();
+        pager.limit_group_on_tier("/a", tier, Some(ByteCount::ZERO)).unwrap();
+        let mut scratch = engine.scratch();
+        let mut owners = [group, vswap_core::GroupId::ROOT]
+            .map(|group| (0..2).map(|_| engine.owner_block(group).unwrap()).collect::<Vec<_>>());
+        let mut page = [0; PAGE_SIZE];
+        Noise::new().fill(&mut page);
+        let mut store = |owner: usize, at: usize| {
+            let index = PageIndex::new(at % PAGES_PER_CLUSTER).unwrap();
+            let slot = owners[owner][at / PAGES_PER_CLUSTER].slot_for_store(&engine, index).unwrap();
+            pager.shared.store(slot, &page, &mut scratch)
+        };
+        assert!((0..512).all(|at| store(0, at).is_ok()), "nobody has tried yet");
+        assert!(store(0, 600).is_err());
+        // Others have room, and write; that is none for these.
+        (0..600).for_each(|at| store(1, at).unwrap());
+        assert!(pager.shared.write_back(ByteCount::mib(1), &mut engine.scratch()));
+        assert!(!pager.shared.disk_full.load(Relaxed));
+        owners[0][0].release(&engine, PageIndex::new(7).unwrap());
+        let mut store = |at: usize| {
+            let slot = owners[0][1].slot_for_store(&engine, PageIndex::new(at).unwrap()).unwrap();
+            pager.shared.store(slot, &page, &mut scratch)
+        };
+        assert!(store(0).is_err());
+        pager.limit_group_on_tier("/a", tier, None).unwrap();
+        (0..100).for_each(|at| store(at).unwrap());
+        owners.into_iter().flatten().for_each(|block| block.dispose(&engine));
+    }
+
+    /// Whoever asked last said so for all: a group with nothing to write, that there was room.
+    #[test]
+    fn a_disk_that_is_full_stays_so_whatever_groups_without_pages_ask() {
+        let tiers = vec![TierConfig::new(std::env::temp_dir(), ByteCount::mib(2))];
+        let engine = Engine::new(EngineConfig { tiers, ..EngineConfig::default() }).unwrap();
+        let pager = Pager::new(PagerConfig::new(ByteCount::mib(64)), engine.clone()).unwrap();
+        let groups = ["/a", "/b"].map(|path| pager.add_group(path).unwrap());
+        pager.limit_group_on_tier("/a", engine.tiers()[0].id, Some(ByteCount::mib(64))).unwrap();
+        let mut scratch = engine.scratch();
+        let mut owners = [0, 0].map(|_| engine.owner_block(groups[1]).unwrap());
+        let mut page = [0; PAGE_SIZE];
+        Noise::new().fill(&mut page);
+        for owner in &mut owners {
+            for at in 0..PAGES_PER_CLUSTER {
+                let slot = owner.slot_for_store(&engine, PageIndex::new(at).unwrap()).unwrap();
+                engine.store(slot, &page, &mut scratch).unwrap();
+            }
+        }
+        while pager.shared.write_back(ByteCount::mib(4), &mut scratch) {}
+        let is_full = || pager.shared.disk_full.load(Relaxed);
+        assert!(is_full());
+        pager.shared.write_back_of(groups[0], ByteCount::mib(4), &mut scratch);
+        assert!(is_full(), "it had nothing to write");
+        (0..PAGES_PER_CLUSTER).for_each(|at| owners[0].release(&engine, PageIndex::new(at).unwrap()));
+        assert!(pager.shared.write_back_of(groups[1], ByteCount::mib(1), &mut scratch));
+        assert!(!is_full(), "there was room for its pages");
+        owners.into_iter().for_each(|block| block.dispose(&engine));
     }
 
     /// A group at its limit that asked for nothing was given up as soon as somebody waited in another; one that asked at last, at once.

@@ -39,6 +39,13 @@ impl SegmentStore {
         table.tiers().all().map(|tier| table.classes().share(class, tier)).collect()
     }
 
+    /// Whether there is room for a segment of a class now, without cleaning.
+    #[must_use]
+    pub fn has_room(&self, class: ClassId) -> bool {
+        self.ask_for_room();
+        self.table.read().has_room(class)
+    }
+
     /// Where a segment is.
     #[must_use]
     pub fn tier_of(&self, segment: SegmentId) -> Option<TierId> {

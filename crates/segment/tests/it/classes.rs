@@ -56,6 +56,23 @@ fn limit(store: &SegmentStore, class: ClassId, tier: TierId, segments: u64) {
     store.limit_class(class, tier, Some(segments * SEGMENT)).unwrap();
 }
 
+/// Whoever was kept from any tier was told so, though the tier that it may have was what was full, and the other no less.
+#[test]
+fn what_keeps_a_class_from_a_tier_is_its_limit_only_if_there_is_room() {
+    let store = over(&[2, 2]);
+    let class = store.add_class(ClassId::COMMON, &[]).unwrap();
+    limit(&store, class, THERE, 0);
+    assert!(store.has_room(class));
+    let _here: Vec<_> = (0..2).map(|at| write_of(&store, class, at * 1000)).collect();
+    let limited = || begin(&store, class, Purpose::Writeback).unwrap_err().limited;
+    assert!(limited() && !store.has_room(class) && store.has_room(ClassId::COMMON));
+    let there: Vec<_> = (2..4).map(|at| write_of(&store, ClassId::COMMON, at * 1000)).collect();
+    assert!(!limited(), "nobody could write there");
+    assert!(!begin(&store, ClassId::COMMON, Purpose::Writeback).unwrap_err().limited);
+    release(&store, &there[0]);
+    assert!(limited());
+}
+
 #[test]
 fn a_class_goes_where_it_may_and_the_best_tier_stays_for_others() {
     let store = over(&[4, 4]);

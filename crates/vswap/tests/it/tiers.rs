@@ -442,7 +442,7 @@ fn a_tier_that_breaks_takes_no_more_until_it_is_mended_and_the_program_does_not_
         command
     };
     let mut tier = run(&["--disk-path", file.to_str().expect("UTF-8")], &PYTHON);
-    tier.arg("25600");
+    tier.arg("18432");
     let mut command = limit("--core=0".into(), "6291456:unlimited");
     command.arg(tier.get_program()).args(tier.get_args());
     let running = filled_by(command);
