@@ -2,26 +2,40 @@
 //! no more than a set share of their time.
 //!
 //! The hand of the evictors is led over the blocks, at the pace that [`vswap_core::reclaim`] gives, and takes what it would take if room were short: what is young
-//! or hot stays, and what was taken by mistake comes back from staging for little and is spared then. The pool's cold end is
-//! written to a tier at the same pace. What it costs is the time for which programs waited for pages that had been moved out, whoever
+//! or hot stays. Touches of pages that are in memory are not seen, so what is taken is what came in one to two turns ago and is not ranked hot, in use or
+//! not; what is in use comes back, from staging for little or from the pool for more, is counted as waited for, and is spared after that. What is staged
+//! is written down at a pace of its own, so that there is time for it to be asked for. The pool's cold end is
+//! written to a tier at the pace of the hand. What it costs is the time for which programs waited for pages that had been moved out, whoever
 //! moved them: there is no telling who was to blame.
 //!
-//! Driven by the keeper, which samples anyway; an evictor has what is urgent to do.
+//! Where pages cannot be stored, or take as much memory in the pool as before, nothing is won: such a space rests for a while.
+//!
+//! Driven by the keeper, which samples anyway; an evictor has what is urgent to do. The keeper has others to look after, so a look ends after some
+//! milliseconds, whatever is owed.
 
-use crate::evict::{Effort, Tools};
+use crate::evict::{Effort, Progress, Tools};
 use crate::pager::Shared;
+use crate::space::Space;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, PAGES_PER_CLUSTER, Pace, Pressure};
 use vswap_engine::{SEGMENT_BYTES, Scratch};
 
 /// What is granted is called in, so that it can be looked at, when this time has passed since the last. Rarely: a program that maps memory anew all the time would
 /// have all of it managed.
 const CALL_IN_EVERY: Duration = Duration::from_secs(10);
-/// No tier takes pages: not tried again before this has passed.
+/// No tier takes pages, or those of a space cannot be stored, or take no less memory then: not tried again before this has passed.
 const REST: Duration = Duration::from_secs(10);
 /// What a look at a block without resident pages counts for, in pages.
 const EMPTY_BLOCK: u64 = 1;
+/// A look ends after this time, however much is owed: the keeper samples, listens to who waits, and keeps the pool to its share.
+const AT_ONCE: Duration = Duration::from_millis(10);
+/// What is staged stays there for at least this part of a turn, or so long if that is less; as often a window of it is written down.
+const STAGED_FOR: (u32, Duration) = (64, Duration::from_secs(1));
+/// So many pages of a space tell whether anything is won by its going.
+const TELLING: u64 = 512;
 /// Bytes that are written from the pool in one go.
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
 
@@ -33,7 +47,45 @@ pub(crate) struct Reclaimer {
     /// Made when they are needed first.
     tools: Option<Tools>,
     called_in: Duration,
+    wrote_down: Duration,
+    pool_rests_until: Duration,
+    at_once: Duration,
+    gains: Gains,
+}
+
+/// What is won by moving out the pages of each space, by its number.
+#[derive(Default)]
+struct Gains(HashMap<u64, Gain>);
+
+#[derive(Default)]
+struct Gain {
+    /// Pages that went since it was weighed last, and what the pool grew by for it, bytes.
+    out: u64,
+    grew: i64,
     rests_until: Duration,
+}
+
+impl Gains {
+    fn rests(&self, space: u64, now: Duration) -> bool {
+        self.0.get(&space).is_some_and(|gain| now < gain.rests_until)
+    }
+
+    /// Something was done to a space: it rests if pages had to be put back, or if what went is in memory as before, nearly.
+    fn note(&mut self, space: u64, now: Duration, done: Progress, grew: i64) {
+        if done.out == 0 && done.put_back == 0 {
+            return;
+        }
+        let gain = self.0.entry(space).or_default();
+        gain.out += done.out;
+        gain.grew += grew;
+        let told = gain.out >= TELLING;
+        if done.put_back > 0 || told && gain.grew >= (gain.out * 4096 / 8 * 7) as i64 {
+            gain.rests_until = now + REST;
+        }
+        if told {
+            (gain.out, gain.grew) = (0, 0);
+        }
+    }
 }
 
 impl Reclaimer {
@@ -45,7 +97,10 @@ impl Reclaimer {
             pressure: Pressure::default(),
             tools: None,
             called_in: now,
-            rests_until: now,
+            wrote_down: now,
+            pool_rests_until: now,
+            at_once: AT_ONCE,
+            gains: Gains::default(),
         }
     }
 }
@@ -58,13 +113,8 @@ fn fresh_pool(shared: &Shared, now: Duration) -> Pace {
 }
 
 impl Shared {
-    fn now(&self) -> Duration {
-        Duration::from_millis(self.clock_ms())
-    }
-
-    /// Does what is due by now.
-    pub(crate) fn reclaim(&self, reclaimer: &mut Reclaimer, scratch: &mut Scratch) {
-        let now = self.now();
+    /// Does what is due by `now`.
+    pub(crate) fn reclaim(&self, reclaimer: &mut Reclaimer, now: Duration, scratch: &mut Scratch) {
         reclaimer.pressure.sample(Duration::from_nanos(self.counters.delayed_ns.load(Relaxed)), now);
         let pressure = reclaimer.pressure.millionths();
         self.counters.reclaim.pressure.store(pressure, Relaxed);
@@ -74,7 +124,9 @@ impl Shared {
         }
         // While room is short the evictors do it, in the same order, and faults wait for them.
         let pressure = if self.budget.wanted() > 0 { u64::MAX } else { pressure };
-        let owed = reclaimer.residents.advance(now, self.budget.charged(), pressure, target);
+        // What is passed over, not just what is in memory: with much of it out, a turn would take many times as long.
+        let passed_over = self.budget.charged() + self.clock.len() as u64 * EMPTY_BLOCK;
+        let owed = reclaimer.residents.advance(now, passed_over, pressure, target);
         let pool = self.engine.pool_bytes().get();
         if pool < SEGMENT {
             reclaimer.pool = fresh_pool(self, now);
@@ -83,23 +135,28 @@ impl Shared {
         if owed > 0 {
             self.look_over(reclaimer, owed, now);
         }
+        if pressure < target {
+            self.write_down_oldest(reclaimer, now);
+        }
         // A segment at a time. A smaller pool stays where it is: it is a rest.
-        if due > 0 && now >= reclaimer.rests_until {
+        if due > 0 && now >= reclaimer.pool_rests_until {
             self.write_cold(reclaimer, now, scratch);
         }
     }
 
-    /// Leads the hand over `owed` pages, or a block more.
+    /// Leads the hand over `owed` pages, or a block more, or as far as it comes in the time that it has.
     fn look_over(&self, reclaimer: &mut Reclaimer, owed: u64, now: Duration) {
         if now >= reclaimer.called_in + CALL_IN_EVERY {
             reclaimer.called_in = now;
             self.call_in_grants();
         }
-        let tools = reclaimer.tools.get_or_insert_with(|| Tools::new(self));
-        let (mut looked, mut moved) = (0, false);
+        let tools = reclaimer.tools.get_or_insert_with(|| Tools::ahead(self));
+        reclaimer.gains.0.retain(|id, gain| now < gain.rests_until || self.space(*id).is_some());
+        let (mut looked, since) = (0, Instant::now());
         // No block twice, however few there are.
         for _ in 0..self.clock.len() {
-            if looked >= owed || self.budget.wanted() > 0 {
+            let ended = self.stopping() || self.reclaim_target.load(Relaxed) == 0;
+            if looked >= owed || ended || self.budget.wanted() > 0 || since.elapsed() >= reclaimer.at_once {
                 break;
             }
             let Some((id, block)) = self.clock.next() else { break };
@@ -111,19 +168,57 @@ impl Shared {
             if resident == 0 || shared && !self.budget.has_plenty(0) {
                 continue;
             }
-            let Some(space) = self.space(id) else { continue };
+            let Some(space) = self.space(id).filter(|_| !reclaimer.gains.rests(id, now)) else { continue };
             let before = self.counters.evicted.load(Relaxed);
-            moved |= self.evict_from(&space, &block, Effort::Any, PAGES_PER_CLUSTER, tools);
+            self.weigh(&space, &mut reclaimer.gains, now, tools, |tools| {
+                self.evict_from(&space, &block, Effort::Any, PAGES_PER_CLUSTER, tools);
+            });
             // The evictors are at rest, or nearly.
             let moved_out = self.counters.evicted.load(Relaxed) - before;
             self.counters.reclaim.pages.fetch_add(moved_out, Relaxed);
         }
-        // Nothing new is put before what is staged: it is not asked for, so it can go.
-        if !moved {
-            self.write_down_any(tools);
-        }
         reclaimer.residents.looked(looked);
         self.counters.reclaim.looked.fetch_add(looked, Relaxed);
+    }
+
+    /// Has something done that moves pages of a space out, and notes what is won by it. With a tier, what takes no less memory goes there soon.
+    fn weigh(
+        &self,
+        space: &Space,
+        gains: &mut Gains,
+        now: Duration,
+        tools: &mut Tools,
+        act: impl FnOnce(&mut Tools),
+    ) {
+        let (before, pool) = (tools.progress(), self.engine.pool_bytes().get());
+        act(tools);
+        let grew = if self.engine.has_tiers() { 0 } else { self.engine.pool_bytes().get() as i64 - pool as i64 };
+        gains.note(space.id, now, tools.progress().since(before), grew);
+    }
+
+    /// Writes the window down that has been staged longest of all, if that is long enough, and the last one went as long ago.
+    fn write_down_oldest(&self, reclaimer: &mut Reclaimer, now: Duration) {
+        let (part, most) = STAGED_FOR;
+        let long = (self.config.reclaim_turn / part).min(most);
+        if self.staged.load(Relaxed) == 0 || now < reclaimer.wrote_down + long {
+            return;
+        }
+        let mut oldest: Option<(Duration, Arc<Space>)> = None;
+        for space in self.all_spaces() {
+            self.collect_late(&space);
+            let since = space.windows.lock().staged_since();
+            if let Some(since) = since.filter(|_| !space.unreadable.load(Relaxed))
+                && oldest.as_ref().is_none_or(|(oldest, _)| since < *oldest)
+            {
+                oldest = Some((since, space));
+            }
+        }
+        let Some((_, space)) = oldest.filter(|(since, _)| *since + long <= now) else { return };
+        let tools = reclaimer.tools.get_or_insert_with(|| Tools::ahead(self));
+        self.weigh(&space, &mut reclaimer.gains, now, tools, |tools| {
+            self.write_down_one(&space, tools);
+        });
+        reclaimer.wrote_down = now;
     }
 
     /// Writes the pool's coldest segment's worth to a tier.
@@ -134,7 +229,7 @@ impl Shared {
             self.counters.reclaim.written.fetch_add(written.get(), Relaxed);
             reclaimer.pool.looked(SEGMENT);
         } else {
-            reclaimer.rests_until = now + REST;
+            reclaimer.pool_rests_until = now + REST;
         }
     }
 }

@@ -40,6 +40,8 @@ impl Recording {
     /// Ends it; says what there is to say of it. What comes later is not recorded any more.
     pub(crate) fn end(&mut self) -> Option<String> {
         let writer = self.writer.take()?;
+        // What is left running is managed as without a record.
+        self.recorder.end();
         self.over.store(true, SeqCst);
         let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("its writer has ended")));
         match (written, self.recorder.dropped()) {
