@@ -192,7 +192,8 @@ impl Shared {
     ) {
         let (before, pool) = (tools.progress(), self.engine.pool_bytes().get());
         act(tools);
-        let grew = if self.engine.has_tiers() { 0 } else { self.engine.pool_bytes().get() as i64 - pool as i64 };
+        let grew =
+            if self.engine.has_tiers() { 0 } else { self.engine.pool_bytes().get() as i64 - pool as i64 };
         gains.note(space.id, now, tools.progress().since(before), grew);
     }
 
@@ -231,5 +232,264 @@ impl Shared {
         } else {
             reclaimer.pool_rests_until = now + REST;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Block;
+    use crate::link::Mover;
+    use crate::noise::Noise;
+    use crate::pager::{Pager, PagerConfig};
+    use crate::space::{Adopt, StagingArea};
+    use std::ops::Range;
+    use vswap_core::{GroupId, Resource};
+    use vswap_engine::{Engine, EngineConfig};
+    use vswap_sys::pagemap::Pagemap;
+    use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
+    use vswap_sys::uffd::{Uffd, feature};
+
+    const PAGE: usize = 4096;
+    const BLOCKS: usize = 4;
+    const PAGES: u64 = (BLOCKS * PAGES_PER_CLUSTER) as u64;
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A pager whose keeper has next to nothing to reclaim, for its turn takes a day: the test does it.
+    struct Driven {
+        bytes: PagedBytes,
+        space: Arc<Space>,
+        reclaimer: Reclaimer,
+        pager: Pager,
+    }
+
+    impl Drop for Driven {
+        fn drop(&mut self) {
+            self.pager.release(&self.space);
+        }
+    }
+
+    fn pager() -> Pager {
+        let mut config = PagerConfig::new(ByteCount::mib(256));
+        config.reclaim_target = 500_000;
+        config.reclaim_turn = 24 * HOUR;
+        Pager::new(config, Engine::new(EngineConfig::default()).unwrap()).unwrap()
+    }
+
+    fn reclaimer(pager: &Pager) -> Reclaimer {
+        // However slow the machine is.
+        Reclaimer { at_once: HOUR, ..Reclaimer::new(&pager.shared) }
+    }
+
+    fn driven() -> Driven {
+        let pager = pager();
+        let (memory, bytes) = PagedMemory::new(BLOCKS).unwrap();
+        let windows = BLOCKS as u32 + 1;
+        let staging = LocalStaging::new(windows, Arc::clone(&memory)).unwrap();
+        let pid = std::process::id() as i32;
+        let adopt = Adopt {
+            pid,
+            uffd: Uffd::open(feature::MAIN_FEATURES).unwrap(),
+            staging: StagingArea { base: staging.base(), windows },
+            mover: Mover::Local(staging),
+            pagemap: Pagemap::open(pid).unwrap(),
+            group: GroupId::ROOT,
+        };
+        let space = pager.adopt(adopt).unwrap();
+        space.manage(memory.address()..memory.address() + memory.len()).unwrap();
+        Driven { bytes, space, reclaimer: reclaimer(&pager), pager }
+    }
+
+    impl Driven {
+        /// Writes what half can be compressed away of, or nothing.
+        fn fill(&mut self, compressible: bool) {
+            let mut noise = Noise::new();
+            for page in self.bytes.as_mut_slice().chunks_exact_mut(PAGE) {
+                let (first, second) = page.split_at_mut(PAGE / 2);
+                noise.fill(first);
+                if compressible { second.fill(0) } else { noise.fill(second) }
+            }
+        }
+
+        /// A turn of the hand.
+        fn look(&mut self, now: Duration) {
+            self.pager.shared.look_over(&mut self.reclaimer, u64::MAX, now);
+        }
+
+        /// Two turns: after the first what was installed is not young any more.
+        fn look_twice(&mut self, now: Duration) {
+            self.look(now);
+            self.look(now);
+        }
+
+        fn write_down(&mut self, now: Duration) {
+            self.pager.shared.write_down_oldest(&mut self.reclaimer, now);
+        }
+
+        fn staged(&self) -> u64 {
+            self.pager.shared.staged.load(Relaxed)
+        }
+
+        fn count(&self, of: impl Fn(&crate::block::BlockState) -> usize) -> u64 {
+            self.space.blocks.read().values().map(|block| of(&block.state.lock()) as u64).sum()
+        }
+
+        fn resident(&self) -> u64 {
+            self.count(|state| state.resident.count())
+        }
+
+        /// Moves all out that goes, a window in two seconds.
+        fn settle(&mut self, seconds: Range<u64>) {
+            let start = self.pager.shared.now();
+            for second in seconds.step_by(2) {
+                self.write_down(start + Duration::from_secs(second));
+            }
+        }
+    }
+
+    fn empty_blocks(pager: &Pager, count: u64) -> Vec<Arc<Block>> {
+        let block =
+            |at| Arc::new(Block::new(at << 21, pager.shared.engine.owner_block(GroupId::ROOT).unwrap()));
+        let blocks: Vec<_> = (0..count).map(block).collect();
+        pager.shared.clock.add(1, &blocks);
+        blocks
+    }
+
+    fn dispose(pager: &Pager, blocks: &[Arc<Block>]) {
+        let owners = blocks.iter().filter_map(|block| block.state.lock().owner.take());
+        owners.for_each(|owner| owner.dispose(&pager.shared.engine));
+    }
+
+    fn looked(pager: &Pager) -> u64 {
+        pager.shared.counters.reclaim.looked.load(Relaxed)
+    }
+
+    /// A look at gigabytes held the keeper up for seconds, whether the target was gone meanwhile or not.
+    #[test]
+    fn a_look_ends_when_its_time_is_over_or_the_target_gone() {
+        let pager = pager();
+        let blocks = empty_blocks(&pager, 100);
+        let mut reclaimer = reclaimer(&pager);
+        reclaimer.at_once = Duration::ZERO;
+        let now = pager.shared.now();
+        pager.shared.look_over(&mut reclaimer, u64::MAX, now);
+        assert_eq!(looked(&pager), 0);
+        reclaimer.at_once = HOUR;
+        pager.set_reclaim_target(0);
+        pager.shared.look_over(&mut reclaimer, u64::MAX, now);
+        assert_eq!(looked(&pager), 0);
+        pager.set_reclaim_target(1);
+        pager.shared.look_over(&mut reclaimer, u64::MAX, now);
+        assert_eq!(looked(&pager), 100);
+        dispose(&pager, &blocks);
+    }
+
+    /// What is out was not counted, but cost a look: with much of it, a turn took many times as long as set.
+    #[test]
+    fn a_turn_takes_as_long_where_all_is_out() {
+        let pager = pager();
+        let blocks = empty_blocks(&pager, 24 * 3600);
+        let (mut reclaimer, mut scratch) = (reclaimer(&pager), pager.shared.engine.scratch());
+        let start = pager.shared.now();
+        for second in 1..=100 {
+            let now = start + Duration::from_secs(second);
+            pager.shared.reclaim(&mut reclaimer, now, &mut scratch);
+        }
+        // A day's turn: a block in a second.
+        assert!((99..=101).contains(&looked(&pager)), "{}", looked(&pager));
+        dispose(&pager, &blocks);
+    }
+
+    /// A look that found nothing new wrote down what was staged a moment before.
+    #[test]
+    fn what_is_staged_stays_there_for_a_while_and_goes_a_window_at_a_time() {
+        let mut driven = driven();
+        driven.fill(true);
+        driven.look_twice(driven.pager.shared.now());
+        let staged = driven.staged();
+        assert_eq!((staged, driven.resident()), (PAGES, 0));
+        let now = driven.pager.shared.now();
+        driven.look_twice(now);
+        driven.write_down(now);
+        assert_eq!(driven.staged(), staged);
+        // A turn of a day: a second at most.
+        let mut later = now + Duration::from_millis(1_001);
+        for windows in 1..=BLOCKS as u64 {
+            driven.write_down(later);
+            assert_eq!(driven.staged(), staged - windows * 512);
+            driven.write_down(later + Duration::from_millis(999));
+            assert_eq!(driven.staged(), staged - windows * 512, "one in a second");
+            later += Duration::from_secs(1);
+        }
+        assert_eq!(driven.staged(), 0);
+    }
+
+    /// They were left to those who look for room in earnest as never to be tried again: these took what was in use then.
+    #[test]
+    fn what_cannot_be_stored_is_left_as_it_was_and_tried_again_after_a_rest() {
+        let mut driven = driven();
+        driven.pager.add_group("/a").unwrap();
+        driven.pager.limit_group("/a", Resource::Pool, Some(0)).unwrap();
+        let group = driven.pager.group("/a").unwrap();
+        driven.pager.move_to_group(&driven.space, group).unwrap();
+        driven.fill(true);
+        let start = driven.pager.shared.now();
+        driven.look_twice(start);
+        assert_eq!(driven.staged(), PAGES);
+        driven.settle(1..20);
+        assert_eq!((driven.staged(), driven.resident()), (0, PAGES));
+        assert_eq!(driven.count(|state| state.stuck.count()), 0);
+        // It has just been seen that it cannot be, up to 20 s from the start.
+        driven.look_twice(start + Duration::from_secs(8));
+        assert_eq!(driven.staged(), 0);
+        driven.pager.limit_group("/a", Resource::Pool, None).unwrap();
+        driven.look(start + HOUR);
+        assert_eq!(driven.staged(), PAGES);
+        driven.settle(3600..3620);
+        assert_eq!((driven.staged(), driven.resident()), (0, 0));
+    }
+
+    /// Without a tier, what does not compress only changed from residents to the pool.
+    #[test]
+    fn where_nothing_is_won_it_rests() {
+        let mut driven = driven();
+        driven.fill(false);
+        let start = driven.pager.shared.now();
+        driven.look_twice(start);
+        driven.settle(1..20);
+        assert_eq!((driven.staged(), driven.resident()), (0, 0));
+        driven.fill(false);
+        driven.look_twice(start + Duration::from_secs(8));
+        assert_eq!(driven.staged(), 0);
+        driven.fill(true);
+        driven.look_twice(start + HOUR);
+        // But for what came back so soon that it is spared.
+        assert!(driven.staged() > PAGES / 4 * 3, "{}", driven.staged());
+        driven.settle(3600..3620);
+        let rests = |at: Duration| driven.reclaimer.gains.rests(driven.space.id, start + at);
+        assert!(!rests(HOUR + Duration::from_secs(8)), "half of it was won");
+    }
+
+    /// Who reads on has its pages protected, and pays for the first write to each: that is a cost of their having been out, too.
+    #[test]
+    fn a_first_write_to_what_came_back_clean_is_waited_for() {
+        let mut driven = driven();
+        driven.fill(true);
+        driven.look_twice(driven.pager.shared.now());
+        driven.settle(1..20);
+        assert_eq!(driven.resident(), 0);
+        let sum = driven.bytes.as_slice().iter().step_by(PAGE).fold(0u64, |sum, byte| sum + u64::from(*byte));
+        assert!(sum > 0);
+        let clean = driven.count(|state| (state.resident & state.backed).count());
+        assert!(clean > PAGES / 2, "{clean}");
+        let delayed = |driven: &Driven| driven.pager.shared.counters.delayed_ns.load(Relaxed);
+        let before = delayed(&driven);
+        // Scattered, so that each is a fault of its own.
+        for page in (0..PAGES as usize).step_by(64).map(|page| page + 33) {
+            let byte = &mut driven.bytes.as_mut_slice()[page * PAGE];
+            *byte = byte.wrapping_add(1);
+        }
+        // 32 of them, and waking alone counts for 6 us.
+        assert!(delayed(&driven) - before >= 20 * 6_000, "{}", delayed(&driven) - before);
     }
 }

@@ -21,7 +21,11 @@ pub struct Recorder {
 
 impl Default for Recorder {
     fn default() -> Recorder {
-        Recorder { notes: Mutex::new(Recorder::buffer()), dropped: AtomicU64::new(0), over: AtomicBool::new(false) }
+        Recorder {
+            notes: Mutex::new(Recorder::buffer()),
+            dropped: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        }
     }
 }
 
