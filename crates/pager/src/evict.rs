@@ -32,15 +32,26 @@ pub(crate) struct Tools {
     /// Evictions before blocks with plenty of cold pages are looked for again.
     sparse: usize,
     progress: Progress,
+    /// Pages are moved ahead of need: none is left stuck for it, for when there is need it may be otherwise.
+    ahead: bool,
+    /// Pages of the window being written down that could not be stored.
+    unstored: Bitmap512,
 }
 
 /// What came of what was written down.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
     /// Pages that are out.
-    out: u64,
+    pub out: u64,
     /// Pages that could not be stored and were put back where they were.
-    put_back: u64,
+    pub put_back: u64,
+}
+
+impl Progress {
+    /// What has come since `before`.
+    pub fn since(self, before: Progress) -> Progress {
+        Progress { out: self.out - before.out, put_back: self.put_back - before.put_back }
+    }
 }
 
 impl Tools {
@@ -52,7 +63,14 @@ impl Tools {
             other: Box::new([0; PAGE_SIZE]),
             sparse: 0,
             progress: Progress::default(),
+            ahead: false,
+            unstored: Bitmap512::EMPTY,
         }
+    }
+
+    /// Of whoever moves pages ahead of need.
+    pub fn ahead(shared: &Shared) -> Tools {
+        Tools { ahead: true, ..Tools::new(shared) }
     }
 
     pub fn progress(&self) -> Progress {
@@ -61,7 +79,8 @@ impl Tools {
 
     /// Whether since `before` pages were moved only to be put back: that is to count as nothing done, or it would go on for ever.
     pub fn is_futile_since(&self, before: Progress) -> bool {
-        self.progress.out == before.out && self.progress.put_back > before.put_back
+        let since = self.progress.since(before);
+        since.out == 0 && since.put_back > 0
     }
 
     /// Whether there was no block with plenty of cold pages a short while ago; asked once for each eviction.
@@ -124,7 +143,8 @@ impl Shared {
         if !space.windows.lock().any_free() {
             self.write_down_one(space, tools);
         }
-        let Some(shared) = self.evict_block(space, block, effort, most, &Bitmap512::FULL) else {
+        let Some(shared) = self.evict_block(space, block, effort, (most, &Bitmap512::FULL), tools.ahead)
+        else {
             return false;
         };
         if let Some((sharing, pages)) = shared {
@@ -147,7 +167,7 @@ impl Shared {
             if let Some(space) = self.space(id).filter(|space| self.is_open(space))
                 && !Arc::ptr_eq(left, &block)
             {
-                self.evict_block(&space, &block, effort.max(Effort::Any), self.batch(), pages);
+                self.evict_block(&space, &block, effort.max(Effort::Any), (self.batch(), pages), tools.ahead);
                 if self.budget.is_tight() {
                     // Each owner's are in memory once more until they are written down: one owner's at a time.
                     while self.write_down_one(&space, tools) {}
@@ -185,14 +205,15 @@ impl Shared {
         (self.budget.reserve() as usize).clamp(32, 512)
     }
 
-    /// Moves up to `most` pages of a block to staging, of `among` only. `None` if there were none; else what others share, if they do.
+    /// Moves up to `most` pages of a block to staging, of `among` only, because of need or `ahead` of it. `None` if there were none; else
+    /// what others share, if they do.
     fn evict_block(
         &self,
         space: &Arc<Space>,
         block: &Arc<Block>,
         effort: Effort,
-        most: usize,
-        among: &Bitmap512,
+        (most, among): (usize, &Bitmap512),
+        ahead: bool,
     ) -> Option<Option<(Arc<Sharing>, Bitmap512)>> {
         let all = *among == Bitmap512::FULL;
         let tight = self.budget.is_tight();
@@ -253,9 +274,9 @@ impl Shared {
         let parted = parting.as_ref().filter(|_| others > 0);
         let shared = parted.map(|parting| (Arc::clone(parting.sharing()), parting.pages()));
         match space.mover.finish(eviction, PATIENCE) {
-            Ok(evicted) => self.landed(space, block, window, &evicted, parting).then_some(shared),
+            Ok(evicted) => self.landed(space, block, window, (&evicted, ahead), parting).then_some(shared),
             Err(eviction) => {
-                let flight = Flight { window, block: Arc::clone(block), eviction, parting };
+                let flight = Flight { window, block: Arc::clone(block), eviction, parting, ahead };
                 space.windows.lock().put_flight(flight);
                 None
             }
@@ -271,7 +292,7 @@ impl Shared {
         let Some(flight) = space.windows.lock().take_flight() else { return };
         match space.mover.finish(flight.eviction, Duration::ZERO) {
             Ok(evicted) => {
-                self.landed(space, &flight.block, flight.window, &evicted, flight.parting);
+                self.landed(space, &flight.block, flight.window, (&evicted, flight.ahead), flight.parting);
             }
             Err(eviction) => space.windows.lock().put_flight(Flight { eviction, ..flight }),
         }
@@ -283,7 +304,7 @@ impl Shared {
         space: &Space,
         block: &Arc<Block>,
         window: usize,
-        evicted: &Evicted,
+        (evicted, ahead): (&Evicted, bool),
         parting: Option<Parting>,
     ) -> bool {
         let address = space.windows.lock().address(window);
@@ -296,7 +317,9 @@ impl Shared {
         let mut state = block.state.lock();
         let moved = there & state.flight;
         let failed = evicted.failed & state.flight;
-        state.stuck |= failed;
+        if !ahead {
+            state.stuck |= failed;
+        }
         self.counters.stuck.fetch_add(failed.count() as u64, Relaxed);
         state.flight = Bitmap512::EMPTY;
         // Pages in the window that were not (or no more) in flight: stale copies of pages that were taken back, or
@@ -318,7 +341,8 @@ impl Shared {
         drop(state);
         self.counters.evicted.fetch_add(staged.count() as u64, Relaxed);
         if any {
-            let staged = Staged { window, block: Arc::clone(block), pages: staged.count() as u64, parting };
+            let (pages, since) = (staged.count() as u64, self.now());
+            let staged = Staged { window, block: Arc::clone(block), pages, since, parting };
             self.staged.fetch_add(staged.pages, Relaxed);
             space.windows.lock().put_staged(staged);
             self.drop_staged_of_dead(space);
@@ -420,6 +444,7 @@ impl Shared {
         let address = space.windows.lock().address(window);
         let before = block.state.lock().staged.count();
         let mut dirty_pages = 0;
+        tools.unstored = Bitmap512::EMPTY;
         loop {
             let count = self.store_chunk(space, block, address, staged.parting.as_mut(), tools);
             if count == 0 {
@@ -448,6 +473,10 @@ impl Shared {
                     return;
                 }
             }
+        }
+        if tools.ahead {
+            let mut state = block.state.lock();
+            state.stuck = state.stuck.and_not(&tools.unstored);
         }
         self.retire(space, window);
         tools.progress.out += out.count() as u64;
@@ -526,6 +555,7 @@ impl Shared {
             // What has changed since the fork is stored like any other, next time.
             if wanted && !(stored | changed).get(*page) {
                 state.stuck.set(*page);
+                tools.unstored.set(*page);
             }
         }
         count

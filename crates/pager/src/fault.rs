@@ -145,7 +145,7 @@ impl Shared {
         let Some(run) = self.take_for_write(space, &mut state, page, fault.by_stub) else {
             return Outcome::NoRoom;
         };
-        let (first, count) = (run.start, run.len());
+        let (first, count, backed) = (run.start, run.len(), state.backed.get(page));
         for page in Bitmap512::from_range(PageIndex::of_addr(first as u64 * PAGE_BYTES), count).iter() {
             if state.backed.get(page) {
                 state.release_slot(&self.engine, page);
@@ -159,22 +159,25 @@ impl Shared {
             lifted = space.uffd.lift(fault.address, PAGE_BYTES, true);
         }
         drop(state);
-        self.answered(space, FaultKind::Write, fault, fault.since.elapsed());
-        match lifted.map_err(|error| error.raw_os_error()) {
-            Err(Some(libc_errno::EAGAIN)) => Outcome::Again,
-            Err(_) => {
-                hands.owe(fault.address, PAGE_BYTES);
-                Outcome::Done
-            }
-            Ok(()) => {
-                hands.owe(start, count as u64 * PAGE_BYTES);
-                Outcome::Done
-            }
+        let lifted = lifted.map_err(|error| error.raw_os_error());
+        if lifted == Err(Some(libc_errno::EAGAIN)) {
+            return Outcome::Again;
         }
+        let time = fault.since.elapsed();
+        if backed && !fault.waited {
+            // It would not be protected if it had not been moved out and come back.
+            self.counters.delay(time + WAKING);
+        }
+        self.answered(space, FaultKind::Write, fault, time);
+        match lifted {
+            Err(_) => hands.owe(fault.address, PAGE_BYTES),
+            Ok(()) => hands.owe(start, count as u64 * PAGE_BYTES),
+        }
+        Outcome::Done
     }
 
     /// Leaves a protected page to its writer, and those around it that will be written too: charges the copies that the kernel
-    /// will make of those that others share. `None` if there is no room for that, and it is not forced.
+    /// will make of those that others share. `None` if there is no room for that, and it is not forced. While faults are recorded, that page alone.
     fn take_for_write(
         &self,
         space: &Space,
@@ -186,7 +189,9 @@ impl Shared {
         let shut = state.resident & (state.backed | state.cow);
         let alone = if state.cow.get(page) { state.alone().and_not(&state.backed) } else { Bitmap512::EMPTY };
         // Nobody else has it any more: one fault for all such pages.
-        let run = if alone.get(page) {
+        let run = if self.records() {
+            at..at + 1
+        } else if alone.get(page) {
             run_around(&alone, page)
         } else {
             let ahead = if state.next_write as usize == at { WRITE_AHEAD } else { 1 };
@@ -241,10 +246,10 @@ impl Shared {
         drop(state);
         space.uncharge(run.len() - came.pages.count());
         self.counters.zero_ahead.fetch_add(came.pages.count().saturating_sub(1) as u64, Relaxed);
-        self.answered(space, FaultKind::First, fault, fault.since.elapsed());
         if came.must_ask_again(page) {
             return Outcome::Again;
         }
+        self.answered(space, FaultKind::First, fault, fault.since.elapsed());
         hands.owe(block.base + run.start as u64 * PAGE_BYTES, run.len() as u64 * PAGE_BYTES);
         Outcome::Done
     }
@@ -272,9 +277,14 @@ impl Shared {
         }
     }
 
+    /// Whether faults are recorded now.
+    pub(crate) fn records(&self) -> bool {
+        self.config.record.as_ref().is_some_and(|recorder| recorder.is_on())
+    }
+
     /// How many pages ahead there is room for. None while faults are recorded: what came unasked would not be seen.
     pub(crate) fn modest(&self, wanted: usize) -> usize {
-        if self.config.record.is_some() {
+        if self.records() {
             return 1;
         }
         let room = self.budget.limit().saturating_sub(self.budget.used()) as usize;

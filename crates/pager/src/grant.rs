@@ -106,7 +106,7 @@ impl Space {
         let grants = self.grants.lock();
         self.drop_grants(range);
         let count = (range.end.saturating_sub(range.start) / PAGE_BYTES) as usize;
-        let plenty = self.shared.config.record.is_none()
+        let plenty = !self.shared.records()
             && self.shared.budget.has_plenty(count)
             && self.shared.group_has_plenty(self.charged.get().group(), count);
         if !plenty {

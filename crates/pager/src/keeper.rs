@@ -74,7 +74,7 @@ impl Shared {
                 self.share_out();
                 pressure.sample(self.counters.stalled(), Duration::from_millis(self.clock_ms()));
                 self.counters.pressure.store(pressure.millionths(), Relaxed);
-                self.reclaim(&mut reclaimer, &mut scratch);
+                self.reclaim(&mut reclaimer, self.now(), &mut scratch);
             }
             self.watch_listeners();
             self.count_compressed();

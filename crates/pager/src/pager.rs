@@ -39,7 +39,8 @@ const GIVE_UP_HELD_AFTER: Duration = Duration::from_secs(5);
 /// Eviction that has been without progress for so long wants the pool written down.
 const STRANDED_AFTER: Duration = Duration::from_millis(5);
 
-/// [`PagerConfig::reclaim_turn`] if nothing else is said: long enough that what is touched every few seconds comes back from staging, and stays.
+/// [`PagerConfig::reclaim_turn`] if nothing else is said. Touches of what is in memory are not seen, so what is in use is taken too, once it is not spared any more:
+/// what is staged then, for a second or more, and touched meanwhile comes back for little, and is spared for a number of turns.
 pub const RECLAIM_TURN: Duration = Duration::from_secs(60);
 
 /// What to do when nothing more can be moved out.
@@ -101,7 +102,7 @@ pub struct PagerConfig {
     pub reclaim_target: u64,
     /// In this time it looks at all pages once, if nobody waits.
     pub reclaim_turn: Duration,
-    /// Where each fault is noted. Then every page that is touched is to be seen: nothing is left to the kernel, and nothing is brought in unasked.
+    /// Where each fault is noted. Until that is ended every page that is touched is to be seen: nothing is left to the kernel, and nothing is brought in unasked.
     pub record: Option<Arc<Recorder>>,
     /// Count the memory of this process (a supervisor of its own), not just pool and tables.
     pub count_own_memory: bool,
@@ -220,6 +221,11 @@ impl Shared {
     /// Milliseconds since the pager started.
     pub(crate) fn clock_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+
+    /// The same clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     pub(crate) fn stopping(&self) -> bool {

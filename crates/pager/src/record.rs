@@ -5,7 +5,7 @@
 
 use crate::stats::FaultKind;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use vswap_core::recording::{Recorded, Why};
 
 /// Notes that there is room for: a few tenths of a second of nothing but faults, in half a MiB.
@@ -16,11 +16,16 @@ const ROOM: usize = 32 << 10;
 pub struct Recorder {
     notes: Mutex<Vec<Recorded>>,
     dropped: AtomicU64,
+    over: AtomicBool,
 }
 
 impl Default for Recorder {
     fn default() -> Recorder {
-        Recorder { notes: Mutex::new(Recorder::buffer()), dropped: AtomicU64::new(0) }
+        Recorder {
+            notes: Mutex::new(Recorder::buffer()),
+            dropped: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        }
     }
 }
 
@@ -30,8 +35,21 @@ impl Recorder {
         Vec::with_capacity(ROOM)
     }
 
+    /// Whether faults are noted. As long as they are, each page that is touched is to be seen.
+    pub fn is_on(&self) -> bool {
+        !self.over.load(Relaxed)
+    }
+
+    /// Nothing is noted from now on, but for what is just being noted, and memory is left to the kernel and brought in ahead again.
+    pub fn end(&self) {
+        self.over.store(true, Relaxed);
+    }
+
     /// Notes a fault. The order of the notes is the order in which the faults were answered.
     pub(crate) fn note(&self, space: u64, page: u64, kind: FaultKind) {
+        if !self.is_on() {
+            return;
+        }
         let why = match kind {
             FaultKind::First => Why::First,
             FaultKind::Second => Why::Staged,
@@ -75,5 +93,9 @@ mod tests {
         recorder.note(2, 9, FaultKind::Write);
         recorder.take(&mut buffer);
         assert_eq!(buffer, [Recorded { page: 9, space: 2, why: Why::Write }]);
+        recorder.end();
+        recorder.note(2, 10, FaultKind::Write);
+        recorder.take(&mut buffer);
+        assert_eq!((buffer.len(), recorder.dropped(), recorder.is_on()), (0, 3, false));
     }
 }

@@ -10,6 +10,7 @@ use crate::sharing::Parting;
 use crate::space::StagingArea;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An eviction whose outcome is not known yet.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Flight {
     pub eviction: Eviction,
     /// What is known of those that were shared.
     pub parting: Option<Parting>,
+    /// Nobody needed the room.
+    pub ahead: bool,
 }
 
 /// A window in which pages lie.
@@ -33,6 +36,8 @@ pub(crate) struct Staged {
     pub block: Arc<Block>,
     /// How many did at first.
     pub pages: u64,
+    /// Since when they have, by the pager's clock.
+    pub since: Duration,
     /// What is known of those that were shared.
     pub parting: Option<Parting>,
 }
@@ -97,6 +102,11 @@ impl Windows {
     pub fn put_staged(&mut self, staged: Staged) {
         self.flying -= 1;
         self.staged.push_back(staged);
+    }
+
+    /// Since when the window has been staged that is next to be written down.
+    pub fn staged_since(&self) -> Option<Duration> {
+        self.staged.front().map(|staged| staged.since)
     }
 
     /// Takes the window that has been staged longest, to write it down.
@@ -176,12 +186,14 @@ mod tests {
         let mut windows = Windows::new(StagingArea { base: 0, windows: 3 });
         for pages in 1..4 {
             let window = windows.take_free().unwrap();
-            windows.put_staged(Staged { window, block: Arc::clone(&block), pages, parting: None });
+            let (block, since) = (Arc::clone(&block), Duration::from_secs(pages));
+            windows.put_staged(Staged { window, block, pages, since, parting: None });
         }
         assert_eq!(windows.take_free(), None);
         let first = windows.take_staged().unwrap();
         assert_eq!(first.pages, 1);
         windows.put_back(first);
+        assert_eq!(windows.staged_since(), Some(Duration::from_secs(1)));
         let order: Vec<u64> = std::iter::from_fn(|| windows.take_staged()).map(|s| s.pages).collect();
         assert_eq!(order, [1, 2, 3]);
         let owner = block.state.lock().owner.take();

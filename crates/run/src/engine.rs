@@ -105,7 +105,7 @@ fn prepare(
     let filters = process::own_filters().map_err(text("/proc"))? + 1;
     let tiers = crate::disk::choose(config)?;
     let record = config.record.as_ref().map(|path| {
-        std::fs::File::create(path)
+        crate::record::begin_record(path)
             .map_err(|error| format!("cannot write --record {}: {error}", path.display()))
     });
     let record = record.transpose()?;

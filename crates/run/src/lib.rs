@@ -10,6 +10,7 @@
 //! the census lists, the engine ends the tree when the front is gone.
 //!
 //! - [`run`]: a whole run.
+//! - [`open_record`]: whether it could be recorded, asked before it.
 //! - [`inject`]: a stub in a standing program, by itself.
 
 mod adopt;
@@ -39,6 +40,7 @@ pub use config::{
     RunConfig, TierPlace,
 };
 pub use inject::{Gifts, InjectError, Stub, inject};
+pub use record::open_record;
 pub use vswap_engine::TierKind;
 
 use std::io;

@@ -1,7 +1,9 @@
 //! `--record`: the thread that writes the pager's notes of faults to a file, in the form that `vswap_core::recording` describes.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -12,6 +14,29 @@ use vswap_pager::Recorder;
 
 /// How often the notes are taken: their buffer holds what comes in a hundred times as long.
 const EVERY: Duration = Duration::from_millis(2);
+
+/// Opens a file for a record without emptying it, and makes it if there is none: asked before a run, that tells whether it could be recorded.
+///
+/// # Errors
+/// What opening says. `InvalidInput` if it is neither a regular file nor a character device: a FIFO or socket whose reader stands still would
+/// hold up the end of the run, and one without a reader its start.
+pub fn open_record(path: &Path) -> io::Result<File> {
+    let found = fs::metadata(path).map(|found| found.file_type());
+    if found.is_ok_and(|kind| !kind.is_file() && !kind.is_char_device() && !kind.is_dir()) {
+        let what = "it is neither a regular file nor a device like /dev/null";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// The same for a run that begins: what an earlier one wrote goes.
+pub(crate) fn begin_record(path: &Path) -> io::Result<File> {
+    let file = open_record(path)?;
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    Ok(file)
+}
 
 /// A recording that goes on.
 #[derive(Debug)]
@@ -40,6 +65,8 @@ impl Recording {
     /// Ends it; says what there is to say of it. What comes later is not recorded any more.
     pub(crate) fn end(&mut self) -> Option<String> {
         let writer = self.writer.take()?;
+        // What is left running is managed as without a record.
+        self.recorder.end();
         self.over.store(true, SeqCst);
         let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("its writer has ended")));
         match (written, self.recorder.dropped()) {

@@ -5,6 +5,7 @@ mod fixture;
 mod groups;
 mod levels;
 mod reclaim;
+mod record;
 
 use fixture::{LIMIT, PAGE, config, fixture, fixture_with};
 use std::sync::Arc;

@@ -68,3 +68,45 @@ fn a_record_that_cannot_be_written_is_refused_before_the_program_starts() {
     assert_eq!((said.code, said.out.as_str()), (Some(125), ""));
     assert!(said.err.contains("--record /nowhere/faults"), "{said:?}");
 }
+
+/// A FIFO without a reader held up the start, and one whose reader stood still the end, for as long as that lasted.
+#[test]
+fn a_record_that_somebody_would_have_to_read_is_refused() {
+    if !works() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (fifo, socket) = (directory.path().join("fifo"), directory.path().join("socket"));
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("starts");
+    assert!(made.success());
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    for file in [fifo, socket] {
+        let mut command = command();
+        command.args(["run", "--memory", "16M", "--record"]).arg(&file).args(["--", "/bin/echo", "ran"]);
+        let said = said(command.output().expect("starts"));
+        assert_eq!((said.code, said.out.as_str()), (Some(125), ""), "{said:?}");
+        assert!(said.err.contains("neither a regular file nor a device"), "{said:?}");
+    }
+    let mut command = command();
+    command.args(["run", "--memory", "16M", "--record", "/dev/null", "--", "/bin/echo", "ran"]);
+    let said = said(command.output().expect("starts"));
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "ran\n", ""));
+}
+
+/// What an earlier run recorded is not before it.
+#[test]
+fn a_record_begins_anew() {
+    if !works() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("faults");
+    std::fs::write(&file, [b'x'; 1 << 20]).expect("a file");
+    let mut command = command();
+    command.args(["run", "--memory", "16M", "--record"]).arg(&file).args(["--", "/bin/echo", "ran"]);
+    let said = said(command.output().expect("starts"));
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let file = std::fs::read(&file).expect("a file");
+    assert!(file.len() < 1 << 20);
+    read(&file);
+}

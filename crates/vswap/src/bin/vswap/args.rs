@@ -178,15 +178,15 @@ pub struct RunArgs {
     /// Proactive reclaim: move out what is not used though there is room, as long as that costs no more than SHARE of the time
     ///
     /// `off`, or a percentage like 0.5%: as long as programs wait for pages that were moved out, or for room, for less than that (averaged over ten seconds), all memory is looked
-    /// through again and again, and what was not touched for long is moved out; compressed pages that nobody asks for go on to a tier. The nearer the waits come to
+    /// through again and again, and what came one to two turns ago is moved out, unless it has come back soon before; compressed pages that nobody asks for go on to a tier. The nearer the waits come to
     /// SHARE, the slower; at SHARE it stops. So a program that is idle, or that uses a small part of its memory, gives the rest back. `vswap set RUN / reclaim=1%` changes it meanwhile.
     #[arg(long, value_name = "off|SHARE", value_parser = share, default_value = "off", hide_default_value = false)]
     pub reclaim: u64,
 
     /// Seconds in which --reclaim looks at all memory once, if nobody waits [default: 60]
     ///
-    /// What is touched more often than that comes back while it is still cheap, and stays for several times that. A shorter time gives memory back sooner and
-    /// takes more pages by mistake.
+    /// Touches of what is in memory are not seen: what came one to two turns ago is taken, unless it is being spared. What is in use comes back, which counts as waiting, and is
+    /// spared for one to several turns then. A shorter time gives memory back sooner and takes more pages by mistake.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub reclaim_turn: Option<u32>,
 

@@ -1,5 +1,8 @@
 //! `vswap run`: the options become a [`RunConfig`], the outcome an exit code or a death by the same signal.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,12 +23,14 @@ fn cannot_begin(args: &RunArgs) -> Option<String> {
             lack.found
         ));
     }
-    let files = [("--stats-json", &args.stats_json), ("--record", &args.record)];
-    files.into_iter().find_map(|(option, file)| {
+    // Neither truncated nor written yet: what an earlier run wrote stays if this one comes to nothing.
+    let open: fn(&Path) -> io::Result<File> =
+        |file| std::fs::OpenOptions::new().append(true).create(true).open(file);
+    let files =
+        [("--stats-json", &args.stats_json, open), ("--record", &args.record, vswap_run::open_record)];
+    files.into_iter().find_map(|(option, file, open)| {
         let file = file.as_ref()?;
-        // Neither truncated nor written yet: what an earlier run wrote stays if this one comes to nothing.
-        let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
-        let error = opened.err()?;
+        let error = open(file).err()?;
         Some(format!("cannot write {option} {}: {error}; name a file that you may write", file.display()))
     })
 }
