@@ -262,7 +262,7 @@ fn engine_killed(with_program: bool) -> Option<i32> {
         vswap_sys::process::kill(pid, vswap_sys::signal::SIGKILL).expect("it lives");
     }
     let code = running.child.wait().expect("it ends").code();
-    assert!(!socket.exists(), "its socket is left");
+    assert!(!socket.exists(), "its socket is left, {code:?}");
     code
 }
 
