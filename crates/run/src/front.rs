@@ -98,6 +98,10 @@ const NEWS: u64 = 2;
 const LAST_IS_HEARD_WITHIN: Duration = Duration::from_secs(2);
 /// One who was killed takes a while to end.
 const KILLED_TOGETHER_WITHIN: Duration = Duration::from_millis(500);
+/// One that is on its way out, on a machine that has much else to do.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks whether it is.
+const A_MOMENT: Duration = Duration::from_millis(10);
 /// Messages that the engine may still send to one that is about to end.
 const LAST_MESSAGES: usize = 1000;
 
@@ -132,6 +136,12 @@ struct Front<'a> {
     /// Figures are wanted at the end, and have not come.
     awaits_report: bool,
     engine: State,
+}
+
+/// Whether the engine is on its way out: of our children the program has been waited for by then.
+fn engine_is_ending() -> bool {
+    let children = process::children(process::own_pid()).unwrap_or_default();
+    children.into_iter().any(|child| process::is_ending(child) || process::is_exiting(child).unwrap_or(true))
 }
 
 impl Front<'_> {
@@ -177,10 +187,12 @@ impl Front<'_> {
         let since = Instant::now();
         while outcome == ExitOutcome::Signal(signal::SIGKILL) && self.engine == State::Works {
             let left = KILLED_TOGETHER_WITHIN.saturating_sub(since.elapsed());
-            if left.is_zero() || !scm::wait_readable(self.ears.engine.as_fd(), left.as_millis() as i32) {
+            let wait = left.max(A_MOMENT).as_millis() as i32;
+            if scm::wait_readable(self.ears.engine.as_fd(), wait) {
+                self.hear_engine();
+            } else if since.elapsed() > ENDED_WITHIN || !engine_is_ending() {
                 return;
             }
-            self.hear_engine();
         }
         if self.engine == State::Gone {
             vswap_control::place::forget(process::own_pid());

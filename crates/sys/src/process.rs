@@ -253,6 +253,18 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Whether a process is on its way out, though its descriptors may not be closed yet: the kernel's `PF_EXITING`.
+///
+/// # Errors
+/// `NotFound`.
+pub fn is_exiting(pid: i32) -> io::Result<bool> {
+    const EXITING: u64 = 4;
+    let text = read_text(&format!("/proc/{pid}/stat"))?;
+    let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let flags = after.split_ascii_whitespace().nth(6).and_then(|v| v.parse::<u64>().ok());
+    flags.map(|flags| flags & EXITING != 0).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Writes into another process's memory, whatever the rights of its mappings (as a debugger does).
 ///
 /// # Errors
