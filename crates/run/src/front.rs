@@ -141,7 +141,7 @@ struct Front<'a> {
 /// Whether the engine is on its way out: of our children the program has been waited for by then.
 fn engine_is_ending() -> bool {
     let children = process::children(process::own_pid()).unwrap_or_default();
-    children.into_iter().any(|child| process::is_ending(child) || process::is_exiting(child).unwrap_or(true))
+    children.into_iter().any(process::is_ending)
 }
 
 impl Front<'_> {

@@ -244,25 +244,15 @@ pub fn children(pid: i32) -> io::Result<Vec<i32>> {
 /// # Errors
 /// `NotFound`.
 pub fn start_time(pid: i32) -> io::Result<u64> {
-    let text = read_text(&format!("/proc/{pid}/stat"))?;
-    let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    after
-        .split_ascii_whitespace()
-        .nth(19)
-        .and_then(|v| v.parse().ok())
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    stat_number(pid, 19)
 }
 
-/// Whether a process is on its way out, though its descriptors may not be closed yet: the kernel's `PF_EXITING`.
-///
-/// # Errors
-/// `NotFound`.
-pub fn is_exiting(pid: i32) -> io::Result<bool> {
-    const EXITING: u64 = 4;
+/// A number of `/proc/PID/stat`, counted from the process's state on, which is no number.
+fn stat_number(pid: i32, at: usize) -> io::Result<u64> {
     let text = read_text(&format!("/proc/{pid}/stat"))?;
     let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let flags = after.split_ascii_whitespace().nth(6).and_then(|v| v.parse::<u64>().ok());
-    flags.map(|flags| flags & EXITING != 0).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let found = after.split_ascii_whitespace().nth(at).and_then(|v| v.parse().ok());
+    found.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Writes into another process's memory, whatever the rights of its mappings (as a debugger does).
@@ -433,8 +423,10 @@ pub fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Whether a process has ended or is about to: a `SIGKILL` waits for it.
+/// Whether a process has ended or is about to: a `SIGKILL` waits for it, or it is on its way out (the kernel's `PF_EXITING`) and has its descriptors
+/// still.
 pub fn is_ending(pid: i32) -> bool {
+    const EXITING: u64 = 4;
     let Ok(status) = read_text(&format!("/proc/{pid}/status")) else { return true };
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let killed = |name| {
@@ -445,6 +437,7 @@ pub fn is_ending(pid: i32) -> bool {
     field("State:").is_none_or(|state| state.starts_with(['Z', 'X']))
         || killed("SigPnd:")
         || killed("ShdPnd:")
+        || stat_number(pid, 6).map_or(true, |flags| flags & EXITING != 0)
 }
 
 /// Entries of a robust list that the kernel follows (`ROBUST_LIST_LIMIT` of `include/uapi/linux/futex.h`).
@@ -508,6 +501,26 @@ mod tests {
         let file = parse_map("7f1c8a000000-7f1c8a021000 r-xp 00001000 08:01 123   /a path/b c").unwrap();
         assert_eq!((file.file, file.name.as_str(), file.rights), (true, "/a path/b c", [true, false, true]));
         assert!(parse_map("nonsense").is_none());
+    }
+
+    /// One that has all its memory to give back has its descriptors for a while after it was killed; taken for one that goes on, nobody waited for it.
+    #[test]
+    fn who_was_killed_is_ending_until_it_is_gone_and_who_stands_still_is_not() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id() as i32;
+        assert!(!is_ending(own_pid()) && !is_ending(pid));
+        kill(pid, libc::SIGSTOP).unwrap();
+        while thread_state(pid, pid).unwrap() != b'T' {
+            std::thread::yield_now();
+        }
+        assert!(!is_ending(pid));
+        kill(pid, libc::SIGKILL).unwrap();
+        while thread_state(pid, pid).unwrap() != b'Z' {
+            assert!(is_ending(pid));
+        }
+        assert!(is_ending(pid));
+        child.wait().unwrap();
+        assert!(is_ending(pid));
     }
 
     #[test]
