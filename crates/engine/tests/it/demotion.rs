@@ -1,14 +1,12 @@
 //! Demotion: what leaves a tier with hardly any room, where it goes, and what an error leaves.
 use crate::flaky::{Faults, Flaky};
 use crate::rig::{Rig, middling};
-use std::io;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{
     Engine, EngineConfig, LoadedFrom, SEGMENT_BYTES, TierId, TierState, Unreadable, WritebackError,
 };
-use vswap_segment::{Storage, SyncQueue, WriteQueue};
 
 /// Pages of some 2 KiB that fill a segment.
 const SEGMENT_PAGES: usize = SEGMENT_BYTES / 2200;
@@ -231,39 +229,6 @@ fn a_crowded_tier_whose_pages_may_not_sink_does_not_keep_those_above_it_from_sin
     rig.finish();
 }
 
-/// A disk that does something before its first write.
-struct Hooked(Arc<Flaky>, Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl std::fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Storage for Hooked {
-    fn capacity(&self) -> u64 {
-        self.0.capacity()
-    }
-
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, into)
-    }
-
-    fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
-        let hook = self.1.lock().unwrap().take();
-        hook.into_iter().for_each(|hook| hook());
-        self.0.write_at(offset, from)
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.0.punch(offset, len)
-    }
-
-    fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue> {
-        Box::new(SyncQueue::new(self, depth))
-    }
-}
-
 /// The copy that was under way when the tier began to be emptied came to it when everything had left: it could not be removed.
 #[test]
 fn a_tier_is_removed_while_a_segment_comes_to_it_from_above() {
@@ -286,8 +251,9 @@ fn a_tier_is_removed_while_a_segment_comes_to_it_from_above() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     };
-    let slow = Hooked(disk(16, Faults::default()), Mutex::new(Some(Box::new(hook))));
-    engine.add_storage(Arc::new(slow), 0).unwrap();
+    let slow = disk(16, Faults::default());
+    slow.before_the_next_write(hook);
+    engine.add_storage(slow, 0).unwrap();
     engine.add_storage(disk(16, Faults::default()), -5).unwrap();
     let mut rig = Rig::of(Arc::clone(&engine), 8);
     let pages = 4 * SEGMENT_PAGES;

@@ -20,7 +20,6 @@ pub struct Faults {
     pub lost: u64,
 }
 
-#[derive(Debug)]
 pub struct Flaky {
     bytes: Mutex<Vec<u8>>,
     faults: Faults,
@@ -30,6 +29,13 @@ pub struct Flaky {
     bad_below: AtomicU64,
     calls: AtomicU64,
     injected: AtomicU64,
+    before_write: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for Flaky {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flaky").field("faults", &self.faults).finish_non_exhaustive()
+    }
 }
 
 impl Flaky {
@@ -42,6 +48,7 @@ impl Flaky {
             bad_below: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             injected: AtomicU64::new(0),
+            before_write: Mutex::default(),
         })
     }
 
@@ -58,6 +65,11 @@ impl Flaky {
     /// From now on no read of what is before `offset` succeeds.
     pub fn break_reads_below(&self, offset: u64) {
         self.bad_below.store(offset, Ordering::Relaxed);
+    }
+
+    /// What is to happen in the middle of the next write, before a byte of it is there.
+    pub fn before_the_next_write(&self, act: impl FnOnce() + Send + 'static) {
+        *self.before_write.lock().unwrap() = Some(Box::new(act));
     }
 
     /// Changes a byte.
@@ -108,6 +120,8 @@ impl Storage for Flaky {
     }
 
     fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        let act = self.before_write.lock().unwrap().take();
+        act.into_iter().for_each(|act| act());
         let mut bytes = self.bytes.lock().unwrap();
         let out = &mut bytes[offset as usize..][..from.len()];
         let part = from.len() / 3;
