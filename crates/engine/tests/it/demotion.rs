@@ -265,3 +265,54 @@ fn a_tier_is_removed_while_a_segment_comes_to_it_from_above() {
     drop(engine);
     rig.finish();
 }
+
+/// While its copy is written, all of a segment is let go, and its number and its place are at once those of another with other pages: that one is
+/// not where the copy is.
+#[test]
+fn a_copy_of_what_has_died_is_not_taken_for_what_has_its_number_now() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let slow = disk(16, Faults::default());
+    engine.add_storage(disk(4, Faults::default()), 5).unwrap();
+    engine.add_storage(slow.clone(), 0).unwrap();
+    let of_a_segment = |content: usize| {
+        let mut rig = Rig::of(Arc::clone(&engine), 2);
+        for at in 0..SEGMENT_PAGES {
+            rig.store(at, content + at);
+        }
+        rig.write_all_back();
+        rig
+    };
+    let holds = |rig: &mut Rig, content: usize| {
+        for at in 0..SEGMENT_PAGES {
+            let found = rig.load(at).unwrap();
+            assert!(found == (LoadedFrom::Segment, middling(content + at)), "page {at} of {content}");
+        }
+    };
+    let on = |rig: &Rig| engine.tier_of(rig.blocks[0].slot(Rig::place(7).1).unwrap());
+    // The first is the coldest, and with the last the tier is crowded.
+    let dying = of_a_segment(0);
+    let mut others = [1, 2, 3].map(|number| of_a_segment(number * 1000));
+    assert!(engine.wants_demotion());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let make = {
+        let engine = Arc::clone(&engine);
+        move || {
+            dying.blocks.into_iter().for_each(|block| block.dispose(&engine));
+            let mut rig = Rig::of(Arc::clone(&engine), 2);
+            for at in 0..SEGMENT_PAGES {
+                rig.store(at, 9000 + at);
+            }
+            rig.write_all_back();
+            sender.send(rig).unwrap();
+        }
+    };
+    slow.before_the_next_write(make);
+    engine.demote(1).unwrap();
+    let mut new = receiver.recv().unwrap();
+    assert_eq!(on(&new), Some(TierId::new(0)), "it came to the fast tier a moment ago");
+    holds(&mut new, 9000);
+    others.iter_mut().zip([1000, 2000, 3000]).for_each(|(rig, content)| holds(rig, content));
+    let all = others.into_iter().chain([new]).flat_map(|rig| rig.blocks);
+    all.for_each(|block| block.dispose(&engine));
+    assert_eq!(engine.stats().disk_bytes, ByteCount::ZERO);
+}
