@@ -14,6 +14,10 @@ fn group(fixture: &Fixture, path: &str) -> Group {
     groups.into_iter().find(|group| group.path == path).unwrap_or_else(|| panic!("no {path}")).group
 }
 
+fn has_nothing(group: &Group) -> bool {
+    (group.resident.usage, group.swap.usage, group.pool.usage) == (0, 0, 0)
+}
+
 fn within_a_while(what: &str, mut is: impl FnMut() -> bool) {
     let since = Instant::now();
     while !is() {
@@ -73,13 +77,16 @@ fn a_group_keeps_its_own_limit_while_there_is_room_for_all() {
             assert!(has.usage <= 8 * MIB, "{has:?}");
         }
     }
+    // Evictors may be at their last pages, and the two are read one after the other.
+    within_a_while("the same of both", || {
+        group(&fixture, "/small").resident.usage == group(&fixture, "/small/part").resident.usage
+    });
+    within_a_while("all of the root", || group(&fixture, "/").resident.usage == fixture.charged());
     let (small_group, part_group) = (group(&fixture, "/small"), group(&fixture, "/small/part"));
     assert_eq!(small_group.id, small);
     assert_eq!(part_group.resident.effective, Some(8 * MIB));
-    assert_eq!(small_group.resident.usage, part_group.resident.usage);
     assert!(small_group.resident.usage > 6 * MIB, "too much was moved out: {small_group:?}");
     assert!(small_group.peak > 7 * MIB && small_group.peak <= 8 * MIB, "{small_group:?}");
-    assert_eq!(group(&fixture, "/").resident.usage, fixture.charged());
     assert!(part_group.swap.usage > 22 * MIB, "{part_group:?}");
     assert!((0..16 * 512).step_by(7).all(|page| is_right(fixture.bytes.as_slice(), page, 1)));
     let refaults = group(&fixture, "/small").events[Event::Refault as usize];
@@ -89,10 +96,9 @@ fn a_group_keeps_its_own_limit_while_there_is_room_for_all() {
     // Lowered, it is kept without any fault.
     fixture.pager.limit_group("/small", Resource::Resident, Some(3 * MIB)).unwrap();
     within_a_while("the lower limit", || group(&fixture, "/small").resident.usage <= 3 * MIB);
-    // Moved away, nothing is left behind.
+    // Moved away, nothing is left behind. Who was storing a page just then charges the group once more, and takes it back.
     fixture.pager.move_to_group(&fixture.space, GroupId::ROOT).unwrap();
-    let left = group(&fixture, "/small");
-    assert_eq!((left.resident.usage, left.swap.usage, left.pool.usage), (0, 0, 0));
+    within_a_while("nothing left", || has_nothing(&group(&fixture, "/small")));
     for page in 0..16 * 512 {
         assert!(is_right(fixture.bytes.as_slice(), page, 1), "page {page}");
     }
@@ -273,10 +279,10 @@ fn charges_are_exact_after_faults_met_moves_limits_and_removals() {
     assert!(turns > 100, "{turns}");
     audit(&fixture);
     fixture.pager.move_to_group(&fixture.space, GroupId::ROOT).unwrap();
-    for named in fixture.pager.groups().iter().skip(1) {
-        let group = &named.group;
-        assert_eq!((group.resident.usage, group.swap.usage, group.pool.usage), (0, 0, 0), "{}", named.path);
-    }
+    within_a_while("nothing left", || {
+        let groups = fixture.pager.groups();
+        groups.iter().skip(1).map(|named| &named.group).all(has_nothing)
+    });
     audit(&fixture);
 }
 
