@@ -212,21 +212,27 @@ fn churn(found: &[&Value]) -> String {
 }
 
 fn demotion(found: &[&Value]) -> String {
-    let mut text = "\n## Demotion\n\nMB/s: the device (2 MiB direct writes, two in flight), writeback of as much, the same while another thread loads pages, the removal of a \
-        tier. us at the 99th percentile of loads: alone, and while it is written back.\n\n\
-        | device | writeback | with loads | removal | pool, alone | meanwhile | disk, alone | meanwhile |\n\
-        | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+    let mut text = "\n## Demotion\n\nMB/s: the device (2 MiB direct writes, two in flight; while another thread reads 4 KiB at random; a copy), writeback of as much, the same while \
+        another thread loads pages, the removal of a tier, which is a copy. us at the 99th percentile: the device's own reads and loads, alone, and meanwhile.\n\n\
+        | device | with reads | copy | writeback | with loads | removal | device, alone | meanwhile | pool, alone | meanwhile | disk, alone | meanwhile |\n\
+        | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         .to_owned();
     for value in found {
         let (raw, times) = (number(value, "device"), |key: &str| number(value, key));
-        let rate = |key: &str| format!("{:.0} ({:.0} %)", times(key), 100.0 * times(key) / raw);
+        let rate = |key: &str, of: f64| format!("{:.0} ({:.0} %)", times(key), 100.0 * times(key) / of);
         text += &format!(
-            "| {raw:.0} | {} | {} | {} |",
-            rate("writeback"),
-            rate("writeback_with_loads"),
-            rate("removal")
+            "| {raw:.0} | {:.0} | {:.0} | {} | {} | {} |",
+            times("device_with_reads"),
+            times("device_copy"),
+            rate("writeback", raw),
+            rate("writeback_with_loads", times("device_with_reads")),
+            rate("removal", times("device_copy"))
         );
-        for (alone, meanwhile) in [("pool_p99", "pool_p99_meanwhile"), ("disk_p99", "disk_p99_meanwhile")] {
+        for (alone, meanwhile) in [
+            ("device_p99", "device_p99_meanwhile"),
+            ("pool_p99", "pool_p99_meanwhile"),
+            ("disk_p99", "disk_p99_meanwhile"),
+        ] {
             let ratio = times(meanwhile) / times(alone);
             text += &format!(" {:.1} | {:.1} ({ratio:.1}x) |", times(alone), times(meanwhile));
         }

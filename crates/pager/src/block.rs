@@ -6,9 +6,10 @@
 //! - `resident`, `staged` and `busy` are disjoint; a page in none of them is *out* if `backed`, else *absent*;
 //! - `resident ∩ backed` is *resident clean* and write-protected; `resident \ backed` is *resident dirty*;
 //! - `flight ⊆ resident`, and `flight` or `staged` is not empty only while `window` names a staging window;
+//! - `flight`, `doubtful` and `stale` are empty once it has `landed`; `doubtful` is disjoint from `resident` and `staged`;
 //! - `storing` and `loading` pages' slots belong to whoever set the bit: nobody else stores to them or releases them;
 //! - `cow ⊆ resident \ flight`: shared with other owners since a fork, as `sharing` counts, and write-protected;
-//! - `granted` and `joining` are disjoint from `mapped`; `untouched ⊆ joining`; no page of any other set is outside of `mapped`;
+//! - `granted` and `joining` are disjoint from `mapped`; `untouched ⊆ joining`; no page of any other set but `removed`, `doubtful` and `stale` is outside of `mapped`;
 //! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`, a page that owners share once for all of them.
 
 use crate::sharing::Sharing;
@@ -69,10 +70,19 @@ pub struct BlockState {
     pub pinned: Bitmap512,
     /// Pages that could not be moved when last tried.
     pub stuck: Bitmap512,
+    /// Pages that the program discarded since they were last moved out. It tells so before it drops them: what comes in between may go again,
+    /// and nobody says when.
+    pub removed: Bitmap512,
+    /// Pages that were discarded while an eviction may be moving them, and have not come again: if they lie in the window, as they were before.
+    pub doubtful: Bitmap512,
+    /// Pages that have come again since while what they were before lay in the window.
+    pub stale: Bitmap512,
     /// How long each page is spared by the hand.
     pub heat: Heat,
     /// The staging window of pages in flight or staged.
     pub window: Option<usize>,
+    /// Its eviction is over: nothing comes into it any more.
+    pub landed: bool,
     /// Where its faults went last.
     pub trail: Trail,
     /// Page after the last one whose write protection was lifted.
@@ -103,8 +113,12 @@ impl Block {
                 storing: none,
                 pinned: none,
                 stuck: none,
+                removed: none,
+                doubtful: none,
+                stale: none,
                 heat: Heat::COLD,
                 window: None,
+                landed: false,
                 trail: Trail::default(),
                 next_write: u16::MAX,
             }),
@@ -126,6 +140,32 @@ impl BlockState {
     /// Whether nothing of the block is in memory or on its way, so that there is nothing to move out.
     pub(crate) fn is_out(&self) -> bool {
         self.resident.is_empty() && self.window.is_none()
+    }
+
+    /// An eviction of `victims` to `window` is about to be posted.
+    pub(crate) fn begin_flight(&mut self, window: usize, victims: Bitmap512) {
+        self.flight = victims;
+        self.window = Some(window);
+    }
+
+    /// The eviction is over.
+    pub(crate) fn end_flight(&mut self) {
+        self.flight = Bitmap512::EMPTY;
+        self.doubtful = Bitmap512::EMPTY;
+        self.stale = Bitmap512::EMPTY;
+        self.landed = true;
+    }
+
+    /// Nothing in the window is wanted any more.
+    pub(crate) fn leave_window(&mut self) {
+        self.end_flight();
+        self.window = None;
+        self.landed = false;
+    }
+
+    /// Whether a page's bytes may be in the window: of one that is down as resident, only as long as it may be moved there.
+    pub(crate) fn may_be_in_window(&self, page: PageIndex) -> bool {
+        self.window.is_some() && (self.staged.get(page) || !self.landed && !self.stale.get(page))
     }
 
     /// Forgets the bytes of `page`, whoever is using its slot now.
@@ -161,6 +201,10 @@ impl BlockState {
         self.flight = self.flight.and_not(&pages);
         self.stuck = self.stuck.and_not(&pages);
         self.untouched = self.untouched.and_not(&pages);
+        if self.window.is_some() && !self.landed {
+            self.doubtful |= pages;
+            self.stale = self.stale.and_not(&pages);
+        }
         (freed.count(), others)
     }
 
@@ -191,6 +235,9 @@ impl BlockState {
         assert!((self.busy & (self.resident | self.staged)).is_empty(), "busy and present");
         assert!(self.flight.and_not(&self.resident).is_empty(), "flight but not resident");
         assert!(self.window.is_some() || (self.flight | self.staged).is_empty(), "staged nowhere");
+        let moving = self.flight | self.doubtful | self.stale;
+        assert!(self.window.is_some() && !self.landed || moving.is_empty(), "moving, and nothing moves");
+        assert!((self.doubtful & (self.resident | self.staged)).is_empty(), "doubtful and present");
         assert!(self.loading.and_not(&self.busy).is_empty(), "loading but not busy");
         assert!(self.cow.and_not(&self.resident.and_not(&self.flight)).is_empty(), "shared but not resident");
         assert!(self.cow.is_empty() || self.sharing.is_some(), "shared with nobody");

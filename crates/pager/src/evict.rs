@@ -6,10 +6,11 @@
 //! No step holds a lock while it waits for a stub, reads memory of the program, or compresses.
 
 use crate::block::{Block, PAGE_BYTES};
+use crate::install::installed;
 use crate::link::Evicted;
 use crate::pager::Shared;
 use crate::sharing::{Parting, Sharing};
-use crate::space::{Space, libc_errno};
+use crate::space::Space;
 use crate::window::{Flight, Staged};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -254,15 +255,13 @@ impl Shared {
             space.windows.lock().give_up(window);
             return None;
         }
-        state.flight = victims;
-        state.window = Some(window);
+        state.begin_flight(window, victims);
         // What is not managed is not ours to move: the stub's own stack may lie in the same 2 MiB.
         let strange = Bitmap512::FULL.and_not(&state.mapped);
         let avoid = (state.resident | state.busy | state.pinned | strange).and_not(&victims);
         let address = space.windows.lock().address(window);
         let Some(eviction) = space.mover.evict(block.base, address, &victims, &avoid) else {
-            state.flight = Bitmap512::EMPTY;
-            state.window = None;
+            state.leave_window();
             drop(state);
             space.windows.lock().give_up(window);
             return None;
@@ -317,14 +316,23 @@ impl Shared {
         let mut state = block.state.lock();
         let moved = there & state.flight;
         let failed = evicted.failed & state.flight;
+        let missing = (state.flight & state.removed).and_not(&(moved | failed));
+        if !missing.is_empty()
+            && let Some(source) = space.present_at(block.base)
+        {
+            // Dropped by a discard that was read before they came.
+            let (freed, others) = state.discard(&self.engine, missing.and_not(&source));
+            space.uncharge_shared(freed, others);
+        }
         if !ahead {
             state.stuck |= failed;
         }
         self.counters.stuck.fetch_add(failed.count() as u64, Relaxed);
-        state.flight = Bitmap512::EMPTY;
         // Pages in the window that were not (or no more) in flight: stale copies of pages that were taken back, or
-        // pages installed meanwhile and taken unasked. The page table of the program tells which.
-        let odd = there.and_not(&moved) & (state.resident | state.busy);
+        // pages installed meanwhile and taken unasked. The page table of the program tells which; not of those that were discarded and have come
+        // again, which it may have dropped since.
+        let odd = there.and_not(&(moved | state.stale)) & (state.resident | state.busy);
+        state.end_flight();
         let mut staged = moved;
         if !odd.is_empty() {
             let source = space.present_at(block.base).unwrap_or(Bitmap512::FULL);
@@ -336,7 +344,7 @@ impl Shared {
         space.force_left(state.leave(&self.engine, &staged));
         let any = !staged.is_empty();
         if !any {
-            state.window = None;
+            state.leave_window();
         }
         drop(state);
         self.counters.evicted.fetch_add(staged.count() as u64, Relaxed);
@@ -573,11 +581,12 @@ impl Shared {
         let mut state = block.state.lock();
         let gone = state.staged & state.backed;
         *out |= gone;
+        state.removed = state.removed.and_not(&gone);
         self.terms.advance(self.counters.evicted.load(Relaxed), self.budget.charged());
         state.heat.go(gone, self.terms.now());
         state.staged = state.staged.and_not(&gone);
         if state.staged.is_empty() {
-            state.window = None;
+            state.leave_window();
             return LetOut::Done;
         }
         drop(state);
@@ -593,18 +602,20 @@ impl Shared {
                 }
                 return LetOut::Unreadable;
             }
-            let put = space.uffd.copy(block.address(page), bytes, Install::default());
-            if put.is_err_and(|(_, error)| error.raw_os_error() == Some(libc_errno::EAGAIN))
-                && !space.is_dead()
-            {
+            let put = installed(space.uffd.copy(block.address(page), bytes, Install::default()), 1);
+            if put.is_refused() && !space.is_dead() {
                 return LetOut::Again;
             }
             let _ = space.uffd.wake(block.address(page), PAGE_BYTES);
             tools.progress.put_back += 1;
+            if put.done == 0 {
+                // It is lost, and its reader is to be told.
+                state.removed.clear(page);
+            }
             state.staged.clear(page);
             state.resident.set(page);
         }
-        state.window = None;
+        state.leave_window();
         LetOut::Done
     }
 }

@@ -222,9 +222,17 @@ impl Shared {
         fault: Fault,
     ) -> Outcome {
         let taken = state.resident | state.staged | state.busy | state.backed;
-        let absent = state.mapped.and_not(&taken);
+        let absent = state.mapped.and_not(&(taken | state.doubtful));
         let reach = state.trail.reach(page, &state.resident, ZERO_AHEAD);
-        let wanted = reach.run(&absent, page, self.modest(reach.most));
+        let (wanted, stale) = if !state.doubtful.get(page) {
+            (reach.run(&absent, page, self.modest(reach.most)), false)
+        } else if let Some(stale) = space.has_former_copy(block, &state, page) {
+            (page.get()..page.get() + 1, stale)
+        } else {
+            // There still: the discard has not come to it yet.
+            hands.owe(fault.address, PAGE_BYTES);
+            return Outcome::Done;
+        };
         let Some(run) = charge_some(space, wanted, page, fault.by_stub) else { return Outcome::NoRoom };
         let came = install_beside(run.clone(), page, |start, count| {
             let (address, bytes) = (block.address(start), count * PAGE_SIZE);
@@ -240,6 +248,10 @@ impl Shared {
         });
         state.resident |= came.pages;
         state.heat.install(came.pages);
+        state.doubtful = state.doubtful.and_not(&came.pages);
+        if stale {
+            state.stale |= came.pages;
+        }
         if let Some(came) = came.pages.bounds() {
             state.trail.went(came, reach);
         }
@@ -256,7 +268,7 @@ impl Shared {
 
     /// What to tell the thread after an install of the page at `address`.
     fn after_install(&self, hands: &mut Hands, address: u64, done: &Installed) -> Outcome {
-        if done.done == 0 && done.errno == libc_errno::EAGAIN {
+        if done.is_refused() {
             return Outcome::Again;
         }
         hands.owe(address, done.done.max(1) as u64 * PAGE_BYTES);
@@ -293,9 +305,10 @@ impl Shared {
 
     /// A page that is (or was, as far as is known) in the page table or in staging.
     ///
-    /// With a window in use by the block, the page may lie there even if it is down as resident: the eviction has
+    /// While an eviction of the block is under way, the page may lie in its window even if it is down as resident: the eviction has
     /// moved it and not been answered yet, or took it unasked just after it was installed. The copy into place fails
-    /// with `EEXIST` if it is not missing at all, so a stale copy in staging can never replace the page.
+    /// with `EEXIST` if it is not missing at all, so a former copy in staging cannot replace the page; but a discard may drop it when that copy is
+    /// there, and so it is known which those are (`stale`).
     fn take_back(
         &self,
         space: &Space,
@@ -304,7 +317,8 @@ impl Shared {
         hands: &mut Hands,
         fault: Fault,
     ) -> Outcome {
-        let window = state.window.map(|window| space.windows.lock().address(window));
+        let window = state.window.filter(|_| state.may_be_in_window(page));
+        let window = window.map(|window| space.windows.lock().address(window));
         let bytes = &mut hands.pages[0];
         let read = window.map(|window| space.try_read_staged(window, page, bytes));
         if matches!(&read, Some(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied) {
@@ -356,11 +370,17 @@ impl Shared {
         let mut present = false;
         let range = fault.address..fault.address + PAGE_BYTES;
         let known = space.pagemap.present(range, |_| present = true).is_ok();
-        // In a window that may be read before long, or not in one yet.
-        let elsewhere = state.window.is_some() && !(state.staged.get(page) && space.unreadable.load(Relaxed));
+        // In a window that may be read before long, or not in one yet. The stub moves nothing while it waits here.
+        let elsewhere = match state.staged.get(page) {
+            true => !space.unreadable.load(Relaxed),
+            false => state.may_be_in_window(page) && !fault.by_stub,
+        };
         if present || !known || elsewhere || space.is_dead() {
             hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
+        }
+        if state.removed.get(page) && state.resident.get(page) {
+            return self.renew_dropped(space, state, page, hands, fault);
         }
         // Its bytes are nowhere: nothing must ever read as zero that was not. (Refused with "again" while an event
         // is unread that may explain it.)
@@ -380,6 +400,32 @@ impl Shared {
                 Outcome::Done
             }
         }
+    }
+
+    /// A page that came between a discard's being read and its being done, and was dropped with the rest: zeroes again, as the discard made it.
+    fn renew_dropped(
+        &self,
+        space: &Space,
+        mut state: MutexGuard<BlockState>,
+        page: PageIndex,
+        hands: &mut Hands,
+        fault: Fault,
+    ) -> Outcome {
+        // The kernel says whether it is missing, and that no event is unread which would explain it otherwise.
+        let done = installed(space.uffd.zero(fault.address, PAGE_BYTES, true), 1);
+        if done.errno == 0 {
+            if state.backed.get(page) {
+                state.release_slot(&self.engine, page);
+            }
+            space.force_left(state.leave(&self.engine, &Bitmap512::single(page)));
+            tracing::debug!(
+                pid = space.pid,
+                address = fault.address,
+                "dropped by a discard in the middle of which it came"
+            );
+        }
+        drop(state);
+        self.after_install(hands, fault.address, &done)
     }
 }
 

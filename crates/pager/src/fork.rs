@@ -53,6 +53,7 @@ impl Hold {
             copy.resident |= state.resident & pages;
             copy.backed |= state.backed & pages;
             copy.pinned |= state.pinned & pages;
+            copy.removed |= state.removed & pages;
             copy.heat = state.heat.inherited();
             for page in (pages & copy.pinned & copy.resident & copy.backed).iter() {
                 // The kernel writes there when nobody can answer, in the child too: never to be protected.

@@ -91,7 +91,7 @@ fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked
                         address,
                         write,
                         protected,
-                        by_stub: thread as i32 == space.pid,
+                        by_stub: space.link().is_some() && thread as i32 == space.pid,
                         ahead: false,
                         waited: false,
                         since,

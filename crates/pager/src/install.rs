@@ -29,6 +29,13 @@ pub fn installed(result: Result<(), (u64, std::io::Error)>, pages: usize) -> Ins
     }
 }
 
+impl Installed {
+    /// Nothing came, because an event is under way.
+    pub fn is_refused(&self) -> bool {
+        self.done == 0 && self.errno == libc_errno::EAGAIN
+    }
+}
+
 /// What became of a run of pages.
 #[derive(Default)]
 pub struct Came {

@@ -187,19 +187,20 @@ impl Shared {
         bounds: Bounds,
         tools: &mut Tools,
     ) -> io::Result<()> {
-        let dirty = {
+        let (dirty, removed) = {
             let state = block.state.lock();
             // The hold waits for these, but for those of a space that can no more be read.
             if !((state.staged | state.flight).and_not(&state.backed) | state.storing).is_empty() {
                 return Err(io::Error::other("pages of it that are staged cannot be read"));
             }
-            state.resident.and_not(&state.backed)
+            (state.resident.and_not(&state.backed), state.removed)
         };
         // To read what is not there would be a fault, and nobody answers it now.
         let there = space.present_at(block.base).ok_or(io::ErrorKind::PermissionDenied)?;
-        if !dirty.and_not(&there).is_empty() {
+        if !dirty.and_not(&(there | removed)).is_empty() {
             return Err(io::Error::other("a page of it is lost"));
         }
+        let dirty = dirty & there;
         for (start, count) in dirty.runs() {
             space.uffd.protect(block.address(start), count as u64 * PAGE_BYTES, true)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! Lock order: `grants`, gate (see `gate`), then the map of blocks, then a block, then `windows`.
 
-use crate::block::{BLOCK_BYTES, Block, PAGE_BYTES};
+use crate::block::{BLOCK_BYTES, Block, BlockState, PAGE_BYTES};
 use crate::charge::Charged;
 use crate::gate::Gate;
 use crate::link::Mover;
@@ -347,9 +347,12 @@ impl Space {
         count
     }
 
+    /// `MADV_DONTNEED`, which goes on once this is read. (Kernel: `userfaultfd_remove`; `mmap_changing` is lowered before the pages are dropped,
+    /// so what is installed after this is read may be dropped as well.)
     fn remove(&self, range: Range<u64>) {
         self.for_blocks(&range, |block, pages| {
             let mut state = block.state.lock();
+            state.removed |= pages;
             let (freed, others) = state.discard(&self.shared.engine, pages);
             self.uncharge_shared(freed, others);
         });
@@ -396,6 +399,8 @@ impl Space {
         // Nothing is staged while a mapping moves, but what cannot be read.
         let staged = state.staged.get(i);
         let unread = staged && !state.backed.get(i);
+        // One that cannot be read is lost, whatever was discarded there before.
+        let removed = state.removed.get(i) && !unread;
         let out = state.backed.get(i) && !resident;
         let slot = state.owner.as_ref().and_then(|owner| owner.slot(i)).filter(|_| out);
         // As if written to: at its new address it is shared with nobody, as far as is known.
@@ -416,8 +421,12 @@ impl Space {
         state.mapped.set(j);
         state.resident.assign(j, resident);
         state.pinned.assign(j, pinned);
+        if removed {
+            state.removed.set(j);
+        }
         if !moved {
             tracing::error!(address = to, "page lost in an mremap: its reader gets SIGBUS");
+            state.removed.clear(j);
             // Another event may be unread, so it cannot be poisoned yet. Down as resident, its first touch finds it nowhere.
             state.resident.set(j);
             self.charge_forced(1);
@@ -527,6 +536,17 @@ impl Space {
             n if n == bytes.len() => Ok(()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// Whether the window has what a doubtful page was before it was discarded. `None` while the page is in the program's page table.
+    ///
+    /// Nobody else installs it meanwhile, so what is not in the one can come to the other no more; in this order.
+    pub(crate) fn has_former_copy(&self, block: &Block, state: &BlockState, page: PageIndex) -> Option<bool> {
+        let there = |base| self.present_at(base).is_some_and(|there| there.get(page));
+        if there(block.base) {
+            return None;
+        }
+        Some(state.window.is_some_and(|window| there(self.windows.lock().address(window))))
     }
 
     /// Which pages of the 2 MiB at `base` are present in the program's page table.

@@ -301,6 +301,25 @@ fn a_discard_while_grants_are_called_in_is_overlooked() {
     );
 }
 
+/// A discard is told before it is done: what another thread brought in between went with it, was taken for lost, and its next reader got SIGBUS; or it was
+/// looked for where it had been moved out to before, and came back as it was before the discard. A thread that changes the protection of a large file keeps the discard waiting there.
+#[test]
+fn a_page_that_came_before_a_discard_was_done_is_taken_for_lost_or_comes_back_as_it_was() {
+    check(
+        "discard_gap",
+        "static char*p,*file,*more; static volatile int over; enum{PAGES=512}; static unsigned next(unsigned*r){ return *r=*r*1664525+1013904223; }
+         static void*touch(void*x){ unsigned r=1; while(!over){ volatile char*c=p+(next(&r)>>8)%PAGES*4096; (void)*c; } return 0; }
+         static void*lock(void*x){ while(!over){ mprotect(file,128*MIB,PROT_NONE); mprotect(file,128*MIB,PROT_READ); usleep(100); } return 0; }
+         static void*press_on(void*x){ unsigned r=7; while(!over){ more[(next(&r)>>8)%8192*4096]++; } return 0; }
+         int main(){ char name[]=\"/var/tmp/vswap-test-XXXXXX\"; int f=mkstemp(name); unlink(name); if(f<0||ftruncate(f,128*MIB)) return 2;
+           file=mmap(0,128*MIB,PROT_READ,MAP_SHARED|MAP_POPULATE,f,0); if(file==MAP_FAILED) return 3;
+           p=area(4*MIB); more=area(32*MIB); fill(p,4*MIB,1); press(); pthread_t t[3]; pthread_create(t,0,touch,0); pthread_create(t+1,0,lock,0); pthread_create(t+2,0,press_on,0);
+           unsigned r=3; int n=0; for(time_t end=time(0)+8; time(0)<end; n++){ for(int i=0;i<PAGES;i++) p[i*4096]=1+n%100; usleep((next(&r)>>8)%2000); madvise(p,PAGES*4096,MADV_DONTNEED);
+             for(int i=0;i<PAGES;i++) if(*(volatile char*)(p+i*4096)) { fprintf(stderr,\"round %d page %d has %d\\n\",n,i,p[i*4096]); return 4; } }
+           over=1; for(int i=0;i<3;i++) pthread_join(t[i],0); fprintf(stderr,\"%d rounds\\n\",n); fill(p,4*MIB,2); press(); return wrong(p,4*MIB,2)?5:0; }",
+    );
+}
+
 /// The stub is a thread of the program: stopped, swapped in late, or busy with an eviction. Faults are answered without it.
 #[test]
 fn a_fault_waits_for_a_stub_that_stands_still() {
@@ -497,4 +516,20 @@ fn a_stub_stays_root_when_its_program_does_not() {
             while(f&&fgets(line,256,f)) if(sscanf(line,\"Uid: %d %d %d %d\",&a,&b,&c,&e)==4||sscanf(line,\"Gid: %d %d %d %d\",&a,&b,&c,&e)==4) bad+=a!=65534||b!=65534||c!=65534||e!=65534; if(f) fclose(f); }
           return bad; }",
     );
+}
+
+/// Pages go oldest first, whoever has them: one that rests gives its own to one that grows.
+#[test]
+fn an_idle_process_keeps_its_pages_while_another_grows() {
+    let program = compile(
+        "idle",
+        "int main(int n,char**v){ int ready[2],go[2]; pipe(ready); pipe(go); char c=1; pid_t k=fork();
+           if(!k){ char*p=area(20*MIB); fill(p,20*MIB,1); write(ready[1],&c,1); read(go[0],&c,1); _exit(wrong(p,20*MIB,1)!=0); }
+           read(ready[0],&c,1); long before=pss(k); char*p=area(20*MIB); for(int r=0;r<12;r++){ fill(p,20*MIB,r); if(wrong(p,20*MIB,r)) return 2; }
+           long after=pss(k), own=pss(getpid()); fprintf(stderr,\"idle: %ld KiB, then %ld; the other: %ld\\n\",before,after,own);
+           if(n>1&&(before<12<<10||after>6<<10||own<14<<10)) return 3; write(go[1],&c,1); return status_of(k)!=0; }",
+        &[],
+    );
+    let run = within(24, &[&program, "within"]).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run));
 }

@@ -136,3 +136,17 @@ fn a_region_larger_than_memory_costs_nothing_until_touched() {
         assert_eq!((bytes[at], bytes[at + 4096]), (7, 0));
     }
 }
+
+/// The faults of a program's first thread were taken for those of a stub, which must not wait for room: it went past the limit as far as it liked.
+#[test]
+fn the_first_thread_of_a_program_goes_past_the_limit() {
+    let example = std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples/region");
+    for _ in 0..3 {
+        let run = std::process::Command::new(&example).args(["192", "16"]).output().expect("it is built");
+        let text = String::from_utf8(run.stdout).unwrap();
+        assert!(run.status.success(), "{text}");
+        let peak = text.split_once("peak ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
+        // What it has of its own besides, and no more.
+        assert!(peak.is_some_and(|mib| (16..=25).contains(&mib)), "{text}");
+    }
+}
