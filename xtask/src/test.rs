@@ -134,7 +134,7 @@ impl CheckerOptions {
 
     /// While its tiers come, fill, fail and go, and its groups change: as long as it takes for each of that to happen.
     fn bounded_tiers() -> Self {
-        Self { seconds: 16, tiers: true, modes: "plain,fork,mixed".into(), ..Self::bounded_ahead() }
+        Self { seconds: 14, tiers: true, modes: "plain,fork,mixed".into(), ..Self::bounded_ahead() }
     }
 
     /// The checker in a mode, under `vswap` if that is tested.
@@ -174,7 +174,7 @@ pub fn checker(options: &CheckerOptions) -> Result<()> {
         let (group, dir) = (Cgroup::new(mode)?, Scratch::new(mode)?);
         group.forbid_kernel_swap()?;
         let argv = options.argv(vswap.as_deref(), &program, mode);
-        let timeout = Duration::from_secs(u64::from(options.seconds) * 4 + 60);
+        let timeout = Duration::from_secs(u64::from(options.seconds) * 4 + 120);
         let job = Job { argv, cgroup: &group, dir: dir.path(), timeout, pool: None };
         let churn = vswap.as_deref().filter(|_| options.tiers).map(|vswap| Churn {
             vswap,

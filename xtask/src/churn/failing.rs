@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::{Counts, Event, Random, Run, Tier};
+use super::{Counts, Event, Groups, Random, Run, Tier};
 
 /// Where it breaks, in MiB: far enough for all but tiers' files.
-const BROKEN_FROM: [u64; 3] = [4, 8, 16];
-/// How long a failure is waited for: with no disk at all everything has to stay in memory, and soon the run would grow.
-const LONGEST: Duration = Duration::from_millis(200);
+const BROKEN_FROM: [u64; 3] = [2, 4, 8];
+/// How long a failure is waited for. Once there is one it is short: with no disk at all everything has to stay in memory, and soon the
+/// run would grow.
+const LONGEST: Duration = Duration::from_millis(1500);
 /// How long mending may take.
 const MENDED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -39,14 +40,16 @@ impl Drop for Broken {
     }
 }
 
-/// Breaks it, until some tier has failed and a moment more, and mends it.
-pub fn happen(run: &Run<'_>, random: &mut Random, counts: &mut Counts) -> Result<()> {
+/// Breaks it, has tiers written until one has failed and a moment more, and mends it.
+pub fn happen(groups: &Groups, run: &Run<'_>, random: &mut Random, counts: &mut Counts) -> Result<()> {
     let from = random.one_of(&BROKEN_FROM).map_or(0, |mib| mib << 20);
     let broken = Broken::from(from, &run.processes().0);
+    groups.push_out_of_memory(run)?;
     let until = Instant::now() + LONGEST;
     while Instant::now() < until && run.tiers().is_some_and(|tiers| !tiers.iter().any(Tier::is_failing)) {
         std::thread::sleep(Duration::from_millis(5));
     }
+    groups.let_into_memory(run)?;
     std::thread::sleep(Duration::from_millis(random.below(50)));
     drop(broken);
     mend(run, counts)

@@ -98,7 +98,12 @@ impl Groups {
         Ok(())
     }
 
-    /// All may have as much compressed in memory as there is room for.
+    /// Little may be compressed in memory, so tiers are written.
+    pub fn push_out_of_memory(&self, run: &Run<'_>) -> Result<()> {
+        run.does(&["set", &run.number, "/", &format!("memory.zswap.max={}", self.memory / 8)]).map(drop)
+    }
+
+    /// All may have as much compressed in memory as there is room for: who may have nothing there, and nothing on a disk, has nowhere to be.
     pub fn let_into_memory(&self, run: &Run<'_>) -> Result<()> {
         for path in run.groups() {
             run.does(&["set", &run.number, &path, "memory.zswap.max=max"])?;

@@ -78,6 +78,7 @@ const DECK: &[Act] = &[
     Act::End,
     Act::End,
     Act::Break,
+    Act::Break,
     Act::AddGroup,
     Act::AddGroup,
     Act::RemoveGroup,
@@ -110,10 +111,12 @@ impl Churn<'_> {
         let mut counts = Counts::new(places.has_device());
         let mut deck = Vec::new();
         while !over.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(10 + random.below(50)));
+            std::thread::sleep(Duration::from_millis(5 + random.below(40)));
             let Some((run, tiers)) = Run::of(self.vswap, self.cgroup) else { continue };
             counts.note_full(&tiers);
-            failing::mend(&run, &mut counts)?;
+            if tiers.iter().any(Tier::is_failing) {
+                failing::mend(&run, &mut counts)?;
+            }
             if deck.is_empty() {
                 deck = random.shuffled(DECK);
             }
@@ -122,11 +125,7 @@ impl Churn<'_> {
                 Act::AddLarge => places.add_large(&run, &tiers, &mut random, &mut counts)?,
                 Act::Remove(kind) => tiers::remove(kind, &run, &tiers, &mut random, &mut counts)?,
                 Act::End => tiers::remove_and_end(&run, &tiers, &mut random, &mut counts)?,
-                Act::Break => {
-                    // Who may have nothing in memory and nothing on a disk has nowhere to be.
-                    groups.let_into_memory(&run)?;
-                    failing::happen(&run, &mut random, &mut counts)?;
-                }
+                Act::Break => failing::happen(&groups, &run, &mut random, &mut counts)?,
                 Act::AddGroup => groups.add(&run, &mut random, &mut counts)?,
                 Act::RemoveGroup => groups.remove(&run, &mut random, &mut counts)?,
                 Act::Limit => groups.limit(&run, &mut random, &mut counts)?,
