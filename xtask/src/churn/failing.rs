@@ -43,13 +43,14 @@ impl Drop for Broken {
 /// Breaks it, has tiers written until one has failed and a moment more, and mends it.
 pub fn happen(groups: &Groups, run: &Run<'_>, random: &mut Random, counts: &mut Counts) -> Result<()> {
     let from = random.one_of(&BROKEN_FROM).map_or(0, |mib| mib << 20);
+    groups.let_into_memory(run)?;
     let broken = Broken::from(from, &run.processes().0);
-    groups.push_out_of_memory(run)?;
+    groups.let_little_into_memory(run)?;
     let until = Instant::now() + LONGEST;
     while Instant::now() < until && run.tiers().is_some_and(|tiers| !tiers.iter().any(Tier::is_failing)) {
         std::thread::sleep(Duration::from_millis(5));
     }
-    groups.let_into_memory(run)?;
+    groups.let_all_into_memory(run)?;
     std::thread::sleep(Duration::from_millis(random.below(50)));
     drop(broken);
     mend(run, counts)

@@ -98,17 +98,22 @@ impl Groups {
         Ok(())
     }
 
-    /// Little may be compressed in memory, so tiers are written.
-    pub fn push_out_of_memory(&self, run: &Run<'_>) -> Result<()> {
-        run.does(&["set", &run.number, "/", &format!("memory.zswap.max={}", self.memory / 8)]).map(drop)
-    }
-
-    /// All may have as much compressed in memory as there is room for: who may have nothing there, and nothing on a disk, has nowhere to be.
+    /// No group may have less compressed in memory than all: who may have nothing there, and nothing on a disk, has nowhere to be.
     pub fn let_into_memory(&self, run: &Run<'_>) -> Result<()> {
         for path in run.groups() {
             run.does(&["set", &run.number, &path, "memory.zswap.max=max"])?;
         }
         Ok(())
+    }
+
+    /// Little may be compressed in memory, so tiers are written.
+    pub fn let_little_into_memory(&self, run: &Run<'_>) -> Result<()> {
+        run.does(&["set", &run.number, "/", &format!("memory.zswap.max={}", self.memory / 8)]).map(drop)
+    }
+
+    /// As much may be as there is room for; one command, because it is in haste.
+    pub fn let_all_into_memory(&self, run: &Run<'_>) -> Result<()> {
+        run.does(&["set", &run.number, "/", "memory.zswap.max=max"]).map(drop)
     }
 }
 
