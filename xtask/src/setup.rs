@@ -20,6 +20,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("redis-cli", "redis-tools"),
     ("go", "golang-go"),
     ("mkswap", "util-linux"),
+    ("losetup", "mount"),
     ("curl", "curl"),
 ];
 const TARGETS: &[&str] = &["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl", "x86_64-unknown-none"];

@@ -1,14 +1,15 @@
 //! `cargo xtask test`: everything that must pass, bounded; and `cargo xtask checker`.
 
+use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 
-use crate::churn::Churn;
+use crate::churn::{Changes, Churn};
 use crate::host::cgroup::Cgroup;
 use crate::host::job::Job;
 use crate::host::scratch::Scratch;
@@ -51,7 +52,8 @@ pub struct CheckerOptions {
     /// The `vswap` to test; `none` runs without it.
     #[arg(long)]
     vswap: Option<PathBuf>,
-    /// Add and remove tiers all the time, some removals being ended in the middle.
+    /// All the time add tiers of every kind, fill them, break them, remove them or end that in the middle, and make, limit and remove groups
+    /// and move processes between them. Each of these must have happened at least once in each mode.
     #[arg(long)]
     tiers: bool,
     /// More options for `vswap run`, separated by spaces.
@@ -130,9 +132,28 @@ impl CheckerOptions {
         Self { seconds: 10, memory: 96, size: 320, ..Self::bounded() }
     }
 
-    /// While its tiers come and go.
+    /// While its tiers come, fill, fail and go, and its groups change: as long as it takes for each of that to happen.
     fn bounded_tiers() -> Self {
-        Self { tiers: true, modes: "plain,fork,mixed".into(), ..Self::bounded_ahead() }
+        Self { seconds: 14, tiers: true, modes: "plain,fork,mixed".into(), ..Self::bounded_ahead() }
+    }
+
+    /// The checker in a mode, under `vswap` if that is tested.
+    fn argv(&self, vswap: Option<&Path>, program: &Path, mode: &str) -> Vec<OsString> {
+        let mut argv: Vec<OsString> = Vec::new();
+        if let Some(vswap) = vswap {
+            argv.extend([vswap.into(), "run".into(), "--memory".into(), format!("{}M", self.memory).into()]);
+            argv.extend(self.options.split_whitespace().map(Into::into));
+            argv.push("--".into());
+        }
+        argv.extend([program.into(), "--mode".into(), mode.into()]);
+        let numbers = [
+            ("--seconds", u64::from(self.seconds)),
+            ("--bytes", self.size << 20),
+            ("--threads", u64::from(self.threads)),
+            ("--seed", self.seed),
+        ];
+        argv.extend(numbers.iter().flat_map(|(name, value)| [(*name).into(), value.to_string().into()]));
+        argv
     }
 
     /// Bytes that the tree may have at most, seen from outside: the limit, 5 % and 8 MB.
@@ -152,49 +173,36 @@ pub fn checker(options: &CheckerOptions) -> Result<()> {
     for mode in options.modes.split(',') {
         let (group, dir) = (Cgroup::new(mode)?, Scratch::new(mode)?);
         group.forbid_kernel_swap()?;
-        let mut argv: Vec<std::ffi::OsString> = Vec::new();
-        if let Some(vswap) = &vswap {
-            argv.extend([
-                vswap.into(),
-                "run".into(),
-                "--memory".into(),
-                format!("{}M", options.memory).into(),
-            ]);
-            argv.extend(options.options.split_whitespace().map(Into::into));
-            argv.push("--".into());
-        }
-        argv.push(program.clone().into());
-        let numbers = [
-            ("--seconds", u64::from(options.seconds)),
-            ("--bytes", options.size << 20),
-            ("--threads", u64::from(options.threads)),
-            ("--seed", options.seed),
-        ];
-        argv.extend(["--mode".into(), mode.into()]);
-        argv.extend(numbers.iter().flat_map(|(name, value)| [(*name).into(), value.to_string().into()]));
-        let timeout = Duration::from_secs(u64::from(options.seconds) * 4 + 60);
+        let argv = options.argv(vswap.as_deref(), &program, mode);
+        let timeout = Duration::from_secs(u64::from(options.seconds) * 4 + 120);
         let job = Job { argv, cgroup: &group, dir: dir.path(), timeout, pool: None };
-        let changes = vswap.as_deref().filter(|_| options.tiers).map(|vswap| Churn {
+        let churn = vswap.as_deref().filter(|_| options.tiers).map(|vswap| Churn {
             vswap,
-            group: &group,
+            cgroup: &group,
             seed: options.seed,
+            memory: options.memory << 20,
+            size: options.size << 20,
         });
-        let (ran, changes) = match changes {
+        let (ran, changes) = match churn {
             Some(churn) => churn.beside(|| job.run())?,
-            None => (job.run()?, String::new()),
+            None => (job.run()?, Changes::default()),
         };
         let left = !group.wait_empty(Duration::from_secs(5));
         println!(
-            "checker {mode}: exit {} after {:.1} s, peak {} of {}{}{changes}\n    {}",
+            "checker {mode}: exit {} after {:.1} s, peak {} of {}{}{}\n    {}",
             ran.ending(),
             ran.wall.as_secs_f64(),
             mib(ran.peaks.resident),
             mib(options.allowed()),
             if left { ", PROCESSES LEFT" } else { "" },
+            changes.line,
             ran.complained().replace('\n', "\n    ")
         );
         let beyond = vswap.is_some() && ran.peaks.resident > options.allowed();
-        if ran.ending() != "0" || left || beyond {
+        if !changes.never.is_empty() {
+            println!("    never happened, in {} s: {}", options.seconds, changes.never.join(", "));
+        }
+        if ran.ending() != "0" || left || beyond || !changes.never.is_empty() {
             bad.push(mode);
         }
     }

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod interrupt;
 pub mod job;
+pub mod loop_device;
 pub mod machine;
 pub mod programs;
 pub mod scratch;
