@@ -89,6 +89,21 @@ pub enum FormatError {
 }
 
 impl FormatError {
+    /// What is wrong, in a few words, without where.
+    #[must_use]
+    pub const fn what(&self) -> &'static str {
+        match self {
+            Self::Truncated { .. } => "its bytes are not all there",
+            Self::Magic { .. } | Self::Version { .. } | Self::Flags { .. } => {
+                "no segment of this run is there"
+            }
+            Self::Foreign { .. } | Self::Slot { .. } => "another page's bytes are there",
+            Self::Layout { .. } => "impossible value",
+            Self::Checksum { .. } => "checksum does not match",
+            Self::Seal { .. } => "seal (checksum of what is encrypted) does not match",
+        }
+    }
+
     /// Where in the segment.
     #[must_use]
     pub fn offset(&self) -> usize {
@@ -160,6 +175,15 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// On which tier, if it got that far.
+    #[must_use]
+    pub fn tier(&self) -> Option<TierId> {
+        match self {
+            Self::Io { tier, .. } | Self::Damaged { tier, .. } => Some(*tier),
+            Self::NotThere { .. } | Self::Buffer { .. } => None,
+        }
+    }
+
     /// Where in the tier's file, if it got that far.
     #[must_use]
     pub fn file_offset(&self) -> Option<u64> {
