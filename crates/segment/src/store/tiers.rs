@@ -8,7 +8,7 @@ use crate::extents::TierId;
 use crate::fit::Fit;
 use crate::storage::{Storage, TierKind};
 use crate::table::{Burdens, Candidate, Purpose, Room};
-use crate::tiers::{MAX_TIERS, TierState, TierStatus};
+use crate::tiers::{MAX_TIERS, TierState, TierStatus, extents_to_move};
 use crate::{EntryAddr, SEGMENT_BYTES, SegmentId, TierError};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::{Path, PathBuf};
@@ -74,7 +74,9 @@ impl SegmentStore {
         if fit.lacks > 0 {
             self.set_state(tier, before)?;
             let (holds, room) = (burdens.values().map(|burden| burden.live).sum(), fit.room);
-            return Err(TierError::NoRoom { tier, holds, room: room * SEGMENT_BYTES as u64 });
+            let bytes = |segments: u64| segments * SEGMENT_BYTES as u64;
+            let needs = bytes(extents_to_move(fit.lacks));
+            return Err(TierError::NoRoom { tier, holds, room: bytes(room), needs });
         }
         Ok((before, self.fit(mostly).lacks == 0))
     }

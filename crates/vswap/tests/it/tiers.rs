@@ -160,6 +160,41 @@ fn tiers_come_and_go_and_the_program_does_not_notice() {
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }
 
+/// Memory is no tier, so what is on the only one has nowhere to go however much is free; the refusal says what to do.
+#[test]
+fn the_only_tier_goes_after_the_ghost_is_added_that_its_refusal_names() {
+    if !works() {
+        return;
+    }
+    let running = started(&["--disk", "1G"]);
+    running.written();
+    let number = running.child.id().to_string();
+    let grown = running.ask(&["set", &number, "/", "memory.max=1G"]);
+    assert_eq!(grown.code, Some(0), "{grown:?}");
+    let refused = running.ask_it(&["tier", "remove", "0"]);
+    assert_eq!((refused.code, refused.all_prefixed()), (Some(1), true), "{refused:?}");
+    let (_, way_out) = refused.err.split_once("vswap tier add --kind ghost").expect("the way out");
+    let (way_out, _) = way_out.split_once(')').expect("a bracket");
+    let words: Vec<&str> =
+        ["tier", "add", "--kind", "ghost"].into_iter().chain(way_out.split(' ').skip(1)).collect();
+    assert!(matches!(words[4..], ["--size", _]), "{refused:?}");
+    let added = running.ask_it(&words);
+    assert_eq!(added.code, Some(0), "{words:?}: {added:?}");
+    // How much memory ghosts may take is told to them a moment after the limit has changed.
+    let since = Instant::now();
+    loop {
+        let removed = running.ask_it(&["tier", "remove", "0"]);
+        if removed.code == Some(0) {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(30), "{words:?}: {removed:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let tiers = running.status()["tiers"].take();
+    assert_eq!((tiers[0]["kind"].as_str(), tiers[1].is_null()), (Some("ghost"), true), "{tiers:#}");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
 #[test]
 fn a_run_may_begin_with_several_tiers_and_a_removal_may_be_killed() {
     if !works() {
