@@ -147,6 +147,9 @@ fn tiers_come_and_go_and_the_program_does_not_notice() {
     assert_eq!((refused.code, refused.all_prefixed()), (Some(1), true), "{refused:?}");
     assert!(refused.err.contains("room for 0") && refused.err.contains("add a tier"), "{refused:?}");
     let added = running.ask_it(&["tier", "add", place, "--size", "1G", "--priority", "-7"]);
+    let as_json = running.ask_it(&["tier", "remove", "0", "--json"]);
+    assert_eq!((as_json.code, as_json.out.as_str()), (Some(1), ""), "{as_json:?}");
+    assert!(as_json.err.contains("room for 0"), "{as_json:?}");
     assert_eq!(added.code, Some(0), "{added:?}");
     let removed = running.ask_it(&["tier", "remove", "0"]);
     assert_eq!(removed.code, Some(0), "{removed:?}");
@@ -161,6 +164,39 @@ fn tiers_come_and_go_and_the_program_does_not_notice() {
 }
 
 /// Memory is no tier, so what is on the only one has nowhere to go however much is free; the refusal says what to do.
+/// The one object that a command prints, and that it says nothing else.
+fn object(told: &Said) -> Value {
+    assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{told:?}");
+    serde_json::from_str(&told.out).expect("JSON")
+}
+
+#[test]
+fn what_is_done_to_a_tier_is_told_as_json_too() {
+    if !works() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory on a disk");
+    let place = dir.path().to_str().expect("UTF-8");
+    let running = started(&["--disk", "1G"]);
+    running.written();
+    let of_it =
+        |tier: u8| serde_json::json!({ "pid": running.child.id(), "program": "python3", "tier": tier });
+    let added = object(&running.ask_it(&["tier", "add", place, "--size", "1G", "--json"]));
+    assert_eq!(added, of_it(1));
+    assert_eq!(object(&running.ask_it(&["tier", "reopen", place, "--json"])), of_it(1));
+    let mut removed = object(&running.ask_it(&["tier", "remove", "0", "--json"]));
+    let mut figure = |name: &str| removed[name].take().as_f64().expect(name);
+    let (segments, bytes, lost, seconds) =
+        (figure("segments"), figure("bytes"), figure("lost"), figure("seconds"));
+    assert_eq!(lost, 0.0);
+    assert!((0.0..60.0).contains(&seconds), "{seconds}");
+    assert!(segments <= bytes && bytes <= segments * f64::from(2 << 20), "{segments}, {bytes}");
+    let rest = removed.as_object_mut().expect("an object");
+    rest.retain(|_, figure| !figure.is_null());
+    assert_eq!(removed, of_it(0));
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
 #[test]
 fn the_only_tier_goes_after_the_ghost_is_added_that_its_refusal_names() {
     if !works() {

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -66,16 +66,16 @@ pub fn tiers(args: &AskArgs) -> ExitCode {
 /// Runs `vswap tier`.
 pub fn tier(action: &TierAction) -> ExitCode {
     exit(match action {
-        TierAction::Add { path, kind, size, priority, force, run } => {
+        TierAction::Add { path, kind, size, priority, force, run, json } => {
             let kind = kind.map(|kind| kind.tier().name().to_owned());
             let path = path.clone().unwrap_or_default();
             let new = NewTier { path, kind, size: *size, priority: *priority, force: *force };
-            add(new, run.as_deref())
+            add(new, run.as_deref(), *json)
         }
-        TierAction::Remove { tier, run, lose_unreadable } => remove(tier, *lose_unreadable, run.as_deref()),
-        TierAction::Reopen { tier, run } => on_tier(tier, run.as_deref()).and_then(|(mut client, tier)| {
-            client.ask(&Request::ReopenTier { tier: tier.tier }, &mut |_, _| {}).map(drop)
-        }),
+        TierAction::Remove { tier, run, lose_unreadable, json } => {
+            remove(tier, *lose_unreadable, run.as_deref(), *json)
+        }
+        TierAction::Reopen { tier, run, json } => reopen(tier, run.as_deref(), *json),
     })
 }
 
@@ -117,7 +117,16 @@ pub(crate) fn wanted_runs(args: &AskArgs) -> Result<Vec<Run>, ClientError> {
     }
 }
 
-fn add(mut new: NewTier, run: Option<&str>) -> Outcome {
+/// What was done to a tier of a run, with further figures.
+fn tier_json(run: &Run, tier: u8, figures: Value) -> Value {
+    let mut told = json!({ "pid": run.status.pid, "program": run.status.program, "tier": tier });
+    if let (Some(told), Value::Object(figures)) = (told.as_object_mut(), figures) {
+        told.extend(figures);
+    }
+    told
+}
+
+fn add(mut new: NewTier, run: Option<&str>, json: bool) -> Outcome {
     let run = Run::choose(running(), run)?;
     // A ghost is nowhere.
     if new.path != Path::new("") {
@@ -125,14 +134,16 @@ fn add(mut new: NewTier, run: Option<&str>) -> Outcome {
         new.path = path.map_err(|source| ClientError::Io { path: new.path.clone(), source })?;
     }
     let answer = Client::connect(&run.path, run.owner)?.ask(&Request::AddTier(new), &mut |_, _| {})?;
-    if let Answer::Added { tier } = answer {
-        print(&format!("tier {tier} added to {run}\n"));
+    match answer {
+        Answer::Added { tier } if json => print_json(&tier_json(&run, tier, json!({}))),
+        Answer::Added { tier } => print(&format!("tier {tier} added to {run}\n")),
+        _ => {}
     }
     Ok(())
 }
 
 /// The tier that is meant by a number or by where it is.
-fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientError> {
+fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Run, Tier), ClientError> {
     let run = Run::choose(running(), run)?;
     let by_path = std::path::absolute(wanted).ok();
     let meant: Vec<&Tier> = match wanted.parse::<u8>() {
@@ -142,7 +153,10 @@ fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientErro
         }
     };
     match meant[..] {
-        [tier] => Ok((Client::connect(&run.path, run.owner)?, tier.clone())),
+        [tier] => {
+            let tier = tier.clone();
+            Ok((Client::connect(&run.path, run.owner)?, run, tier))
+        }
         [] => {
             Err(ClientError::Refused(format!("{run} has no tier {wanted}; vswap tiers shows what there is")))
         }
@@ -152,8 +166,18 @@ fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientErro
     }
 }
 
-fn remove(tier: &str, lose: bool, run: Option<&str>) -> Outcome {
-    let (mut client, tier) = on_tier(tier, run)?;
+fn reopen(tier: &str, run: Option<&str>, json: bool) -> Outcome {
+    let (mut client, run, tier) = on_tier(tier, run)?;
+    client.ask(&Request::ReopenTier { tier: tier.tier }, &mut |_, _| {})?;
+    if json {
+        print_json(&tier_json(&run, tier.tier, json!({})));
+    }
+    Ok(())
+}
+
+fn remove(tier: &str, lose: bool, run: Option<&str>, json: bool) -> Outcome {
+    let (mut client, run, tier) = on_tier(tier, run)?;
+    let since = Instant::now();
     let bar = ProgressBar::with_draw_target(Some(tier.used.max(1)), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(
         "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left",
@@ -175,6 +199,12 @@ fn remove(tier: &str, lose: bool, run: Option<&str>) -> Outcome {
             BinaryBytes(bytes)
         ));
     }
+        if json {
+            let seconds = since.elapsed().as_millis() as f64 / 1e3;
+            let figures = json!({ "segments": segments, "bytes": bytes, "lost": lost, "seconds": seconds });
+            print_json(&tier_json(&run, tier.tier, figures));
+            return Ok(());
+        }
     Ok(())
 }
 

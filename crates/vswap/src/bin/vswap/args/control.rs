@@ -68,6 +68,9 @@ Exit status:
   1    refused, and why
   125  bad usage
 
+With --json each prints one object: pid and program of the run, and tier, the number; remove also segments and bytes (those that went as they are), \
+lost (pages that went with the tier) and seconds.
+
 Examples:
   vswap tier add /mnt/ssd --size 20G --priority 10
   vswap tier add /dev/nvme0n1p3 --priority 20
@@ -140,6 +143,10 @@ pub enum TierAction {
         /// Which run, by number or program, if there are several
         #[arg(long)]
         run: Option<String>,
+
+        /// Print JSON instead of a line
+        #[arg(long)]
+        json: bool,
     },
     /// Empty a tier and remove it (swapoff)
     Remove {
@@ -149,6 +156,10 @@ pub enum TierAction {
         /// Which run, by number or program, if there are several
         #[arg(long)]
         run: Option<String>,
+
+        /// Print JSON instead of a line
+        #[arg(long)]
+        json: bool,
 
         /// Remove it even if some of its pages cannot be read: those are lost, and whoever touches one gets SIGBUS
         #[arg(long)]
@@ -162,6 +173,10 @@ pub enum TierAction {
         /// Which run, by number or program, if there are several
         #[arg(long)]
         run: Option<String>,
+
+        /// Print, as JSON, which tier of which run it was
+        #[arg(long)]
+        json: bool,
     },
 }
 
