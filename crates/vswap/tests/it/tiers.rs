@@ -28,9 +28,9 @@ print(wrong, "wrong")
 "#;
 
 /// A run whose sockets are in a directory of its own.
-struct Running {
-    child: Child,
-    out: BufReader<std::process::ChildStdout>,
+pub struct Running {
+    pub child: Child,
+    pub out: BufReader<std::process::ChildStdout>,
     runtime: tempfile::TempDir,
 }
 
@@ -57,7 +57,8 @@ fn filled(options: &[&str], pages: &str) -> Running {
     filled_by(command)
 }
 
-fn filled_by(mut command: Command) -> Running {
+/// One whose program says that it has filled its memory.
+pub fn filled_by(mut command: Command) -> Running {
     let runtime = tempfile::tempdir().expect("a directory");
     command.env("XDG_RUNTIME_DIR", runtime.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("starts");
@@ -74,13 +75,13 @@ impl Running {
     }
 
     /// Of this one: root sees those of other tests as well.
-    fn ask_it(&self, words: &[&str]) -> Said {
+    pub fn ask_it(&self, words: &[&str]) -> Said {
         let number = self.child.id().to_string();
         let which = if words[0] == "tier" { vec!["--run", &number] } else { vec![number.as_str()] };
         self.ask(&[words, &which].concat())
     }
 
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let told = self.ask(&["status", &self.child.id().to_string(), "--json"]);
         assert_eq!((told.code, told.err.as_str()), (Some(0), ""));
         serde_json::from_str::<Value>(&told.out).expect("JSON")[0].take()
@@ -110,7 +111,7 @@ impl Running {
     }
 
     /// Ends it; what it said last.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub fn end(mut self) -> (Option<i32>, String) {
         drop(self.child.stdin.take());
         let mut last = String::new();
         self.out.read_line(&mut last).expect("its last words");
@@ -146,10 +147,10 @@ fn tiers_come_and_go_and_the_program_does_not_notice() {
     let refused = running.ask_it(&["tier", "remove", "0"]);
     assert_eq!((refused.code, refused.all_prefixed()), (Some(1), true), "{refused:?}");
     assert!(refused.err.contains("room for 0") && refused.err.contains("add a tier"), "{refused:?}");
-    let added = running.ask_it(&["tier", "add", place, "--size", "1G", "--priority", "-7"]);
     let as_json = running.ask_it(&["tier", "remove", "0", "--json"]);
     assert_eq!((as_json.code, as_json.out.as_str()), (Some(1), ""), "{as_json:?}");
     assert!(as_json.err.contains("room for 0"), "{as_json:?}");
+    let added = running.ask_it(&["tier", "add", place, "--size", "1G", "--priority", "-7"]);
     assert_eq!(added.code, Some(0), "{added:?}");
     let removed = running.ask_it(&["tier", "remove", "0"]);
     assert_eq!(removed.code, Some(0), "{removed:?}");
@@ -163,7 +164,6 @@ fn tiers_come_and_go_and_the_program_does_not_notice() {
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }
 
-/// Memory is no tier, so what is on the only one has nowhere to go however much is free; the refusal says what to do.
 /// The one object that a command prints, and that it says nothing else.
 fn object(told: &Said) -> Value {
     assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{told:?}");
@@ -197,6 +197,7 @@ fn what_is_done_to_a_tier_is_told_as_json_too() {
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }
 
+/// Memory is no tier, so what is on the only one has nowhere to go however much is free; the refusal says what to do.
 #[test]
 fn the_only_tier_goes_after_the_ghost_is_added_that_its_refusal_names() {
     if !works() {
@@ -379,7 +380,8 @@ impl Drop for Loop {
     }
 }
 
-fn blank(path: &Path, bytes: u64) {
+/// A file of that length, without anything in it.
+pub fn blank(path: &Path, bytes: u64) {
     std::fs::File::create(path).expect("made").set_len(bytes).expect("made longer");
 }
 

@@ -1,7 +1,7 @@
 //! `vswap status`, `vswap tiers`, `vswap tier`: talk to running ones through their sockets.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -97,9 +97,16 @@ pub(crate) fn running() -> Vec<Run> {
 fn harmless(mut run: Run) -> Run {
     let clean = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
     run.status.program = clean(&run.status.program);
+    let clean_path = |path: &mut Option<PathBuf>| {
+        *path = path.take().map(|path| clean(&path.to_string_lossy()).into());
+    };
     for tier in &mut run.status.tiers {
         (tier.kind, tier.state) = (clean(&tier.kind), clean(&tier.state));
-        tier.path = tier.path.take().map(|path| clean(&path.to_string_lossy()).into());
+        clean_path(&mut tier.path);
+    }
+    for page in &mut run.status.lost_pages {
+        page.reason = clean(&page.reason);
+        clean_path(&mut page.path);
     }
     run
 }
@@ -192,6 +199,12 @@ fn remove(tier: &str, lose: bool, run: Option<&str>, json: bool) -> Outcome {
     let answer = client.ask(&request, &mut |_, left| bar.set_position(tier.used.saturating_sub(left)));
     bar.finish_and_clear();
     if let Answer::Removed { segments, bytes, lost } = answer? {
+        if json {
+            let seconds = since.elapsed().as_millis() as f64 / 1e3;
+            let figures = json!({ "segments": segments, "bytes": bytes, "lost": lost, "seconds": seconds });
+            print_json(&tier_json(&run, tier.tier, figures));
+            return Ok(());
+        }
         let lost = if lost > 0 { format!(", {lost} pages lost") } else { String::new() };
         print(&format!(
             "tier {} removed: {segments} segments, {} moved{lost}\n",
@@ -199,12 +212,6 @@ fn remove(tier: &str, lose: bool, run: Option<&str>, json: bool) -> Outcome {
             BinaryBytes(bytes)
         ));
     }
-        if json {
-            let seconds = since.elapsed().as_millis() as f64 / 1e3;
-            let figures = json!({ "segments": segments, "bytes": bytes, "lost": lost, "seconds": seconds });
-            print_json(&tier_json(&run, tier.tier, figures));
-            return Ok(());
-        }
     Ok(())
 }
 
@@ -245,6 +252,23 @@ fn tier_table(status: &Status) -> String {
         ]);
     }
     text_of(table, 3..7)
+}
+
+fn lost_table(status: &Status) -> String {
+    let mut table = plain_table(&["LOST AT", "PROCESS", "ADDRESS", "TIER", "NAME", "OFFSET", "REASON"]);
+    let or_dash = |known: Option<String>| known.unwrap_or_else(|| "-".into());
+    for page in &status.lost_pages {
+        table.add_row([
+            format!("{:.1} s", page.elapsed_ms as f64 / 1e3),
+            page.pid.to_string(),
+            format!("{:#x}", page.address),
+            or_dash(page.tier.map(|tier| tier.to_string())),
+            or_dash(page.path.as_ref().map(|path| path.display().to_string())),
+            or_dash(page.offset.map(|offset| format!("{offset:#x}"))),
+            page.reason.clone(),
+        ]);
+    }
+    text_of(table, [0, 1])
 }
 
 fn show(status: &Status) -> String {
@@ -295,5 +319,9 @@ fn show(status: &Status) -> String {
     }
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect();
     text += "\n";
+    if !status.lost_pages.is_empty() {
+        text += &lost_table(status);
+        text += "\n";
+    }
     text + &tier_table(status)
 }

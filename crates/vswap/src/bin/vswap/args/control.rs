@@ -10,7 +10,7 @@ use super::{Cli, priority, share, tier_size};
 use crate::size;
 
 pub(super) const STATUS_ABOUT: &str = "\
-Shows a running `vswap run`: the limit and what counts against it, what is compressed in memory, what was written and read, and its tiers. \
+Shows a running `vswap run`: the limit and what counts against it, what is compressed in memory, what was written and read, and its tiers. If pages were lost, it shows the last 16 that somebody wanted: when, whose, at which address, where they were, and why. \
 Without RUN all of yours are shown (for root, everybody's).";
 
 pub(super) const TIERS_ABOUT: &str = "\
