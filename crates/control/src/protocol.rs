@@ -178,6 +178,8 @@ pub struct Status {
     pub read: u64,
     /// Pages that were lost.
     pub lost: u64,
+    /// The last of them that somebody wanted, the newest first: 16 at most.
+    pub lost_pages: Vec<LostPage>,
     /// Proactive reclaim: the share of time that it may cost, millionths; 0 if it is off.
     pub reclaim_target: u64,
     /// The share of the last ten seconds in which programs waited for pages that had been moved out, or for room, millionths.
@@ -188,6 +190,26 @@ pub struct Status {
     pub reclaim_written: u64,
     /// Where compressed pages go.
     pub tiers: Vec<Tier>,
+}
+
+/// A page that could not be had: its reader got SIGBUS, or will.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LostPage {
+    /// The process whose it is.
+    pub pid: i32,
+    /// Its address there.
+    pub address: u64,
+    /// The number of the tier that it was on; null if on none.
+    pub tier: Option<u8>,
+    /// Where that is, or was: null for what has no name.
+    pub path: Option<PathBuf>,
+    /// Where its bytes begin there; null if on none.
+    pub offset: Option<u64>,
+    /// Why they cannot be had, in words.
+    pub reason: String,
+    /// When that was found: milliseconds since the run was started, as [`Status::elapsed_ms`].
+    pub elapsed_ms: u64,
 }
 
 /// A group. Names and meanings are those of the kernel's memory cgroups (version 2), sizes are bytes, and what counts for a group counts for those
@@ -304,6 +326,11 @@ mod tests {
         assert_eq!((new.kind.as_deref(), new.size, new.force), (Some("device"), Some(9), true));
         let later = r#"{"answer":"status","pid":7,"something_new":[1],"tiers":[{"tier":1,"x":2}]}"#;
         let Ok(Answer::Status(status)) = serde_json::from_str(later) else { panic!("{later}") };
-        assert_eq!((status.pid, status.tiers[0].tier), (7, 1));
+        assert_eq!((status.pid, status.tiers[0].tier, status.lost_pages.len()), (7, 1, 0));
+        let lost = LostPage { pid: 7, address: 4096, tier: Some(0), ..LostPage::default() };
+        assert_eq!(
+            serde_json::to_string(&lost).unwrap(),
+            r#"{"pid":7,"address":4096,"tier":0,"path":null,"offset":null,"reason":"","elapsed_ms":0}"#
+        );
     }
 }

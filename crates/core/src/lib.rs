@@ -9,6 +9,7 @@
 //! - [`cluster`]: who shares 512 slots; [`charge`]: what they take, and whom that is charged to; [`group`]: the tree of those.
 //! - [`age`]: generations and the clock hand's judgement: which pages are cold.
 //! - [`heat`]: the same for what is resident, by how soon pages come back.
+//! - [`last`]: the last few of something.
 //! - [`pressure`]: the share of time in which somebody waits for memory.
 //! - [`reclaim`]: how fast memory is looked through for what can go ahead of need.
 //! - [`recording`]: faults as they are recorded, and the form of such a file.
@@ -27,6 +28,7 @@ pub mod cluster;
 pub mod fill;
 pub mod group;
 pub mod heat;
+pub mod last;
 pub mod place;
 pub mod pressure;
 pub mod reclaim;
@@ -43,6 +45,7 @@ pub use cluster::ClusterState;
 pub use fill::FillPattern;
 pub use group::{ChargeError, Event, GROUP_WORDS, Groups, Resource};
 pub use heat::{Back, Heat, Terms};
+pub use last::Last;
 pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
 pub use pressure::Pressure;
 pub use reclaim::Pace;

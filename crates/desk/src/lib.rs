@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use vswap_control::Controlled;
-use vswap_control::protocol::{Group, NewTier, Status, Tier};
+use vswap_control::protocol::{Group, LostPage, NewTier, Status, Tier};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, TierId, TierKind, Unreadable};
 use vswap_pager::Pager;
@@ -80,10 +80,26 @@ fn tier(tier: vswap_engine::Tier) -> Tier {
     }
 }
 
+fn lost_page(page: vswap_pager::LostPage, started: Instant) -> LostPage {
+    let place = page.lost.place;
+    let name = place.as_ref().and_then(|place| place.name.as_deref());
+    LostPage {
+        pid: page.pid,
+        address: page.address,
+        tier: place.as_ref().map(|place| place.tier.get()),
+        path: name.map(|name| name.to_string_lossy().into_owned().into()),
+        offset: place.as_ref().map(|place| place.offset),
+        reason: page.lost.reason.to_string(),
+        elapsed_ms: page.at.saturating_duration_since(started).as_millis() as u64,
+    }
+}
+
 impl<S: Served> Controlled for Desk<S> {
     fn status(&self) -> Status {
         let pager = self.served.pager().stats();
         let engine = self.engine().stats();
+        let lost_pages = self.served.pager().lost_pages();
+        let lost_pages = lost_pages.into_iter().map(|page| lost_page(page, self.started)).collect();
         Status {
             pid: self.pid,
             program: self.program.clone(),
@@ -104,6 +120,7 @@ impl<S: Served> Controlled for Desk<S> {
             written: engine.written_bytes.get(),
             read: engine.read_bytes.get(),
             lost: pager.poisoned.max(engine.lost),
+            lost_pages,
             reclaim_target: pager.reclaim_target,
             reclaim_pressure: pager.reclaim_pressure,
             reclaimed: pager.reclaimed,

@@ -4,6 +4,7 @@ use crate::config::{CodecChoice, EngineConfig};
 use crate::disk::Disk;
 use crate::error::EngineError;
 use crate::groups::Tree;
+use crate::losses::Losses;
 use crate::owner::{LIST_BYTES, OwnerBlock};
 use crate::raw::RawSlots;
 use crate::scratch::{LEAN_RUN_BLOCKS, RUN_BLOCKS, Scratch};
@@ -37,6 +38,7 @@ pub struct Engine {
     pub(crate) raw: RawSlots,
     pub(crate) trainer: Trainer,
     pub(crate) counters: Counters,
+    pub(crate) losses: Losses,
     /// Calls of `maintain` for which the pool is left as it is.
     pub(crate) rest: AtomicU64,
     /// One compaction at a time.
@@ -82,6 +84,7 @@ impl Engine {
             trainer: Trainer::new(config.codec != CodecChoice::Lz4 && !config.lean),
             raw: RawSlots::default(),
             counters: Counters::default(),
+            losses: Losses::default(),
             rest: AtomicU64::new(0),
             compacting: Mutex::new(()),
             codec: config.codec,

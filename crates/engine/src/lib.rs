@@ -23,7 +23,7 @@
 //!
 //! # Lock order
 //! removal of a tier -> demotion -> writer (one writeback at a time) | compaction -> cluster (1 of 64) -> large counts | free list; below all, one at a
-//! time: pool class -> chunk; segment table. The tree of groups -> segment table. A load takes a chunk's lock (shared) or a look at the segment
+//! time: pool class -> chunk; segment table; the losses. The tree of groups -> segment table. A load takes a chunk's lock (shared) or a look at the segment
 //! table, nothing else.
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ mod disk;
 mod engine;
 mod error;
 mod groups;
+mod losses;
 mod maintain;
 mod movement;
 mod owner;
@@ -57,6 +58,7 @@ pub use demote::Demoted;
 pub use engine::Engine;
 pub use error::{EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError};
 pub use groups::{Bounds, Figure, Group};
+pub use losses::{Lost, Place, Reason};
 pub use owner::OwnerBlock;
 pub use run::Loaded;
 pub use scratch::Scratch;

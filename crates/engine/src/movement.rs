@@ -7,6 +7,7 @@
 use crate::engine::Engine;
 use crate::error::{LoadError, StoreError};
 use crate::groups::Bounds;
+use crate::losses::{Lost, Reason};
 use crate::scratch::Scratch;
 use crate::stats::{Counters, LoadedFrom, StoredAs};
 use vswap_codec::{Algorithm, CodecTag, Decompressor, Dictionaries};
@@ -189,7 +190,10 @@ impl Engine {
             if cell.load().same_backing(word) {
                 match attempt {
                     Attempt::Loaded | Attempt::Stale => {}
-                    Attempt::Undecodable => return Err(self.poison(slot, cell, word)),
+                    Attempt::Undecodable => {
+                        let lost = self.undecodable(word);
+                        return Err(self.poison(slot, cell, word, lost));
+                    }
                     Attempt::Unreadable(error) => return Err(self.unreadable(slot, cell, word, error)),
                 }
             }
@@ -235,8 +239,10 @@ impl Engine {
     }
 
     /// The page is lost: later loads say so at once, and the bytes of no use are freed.
-    fn poison(&self, slot: SlotId, cell: SlotCell<'_>, seen: SlotWord) -> LoadError {
+    fn poison(&self, slot: SlotId, cell: SlotCell<'_>, seen: SlotWord, lost: Lost) -> LoadError {
         Counters::add(&self.counters.lost, 1);
+        // Before the word says so: whoever sees it there finds why.
+        self.losses.remember(slot, lost);
         if cell.update(|word| word.same_backing(seen).then(|| word.moved_to(Backing::Poisoned))).is_ok() {
             // The reader's own reference keeps the cluster.
             let pool = self.free_backing(slot, seen) as u32;
@@ -245,16 +251,24 @@ impl Engine {
         LoadError::Damaged { slot }
     }
 
+    fn undecodable(&self, seen: SlotWord) -> Lost {
+        let addr = match seen.backing() {
+            Backing::Segment(addr) => entry_addr(addr),
+            _ => None,
+        };
+        self.lost_at(addr, Reason::Undecodable)
+    }
+
     fn unreadable(&self, slot: SlotId, cell: SlotCell<'_>, seen: SlotWord, source: ReadError) -> LoadError {
         match source {
             ReadError::Io { offset: file_offset, .. } => LoadError::Io { slot, file_offset, source },
             ReadError::Damaged { at, fault, .. } => {
                 let file_offset = at + fault.offset() as u64;
-                self.poison(slot, cell, seen);
+                self.poison(slot, cell, seen, self.lost_by(&source));
                 LoadError::Corrupt { slot, file_offset, source }
             }
             source => {
-                self.poison(slot, cell, seen);
+                self.poison(slot, cell, seen, self.lost_by(&source));
                 LoadError::Corrupt { slot, file_offset: 0, source }
             }
         }

@@ -9,6 +9,7 @@
 use crate::clean::Gathered;
 use crate::engine::Engine;
 use crate::error::{RemoveTierError, WritebackError};
+use crate::losses::Reason;
 use crate::movement::entry_addr;
 use std::ops::ControlFlow;
 use vswap_core::{Backing, ByteCount, ClusterId, PageIndex, SlotCell, SlotId};
@@ -114,12 +115,15 @@ impl Engine {
 
     fn lose(&self, slot: SlotId, cell: SlotCell<'_>, segment: SegmentId) -> bool {
         let inside = |backing| match backing {
-            Backing::Segment(addr) => entry_addr(addr).is_some_and(|addr| addr.segment() == segment),
-            _ => false,
+            Backing::Segment(addr) => entry_addr(addr).filter(|addr| addr.segment() == segment),
+            _ => None,
         };
+        let Some(addr) = inside(cell.load().backing()) else { return false };
+        // As long as it lives there, and before the word says that it is lost: whoever sees that finds why.
+        self.losses.remember(slot, self.lost_at(Some(addr), Reason::GivenUp));
         let now = self.generations.now();
         let changed =
-            cell.update(|word| inside(word.backing()).then(|| word.with_backing(Backing::Poisoned, now)));
+            cell.update(|word| inside(word.backing()).map(|_| word.with_backing(Backing::Poisoned, now)));
         if let Ok(old) = changed {
             self.free_backing(slot, old);
             crate::stats::Counters::add(&self.counters.lost, 1);

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use vswap_core::{Back, Bitmap512, PAGE_SIZE, Page, PageIndex};
-use vswap_engine::Scratch;
+use vswap_engine::{Reason, Scratch};
 use vswap_sys::mapping::Mapping;
 use vswap_sys::uffd::Install;
 
@@ -391,12 +391,8 @@ impl Shared {
                 Outcome::Done
             }
             Ok(()) => {
-                tracing::error!(
-                    address = fault.address,
-                    page = page.get(),
-                    "page lost: its reader gets SIGBUS"
-                );
-                self.counters.poisoned.fetch_add(1, Relaxed);
+                self.is_lost(space, fault.address, Reason::Nowhere.into());
+                hands.owe(fault.address, PAGE_BYTES);
                 Outcome::Done
             }
         }

@@ -24,6 +24,7 @@ mod install;
 mod keeper;
 mod link;
 mod listen;
+mod losses;
 #[cfg(test)]
 mod noise;
 mod pager;
@@ -43,6 +44,7 @@ mod window;
 pub use budget::LEAST_LIMIT;
 pub use groups::{GroupError, NamedGroup};
 pub use link::{Evicted, Eviction, Mover, StubLink};
+pub use losses::LostPage;
 pub use pager::{Full, FullPolicy, HugePages, OnFailedWrite, OnFull, Pager, PagerConfig, RECLAIM_TURN};
 pub use record::Recorder;
 pub use space::{Adopt, Hold, Space, StagingArea};

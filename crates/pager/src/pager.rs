@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::evict::{Effort, Tools};
 use crate::groups::{Groups, Relief};
 use crate::handler::{self, ROOM, STOP};
+use crate::losses::{Losses, LostPage};
 use crate::promotion::Promotions;
 use crate::quick::Quick;
 use crate::record::Recorder;
@@ -141,6 +142,7 @@ pub(crate) struct Shared {
     pub promotions: Promotions,
     pub groups: Groups,
     pub counters: Counters,
+    pub losses: Losses,
     pub polls: Vec<Epoll>,
     /// The quick handlers, by the same index.
     pub quick: Vec<Quick>,
@@ -371,6 +373,7 @@ impl Pager {
             promotions: Promotions::default(),
             groups: Groups::default(),
             counters: Counters::default(),
+            losses: Losses::default(),
             polls,
             quick: quick_polls.into_iter().map(Quick::new).collect(),
             ahead: Ahead::default(),
@@ -537,6 +540,11 @@ impl Pager {
     /// The engine.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.shared.engine
+    }
+
+    /// The last pages that were lost to their owners, the newest first.
+    pub fn lost_pages(&self) -> Vec<LostPage> {
+        self.shared.losses.newest_first()
     }
 
     /// Everything in numbers.

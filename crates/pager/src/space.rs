@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use vswap_core::{Bitmap512, GroupId, PAGES_PER_CLUSTER, PageIndex};
-use vswap_engine::Bounds;
+use vswap_engine::{Bounds, Lost, Reason};
 use vswap_sys::pagemap::Pagemap;
 use vswap_sys::procvm;
 use vswap_sys::uffd::{Message, READ_BATCH, Uffd};
@@ -412,9 +412,12 @@ impl Space {
         drop(state);
         self.uncharge(usize::from(staged));
         let mut bytes = [0u8; vswap_core::PAGE_SIZE];
+        let mut lost = Lost::from(Reason::LeftBehind);
         let moved = !unread
             && slot.is_none_or(|slot| {
-                engine.load(slot, &mut bytes, scratch).is_ok() && self.store_at(new, j, &bytes, scratch)
+                let loaded =
+                    engine.load(slot, &mut bytes, scratch).map_err(|error| lost = engine.lost(&error));
+                loaded.is_ok() && self.store_at(new, j, &bytes, scratch)
             });
         old.state.lock().forget_backing(engine, i);
         let mut state = new.state.lock();
@@ -425,7 +428,7 @@ impl Space {
             state.removed.set(j);
         }
         if !moved {
-            tracing::error!(address = to, "page lost in an mremap: its reader gets SIGBUS");
+            self.shared.will_be_lost(self, to, lost);
             state.removed.clear(j);
             // Another event may be unread, so it cannot be poisoned yet. Down as resident, its first touch finds it nowhere.
             state.resident.set(j);

@@ -13,7 +13,7 @@ use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use vswap_core::{Back, Bitmap512, Event, PAGES_PER_CLUSTER, PageIndex, SlotId};
-use vswap_engine::{Loaded, LoadedFrom};
+use vswap_engine::{Engine, Loaded, LoadedFrom, Lost, Reason};
 use vswap_sys::uffd::Install;
 
 /// Pages brought in by one fault at most.
@@ -31,6 +31,8 @@ struct Batch {
     installed: Bitmap512,
     /// Installed without write protection: the slot is let go.
     dirty: Bitmap512,
+    /// Made unreadable.
+    lost: Bitmap512,
     /// How soon after it went the page asked for is back.
     back: Back,
     /// Its slot is this owner's alone.
@@ -56,6 +58,14 @@ impl Batch {
     /// The position of the page asked for.
     fn at(&self) -> usize {
         self.asked.get() - self.run.start
+    }
+
+    /// Why a page did not come.
+    fn why(&self, page: PageIndex, engine: &Engine) -> Lost {
+        match &self.loaded[page.get() - self.run.start] {
+            Some(Err(error)) => engine.lost(error),
+            _ => Reason::Nowhere.into(),
+        }
     }
 
     /// The first page.
@@ -117,6 +127,7 @@ impl Shared {
             loaded: [const { None }; READAHEAD_MAX],
             installed: Bitmap512::EMPTY,
             dirty: Bitmap512::EMPTY,
+            lost: Bitmap512::EMPTY,
             back: state.heat.since_gone(page, self.terms.now()),
             sole: state.owner.as_ref().is_some_and(|owner| owner.is_sole(&self.engine, page)),
         };
@@ -128,15 +139,18 @@ impl Shared {
         if reach.most == READAHEAD_MAX && whole && !fault.ahead {
             self.ask_ahead(space, block.base, &batch.run, reach.down, fault.write);
         }
-        self.load(&mut batch, hands, fault);
+        self.load(&mut batch, hands);
         let gate = space.gate.read();
         if !space.is_frozen() {
             let lone = !fault.ahead && batch.is_exclusive(|back| self.promotes(back));
             let writable = fault.write || lone;
             self.install(space, block, &mut batch, hands, writable);
         }
-        let outcome = self.commit(space, block, &batch, hands, fault);
+        let outcome = self.commit(space, block, &mut batch, hands, fault);
         drop(gate);
+        for page in batch.lost.iter() {
+            self.is_lost(space, block.address(page), batch.why(page, &self.engine));
+        }
         outcome
     }
 
@@ -148,7 +162,7 @@ impl Shared {
         promoted
     }
 
-    fn load(&self, batch: &mut Batch, hands: &mut Hands, fault: Fault) {
+    fn load(&self, batch: &mut Batch, hands: &mut Hands) {
         let asked = batch.at();
         match (&batch.slots[..batch.run.len()], &mut hands.pages[0]) {
             // A page alone is not worth the long read of a run.
@@ -158,10 +172,7 @@ impl Shared {
             }
         }
         for error in batch.loaded.iter().flatten().filter_map(|result| result.as_ref().err()) {
-            match fault.ahead {
-                true => tracing::debug!(%error, "a page cannot be read ahead"),
-                false => tracing::error!(%error, "page cannot be read back: its reader gets SIGBUS"),
-            }
+            tracing::debug!(%error, "a page cannot be read back");
         }
     }
 
@@ -188,7 +199,7 @@ impl Shared {
         &self,
         space: &Space,
         block: &Block,
-        batch: &Batch,
+        batch: &mut Batch,
         hands: &mut Hands,
         fault: Fault,
     ) -> Outcome {
@@ -221,10 +232,9 @@ impl Shared {
         drop(state);
         space.uncharge(all.and_not(&batch.installed).count());
         for page in lost.iter() {
-            self.counters.poisoned.fetch_add(1, Relaxed);
-            if space.uffd.poison(block.address(page), PAGE_BYTES).is_err() {
-                // It asks again, and finds the same or an event that explains it.
-                hands.owe(block.address(page), PAGE_BYTES);
+            // If it cannot be, its reader asks again, and finds the same or an event that explains it.
+            if space.uffd.poison(block.address(page), PAGE_BYTES).is_ok() {
+                batch.lost.set(page);
             }
         }
         // Threads may have come to wait for any of these pages while they were busy.

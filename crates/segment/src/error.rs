@@ -89,6 +89,21 @@ pub enum FormatError {
 }
 
 impl FormatError {
+    /// What is wrong, in a few words, without where.
+    #[must_use]
+    pub const fn what(&self) -> &'static str {
+        match self {
+            Self::Truncated { .. } => "its bytes are not all there",
+            Self::Magic { .. } | Self::Version { .. } | Self::Flags { .. } => {
+                "no segment of this run is there"
+            }
+            Self::Foreign { .. } | Self::Slot { .. } => "another page's bytes are there",
+            Self::Layout { .. } => "impossible value",
+            Self::Checksum { .. } => "checksum does not match",
+            Self::Seal { .. } => "seal (checksum of what is encrypted) does not match",
+        }
+    }
+
     /// Where in the segment.
     #[must_use]
     pub fn offset(&self) -> usize {
@@ -160,6 +175,15 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// On which tier, if it got that far.
+    #[must_use]
+    pub fn tier(&self) -> Option<TierId> {
+        match self {
+            Self::Io { tier, .. } | Self::Damaged { tier, .. } => Some(*tier),
+            Self::NotThere { .. } | Self::Buffer { .. } => None,
+        }
+    }
+
     /// Where in the tier's file, if it got that far.
     #[must_use]
     pub fn file_offset(&self) -> Option<u64> {
@@ -215,7 +239,8 @@ pub enum TierError {
     },
     /// What is on it does not fit elsewhere.
     #[error(
-        "{tier} holds {holds} bytes, and there is room for {room} on the others, as far as groups may be there: add a tier, raise a limit, or free memory, first"
+        "{tier} holds {holds} bytes, and there is room for {room} on the others, as far as groups may be there: add a tier of {needs_mib} MiB or more first (on a disk: vswap tier add PATH --size {needs_mib}M; in memory, if so much of the limit is free: vswap tier add --kind ghost --size {needs_mib}M), or raise a limit",
+        needs_mib = needs >> 20
     )]
     NoRoom {
         /// Which.
@@ -224,6 +249,8 @@ pub enum TierError {
         holds: u64,
         /// Bytes of whole segments that are free elsewhere, for those whose it is.
         room: u64,
+        /// Size of another tier that would do, bytes.
+        needs: u64,
     },
     /// Something is on it still.
     #[error("{tier} is in use")]

@@ -21,6 +21,7 @@ use crate::{
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vswap_core::SlotId;
@@ -77,12 +78,20 @@ fn bump(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
+/// What is behind a tier.
+#[derive(Debug)]
+struct Behind {
+    storage: Arc<dyn Storage>,
+    /// Where it is. Whoever remembers it is no user of the storage, whose file may be gone with its last.
+    name: Option<Arc<Path>>,
+}
+
 /// Segments on their tiers.
 #[derive(Debug)]
 pub struct SegmentStore {
     table: Arc<RwLock<SegmentTable>>,
     /// By the number of the tier.
-    storage: RwLock<Vec<Option<Arc<dyn Storage>>>>,
+    storage: RwLock<Vec<Option<Behind>>>,
     keys: Keys,
     /// For tiers that are memory: checksums in the place of seals.
     in_memory: Keys,
@@ -188,6 +197,13 @@ impl SegmentStore {
         })?;
         let end = got.min((place.entries_end as usize).saturating_sub(base));
         Ok(Run::new(self.expected(place), header, addr, &mut buf[..got], from, end))
+    }
+
+    /// Where an entry is now: its tier, and the offset in that.
+    #[must_use]
+    pub fn whereabouts(&self, addr: EntryAddr) -> Option<(TierId, u64)> {
+        let place = self.table.read().place(addr.segment())?;
+        Some((place.tier, place.extent.offset() + addr.offset() as u64))
     }
 
     /// Reads a whole segment, to clean it. `buf` needs [`SEGMENT_BYTES`]. One whose header or summary is

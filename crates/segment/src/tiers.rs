@@ -21,6 +21,12 @@ const MOST_KEPT_FREE: u32 = 32;
 /// Segments for which a tier is passed over after its device said that it is full: it may share its file system with others.
 const PASSED_OVER: u32 = 64;
 
+/// Extents that a new tier is to have, so that `segments` can be moved to it: those that only cleaning may take besides, and an eighth for what is
+/// written there before or meanwhile.
+pub(crate) fn extents_to_move(segments: u64) -> u64 {
+    segments + segments.div_ceil(8) + u64::from(CLEANING_RESERVE)
+}
+
 /// What a tier does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TierState {

@@ -21,6 +21,8 @@ const IOC_COPY: u64 = 0xc028_aa03;
 const IOC_ZEROPAGE: u64 = 0xc020_aa04;
 const IOC_WRITEPROTECT: u64 = 0xc018_aa06;
 const IOC_POISON: u64 = 0xc020_aa08;
+/// `UFFDIO_POISON_MODE_DONTWAKE`.
+const POISON_DONTWAKE: u64 = 1;
 const USERFAULTFD_IOC_NEW: u64 = 0xaa00;
 
 const REGISTER_MISSING: u64 = 1;
@@ -195,12 +197,13 @@ impl Uffd {
         self.ioctl(IOC_WRITEPROTECT, &mut [start, len, u64::from(no_wake) << 1])
     }
 
-    /// Marks missing pages of the range as unreadable: `SIGBUS` to whoever touches them.
+    /// Marks missing pages of the range as unreadable: `SIGBUS` to whoever touches them from now on. Those who wait for them already get it
+    /// when they are woken ([`Uffd::wake`]).
     ///
     /// # Errors
     /// As [`Uffd::copy`].
     pub fn poison(&self, start: u64, len: u64) -> io::Result<()> {
-        self.ioctl(IOC_POISON, &mut [start, len, 0, 0])
+        self.ioctl(IOC_POISON, &mut [start, len, POISON_DONTWAKE, 0])
     }
 
     /// Reads up to `out.len()` messages without blocking; returns how many came.

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use vswap_core::{ByteCount, PageCount};
 use vswap_engine::{
-    BackingKind, Emptied, Engine, EngineConfig, LoadError, LoadedFrom, RemoveTierError, SEGMENT_BYTES,
-    TierConfig, TierError, TierId, TierState, Unreadable, WritebackError,
+    BackingKind, Emptied, Engine, EngineConfig, LoadError, LoadedFrom, Reason, RemoveTierError,
+    SEGMENT_BYTES, TierConfig, TierError, TierId, TierState, Unreadable, WritebackError,
 };
 use vswap_segment::{AlignedBuf, Storage, WriteDone, WriteQueue};
 
@@ -220,6 +220,13 @@ fn one_page_that_cannot_be_read_keeps_its_tier_until_it_may_be_lost() {
     assert_eq!((done.lost, rig.engine.tiers().len()), (0, 1));
     let again = rig.load(lost[0].0).unwrap_err();
     assert!(matches!(again, LoadError::Poisoned { .. }), "{again}");
+    // Who asks later, another owner perhaps, is told what the first was.
+    let first = rig.engine.lost(lost[0].1.as_ref().unwrap_err());
+    assert_eq!(rig.engine.lost(&again), first);
+    let place = first.place.unwrap();
+    assert_eq!((place.tier, place.name), (FIRST, None));
+    assert!((1..2 * 4096).contains(&place.offset), "the second entry of the first segment: {}", place.offset);
+    assert!(matches!(first.reason, Reason::Damaged(_)), "{:?}", first.reason);
     child.dispose(&rig.engine);
     rig.finish();
 }
@@ -285,6 +292,13 @@ fn what_a_device_does_not_give_is_lost_only_if_that_is_wanted() {
     assert_eq!((done.lost, rig.engine.tiers().len()), (4096, 1));
     assert!((0..4096).all(|number| matches!(rig.load(number), Err(LoadError::Poisoned { .. }))));
     assert_eq!(rig.engine.stats().lost, 4096);
+    // Of the last of them it is known where they were.
+    let found = (0..4096).map(|number| rig.load(number).unwrap_err()).collect::<Vec<_>>();
+    let known = found.iter().map(|error| rig.engine.lost(error));
+    let (given_up, forgotten): (Vec<_>, Vec<_>) = known.partition(|lost| lost.reason == Reason::GivenUp);
+    assert_eq!(given_up.len(), 64);
+    assert!(given_up.iter().all(|lost| lost.place.as_ref().is_some_and(|place| place.tier == FIRST)));
+    assert!(forgotten.iter().all(|lost| *lost == Reason::Forgotten.into()));
     rig.finish();
 }
 

@@ -112,5 +112,9 @@ fn a_page_whose_copy_on_disk_is_spoilt_reads_as_something_else() {
     run.stdin.take().unwrap().write_all(b"1").unwrap();
     let ended = run.wait_with_output().unwrap();
     assert_eq!(ended.status.signal(), Some(7), "{}", text(&ended));
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("SIGBUS"), "{}", text(&ended));
+    // Whose page it is, where it was, and what is wrong there.
+    let said = String::from_utf8_lossy(&ended.stderr);
+    for part in ["SIGBUS: process ", ", address 0x", ", tier 0 (", "), offset 0x", ": seal "] {
+        assert!(said.contains(part), "{part} is missing: {}", text(&ended));
+    }
 }

@@ -2,13 +2,13 @@
 //!
 //! Lock order as in the store: the tiers' storage, then the table.
 
-use super::{SCAN_ROWS, SegmentStore};
+use super::{Behind, SCAN_ROWS, SegmentStore};
 use crate::classes::ClassId;
 use crate::extents::TierId;
 use crate::fit::Fit;
 use crate::storage::{Storage, TierKind};
 use crate::table::{Burdens, Candidate, Purpose, Room};
-use crate::tiers::{MAX_TIERS, TierState, TierStatus};
+use crate::tiers::{MAX_TIERS, TierState, TierStatus, extents_to_move};
 use crate::{EntryAddr, SEGMENT_BYTES, SegmentId, TierError};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ impl SegmentStore {
         if all.len() <= at {
             all.resize_with(at + 1, || None);
         }
-        all[at] = Some(storage);
+        let name = storage.path().map(Arc::from);
+        all[at] = Some(Behind { storage, name });
         // Relaxed: who does not see it yet only does what could have been left out.
         self.has_ghosts.fetch_or(in_memory, Ordering::Relaxed);
         Ok(tier)
@@ -73,7 +74,9 @@ impl SegmentStore {
         if fit.lacks > 0 {
             self.set_state(tier, before)?;
             let (holds, room) = (burdens.values().map(|burden| burden.live).sum(), fit.room);
-            return Err(TierError::NoRoom { tier, holds, room: room * SEGMENT_BYTES as u64 });
+            let bytes = |segments: u64| segments * SEGMENT_BYTES as u64;
+            let needs = bytes(extents_to_move(fit.lacks));
+            return Err(TierError::NoRoom { tier, holds, room: bytes(room), needs });
         }
         Ok((before, self.fit(mostly).lacks == 0))
     }
@@ -178,7 +181,13 @@ impl SegmentStore {
     /// Where a tier is, for people.
     #[must_use]
     pub fn path(&self, tier: TierId) -> Option<PathBuf> {
-        self.storage(tier)?.path().map(Path::to_owned)
+        self.name(tier).map(|name| name.to_path_buf())
+    }
+
+    /// The same, to keep. Allocates nothing.
+    #[must_use]
+    pub fn name(&self, tier: TierId) -> Option<Arc<Path>> {
+        self.storage.read().get(usize::from(tier.0))?.as_ref()?.name.clone()
     }
 
     /// A segment of a class on a tier of which at most so much (0 to 1) lives, marked as by [`pick_to_clean`](Self::pick_to_clean).
@@ -206,7 +215,7 @@ impl SegmentStore {
     }
 
     pub(crate) fn storage(&self, tier: TierId) -> Option<Arc<dyn Storage>> {
-        self.storage.read().get(usize::from(tier.0))?.clone()
+        Some(Arc::clone(&self.storage.read().get(usize::from(tier.0))?.as_ref()?.storage))
     }
 
     /// What a tier is.
@@ -218,7 +227,7 @@ impl SegmentStore {
     /// Whether there is a tier that is not memory.
     #[must_use]
     pub fn has_disks(&self) -> bool {
-        self.storage.read().iter().flatten().any(|storage| !storage.kind().is_memory())
+        self.storage.read().iter().flatten().any(|behind| !behind.storage.kind().is_memory())
     }
 
     /// Whether an address is on a tier that is memory, from which there is nothing to read in advance.

@@ -234,14 +234,25 @@ fn a_tier_that_the_others_cannot_hold_is_refused_at_once_with_the_sum() {
         write_slots(&store, i * 2000..i * 2000 + 900);
     }
     let live = store.tiers()[0].live;
-    let none = TierError::NoRoom { tier: TierId::new(0), holds: live, room: 0 };
-    assert_eq!(store.drain_tier(TierId::new(0), 0.5), Err(none));
+    let refused = || store.drain_tier(TierId::new(0), 0.5).unwrap_err();
+    let none = refused();
+    let TierError::NoRoom { needs, .. } = none else { panic!("{none}") };
+    assert_eq!(none, TierError::NoRoom { tier: TierId::new(0), holds: live, room: 0, needs });
+    let way_out = format!("vswap tier add --kind ghost --size {}M", needs >> 20);
+    assert!(needs > live && none.to_string().contains(&way_out), "{none}");
     store.add_tier(there, 0).unwrap();
-    let refused = store.drain_tier(TierId::new(0), 0.5).unwrap_err();
-    assert_eq!(refused, TierError::NoRoom { tier: TierId::new(0), holds: live, room: SEGMENT_BYTES as u64 });
+    let some = refused();
+    let TierError::NoRoom { needs: rest, .. } = some else { panic!("{some}") };
+    assert_eq!(
+        some,
+        TierError::NoRoom { tier: TierId::new(0), holds: live, room: SEGMENT_BYTES as u64, needs: rest }
+    );
+    assert!(rest < needs);
     assert_eq!(store.tiers()[0].state, TierState::Open);
     write_slots(&store, 9000..9100);
     assert_eq!(used(&store), [4, 0], "it goes on as before");
+    store.add_tier(Fake::new(rest as usize / SEGMENT_BYTES), 0).unwrap();
+    store.drain_tier(TierId::new(0), 0.5).unwrap();
 }
 
 #[test]

@@ -24,6 +24,16 @@ fn help_of_run_has_examples_exit_status_and_environment() {
 }
 
 #[test]
+fn what_changes_a_tier_can_answer_in_json_and_its_help_says_so() {
+    for command in ["add", "remove", "reopen"] {
+        let said = line(&format!("tier {command} --help"));
+        assert!(said.code == Some(0) && said.out.contains("--json"), "{command}: {said:?}");
+    }
+    let said = line("tier --help");
+    assert!(said.out.contains("segments and bytes"), "{said:?}");
+}
+
+#[test]
 fn no_words_at_all_show_the_help_as_an_error() {
     let said = vswap::<[&str; 0], _>([]);
     assert_eq!(said.code, Some(125));

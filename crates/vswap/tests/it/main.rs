@@ -5,6 +5,7 @@ mod control_of_a_region;
 mod doctor;
 mod groups;
 mod help;
+mod lost;
 mod reclaim;
 mod record;
 mod region;

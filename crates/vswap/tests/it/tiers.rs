@@ -28,9 +28,9 @@ print(wrong, "wrong")
 "#;
 
 /// A run whose sockets are in a directory of its own.
-struct Running {
-    child: Child,
-    out: BufReader<std::process::ChildStdout>,
+pub struct Running {
+    pub child: Child,
+    pub out: BufReader<std::process::ChildStdout>,
     runtime: tempfile::TempDir,
 }
 
@@ -57,7 +57,8 @@ fn filled(options: &[&str], pages: &str) -> Running {
     filled_by(command)
 }
 
-fn filled_by(mut command: Command) -> Running {
+/// One whose program says that it has filled its memory.
+pub fn filled_by(mut command: Command) -> Running {
     let runtime = tempfile::tempdir().expect("a directory");
     command.env("XDG_RUNTIME_DIR", runtime.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("starts");
@@ -74,13 +75,13 @@ impl Running {
     }
 
     /// Of this one: root sees those of other tests as well.
-    fn ask_it(&self, words: &[&str]) -> Said {
+    pub fn ask_it(&self, words: &[&str]) -> Said {
         let number = self.child.id().to_string();
         let which = if words[0] == "tier" { vec!["--run", &number] } else { vec![number.as_str()] };
         self.ask(&[words, &which].concat())
     }
 
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let told = self.ask(&["status", &self.child.id().to_string(), "--json"]);
         assert_eq!((told.code, told.err.as_str()), (Some(0), ""));
         serde_json::from_str::<Value>(&told.out).expect("JSON")[0].take()
@@ -110,7 +111,7 @@ impl Running {
     }
 
     /// Ends it; what it said last.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub fn end(mut self) -> (Option<i32>, String) {
         drop(self.child.stdin.take());
         let mut last = String::new();
         self.out.read_line(&mut last).expect("its last words");
@@ -146,6 +147,9 @@ fn tiers_come_and_go_and_the_program_does_not_notice() {
     let refused = running.ask_it(&["tier", "remove", "0"]);
     assert_eq!((refused.code, refused.all_prefixed()), (Some(1), true), "{refused:?}");
     assert!(refused.err.contains("room for 0") && refused.err.contains("add a tier"), "{refused:?}");
+    let as_json = running.ask_it(&["tier", "remove", "0", "--json"]);
+    assert_eq!((as_json.code, as_json.out.as_str()), (Some(1), ""), "{as_json:?}");
+    assert!(as_json.err.contains("room for 0"), "{as_json:?}");
     let added = running.ask_it(&["tier", "add", place, "--size", "1G", "--priority", "-7"]);
     assert_eq!(added.code, Some(0), "{added:?}");
     let removed = running.ask_it(&["tier", "remove", "0"]);
@@ -157,6 +161,74 @@ fn tiers_come_and_go_and_the_program_does_not_notice() {
     assert!(running.status()["tiers"][0]["used"].as_u64() > Some(0));
     let shown = running.ask_it(&["status"]).out;
     assert!(shown.contains("python3") && shown.contains("64.00 MiB") && shown.contains(place), "{shown}");
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
+/// The one object that a command prints, and that it says nothing else.
+fn object(told: &Said) -> Value {
+    assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{told:?}");
+    serde_json::from_str(&told.out).expect("JSON")
+}
+
+#[test]
+fn what_is_done_to_a_tier_is_told_as_json_too() {
+    if !works() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory on a disk");
+    let place = dir.path().to_str().expect("UTF-8");
+    let running = started(&["--disk", "1G"]);
+    running.written();
+    let of_it =
+        |tier: u8| serde_json::json!({ "pid": running.child.id(), "program": "python3", "tier": tier });
+    let added = object(&running.ask_it(&["tier", "add", place, "--size", "1G", "--json"]));
+    assert_eq!(added, of_it(1));
+    assert_eq!(object(&running.ask_it(&["tier", "reopen", place, "--json"])), of_it(1));
+    let mut removed = object(&running.ask_it(&["tier", "remove", "0", "--json"]));
+    let mut figure = |name: &str| removed[name].take().as_f64().expect(name);
+    let (segments, bytes, lost, seconds) =
+        (figure("segments"), figure("bytes"), figure("lost"), figure("seconds"));
+    assert_eq!(lost, 0.0);
+    assert!((0.0..60.0).contains(&seconds), "{seconds}");
+    assert!(segments <= bytes && bytes <= segments * f64::from(2 << 20), "{segments}, {bytes}");
+    let rest = removed.as_object_mut().expect("an object");
+    rest.retain(|_, figure| !figure.is_null());
+    assert_eq!(removed, of_it(0));
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
+/// Memory is no tier, so what is on the only one has nowhere to go however much is free; the refusal says what to do.
+#[test]
+fn the_only_tier_goes_after_the_ghost_is_added_that_its_refusal_names() {
+    if !works() {
+        return;
+    }
+    let running = started(&["--disk", "1G"]);
+    running.written();
+    let number = running.child.id().to_string();
+    let grown = running.ask(&["set", &number, "/", "memory.max=1G"]);
+    assert_eq!(grown.code, Some(0), "{grown:?}");
+    let refused = running.ask_it(&["tier", "remove", "0"]);
+    assert_eq!((refused.code, refused.all_prefixed()), (Some(1), true), "{refused:?}");
+    let (_, way_out) = refused.err.split_once("vswap tier add --kind ghost").expect("the way out");
+    let (way_out, _) = way_out.split_once(')').expect("a bracket");
+    let words: Vec<&str> =
+        ["tier", "add", "--kind", "ghost"].into_iter().chain(way_out.split(' ').skip(1)).collect();
+    assert!(matches!(words[4..], ["--size", _]), "{refused:?}");
+    let added = running.ask_it(&words);
+    assert_eq!(added.code, Some(0), "{words:?}: {added:?}");
+    // How much memory ghosts may take is told to them a moment after the limit has changed.
+    let since = Instant::now();
+    loop {
+        let removed = running.ask_it(&["tier", "remove", "0"]);
+        if removed.code == Some(0) {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(30), "{words:?}: {removed:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let tiers = running.status()["tiers"].take();
+    assert_eq!((tiers[0]["kind"].as_str(), tiers[1].is_null()), (Some("ghost"), true), "{tiers:#}");
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }
 
@@ -308,7 +380,8 @@ impl Drop for Loop {
     }
 }
 
-fn blank(path: &Path, bytes: u64) {
+/// A file of that length, without anything in it.
+pub fn blank(path: &Path, bytes: u64) {
     std::fs::File::create(path).expect("made").set_len(bytes).expect("made longer");
 }
 

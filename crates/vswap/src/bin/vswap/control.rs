@@ -1,9 +1,9 @@
 //! `vswap status`, `vswap tiers`, `vswap tier`: talk to running ones through their sockets.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -66,16 +66,16 @@ pub fn tiers(args: &AskArgs) -> ExitCode {
 /// Runs `vswap tier`.
 pub fn tier(action: &TierAction) -> ExitCode {
     exit(match action {
-        TierAction::Add { path, kind, size, priority, force, run } => {
+        TierAction::Add { path, kind, size, priority, force, run, json } => {
             let kind = kind.map(|kind| kind.tier().name().to_owned());
             let path = path.clone().unwrap_or_default();
             let new = NewTier { path, kind, size: *size, priority: *priority, force: *force };
-            add(new, run.as_deref())
+            add(new, run.as_deref(), *json)
         }
-        TierAction::Remove { tier, run, lose_unreadable } => remove(tier, *lose_unreadable, run.as_deref()),
-        TierAction::Reopen { tier, run } => on_tier(tier, run.as_deref()).and_then(|(mut client, tier)| {
-            client.ask(&Request::ReopenTier { tier: tier.tier }, &mut |_, _| {}).map(drop)
-        }),
+        TierAction::Remove { tier, run, lose_unreadable, json } => {
+            remove(tier, *lose_unreadable, run.as_deref(), *json)
+        }
+        TierAction::Reopen { tier, run, json } => reopen(tier, run.as_deref(), *json),
     })
 }
 
@@ -97,9 +97,16 @@ pub(crate) fn running() -> Vec<Run> {
 fn harmless(mut run: Run) -> Run {
     let clean = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
     run.status.program = clean(&run.status.program);
+    let clean_path = |path: &mut Option<PathBuf>| {
+        *path = path.take().map(|path| clean(&path.to_string_lossy()).into());
+    };
     for tier in &mut run.status.tiers {
         (tier.kind, tier.state) = (clean(&tier.kind), clean(&tier.state));
-        tier.path = tier.path.take().map(|path| clean(&path.to_string_lossy()).into());
+        clean_path(&mut tier.path);
+    }
+    for page in &mut run.status.lost_pages {
+        page.reason = clean(&page.reason);
+        clean_path(&mut page.path);
     }
     run
 }
@@ -117,7 +124,16 @@ pub(crate) fn wanted_runs(args: &AskArgs) -> Result<Vec<Run>, ClientError> {
     }
 }
 
-fn add(mut new: NewTier, run: Option<&str>) -> Outcome {
+/// What was done to a tier of a run, with further figures.
+fn tier_json(run: &Run, tier: u8, figures: Value) -> Value {
+    let mut told = json!({ "pid": run.status.pid, "program": run.status.program, "tier": tier });
+    if let (Some(told), Value::Object(figures)) = (told.as_object_mut(), figures) {
+        told.extend(figures);
+    }
+    told
+}
+
+fn add(mut new: NewTier, run: Option<&str>, json: bool) -> Outcome {
     let run = Run::choose(running(), run)?;
     // A ghost is nowhere.
     if new.path != Path::new("") {
@@ -125,14 +141,16 @@ fn add(mut new: NewTier, run: Option<&str>) -> Outcome {
         new.path = path.map_err(|source| ClientError::Io { path: new.path.clone(), source })?;
     }
     let answer = Client::connect(&run.path, run.owner)?.ask(&Request::AddTier(new), &mut |_, _| {})?;
-    if let Answer::Added { tier } = answer {
-        print(&format!("tier {tier} added to {run}\n"));
+    match answer {
+        Answer::Added { tier } if json => print_json(&tier_json(&run, tier, json!({}))),
+        Answer::Added { tier } => print(&format!("tier {tier} added to {run}\n")),
+        _ => {}
     }
     Ok(())
 }
 
 /// The tier that is meant by a number or by where it is.
-fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientError> {
+fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Run, Tier), ClientError> {
     let run = Run::choose(running(), run)?;
     let by_path = std::path::absolute(wanted).ok();
     let meant: Vec<&Tier> = match wanted.parse::<u8>() {
@@ -142,7 +160,10 @@ fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientErro
         }
     };
     match meant[..] {
-        [tier] => Ok((Client::connect(&run.path, run.owner)?, tier.clone())),
+        [tier] => {
+            let tier = tier.clone();
+            Ok((Client::connect(&run.path, run.owner)?, run, tier))
+        }
         [] => {
             Err(ClientError::Refused(format!("{run} has no tier {wanted}; vswap tiers shows what there is")))
         }
@@ -152,8 +173,18 @@ fn on_tier(wanted: &str, run: Option<&str>) -> Result<(Client, Tier), ClientErro
     }
 }
 
-fn remove(tier: &str, lose: bool, run: Option<&str>) -> Outcome {
-    let (mut client, tier) = on_tier(tier, run)?;
+fn reopen(tier: &str, run: Option<&str>, json: bool) -> Outcome {
+    let (mut client, run, tier) = on_tier(tier, run)?;
+    client.ask(&Request::ReopenTier { tier: tier.tier }, &mut |_, _| {})?;
+    if json {
+        print_json(&tier_json(&run, tier.tier, json!({})));
+    }
+    Ok(())
+}
+
+fn remove(tier: &str, lose: bool, run: Option<&str>, json: bool) -> Outcome {
+    let (mut client, run, tier) = on_tier(tier, run)?;
+    let since = Instant::now();
     let bar = ProgressBar::with_draw_target(Some(tier.used.max(1)), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(
         "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left",
@@ -168,6 +199,12 @@ fn remove(tier: &str, lose: bool, run: Option<&str>) -> Outcome {
     let answer = client.ask(&request, &mut |_, left| bar.set_position(tier.used.saturating_sub(left)));
     bar.finish_and_clear();
     if let Answer::Removed { segments, bytes, lost } = answer? {
+        if json {
+            let seconds = since.elapsed().as_millis() as f64 / 1e3;
+            let figures = json!({ "segments": segments, "bytes": bytes, "lost": lost, "seconds": seconds });
+            print_json(&tier_json(&run, tier.tier, figures));
+            return Ok(());
+        }
         let lost = if lost > 0 { format!(", {lost} pages lost") } else { String::new() };
         print(&format!(
             "tier {} removed: {segments} segments, {} moved{lost}\n",
@@ -215,6 +252,23 @@ fn tier_table(status: &Status) -> String {
         ]);
     }
     text_of(table, 3..7)
+}
+
+fn lost_table(status: &Status) -> String {
+    let mut table = plain_table(&["LOST AT", "PROCESS", "ADDRESS", "TIER", "NAME", "OFFSET", "REASON"]);
+    let or_dash = |known: Option<String>| known.unwrap_or_else(|| "-".into());
+    for page in &status.lost_pages {
+        table.add_row([
+            format!("{:.1} s", page.elapsed_ms as f64 / 1e3),
+            page.pid.to_string(),
+            format!("{:#x}", page.address),
+            or_dash(page.tier.map(|tier| tier.to_string())),
+            or_dash(page.path.as_ref().map(|path| path.display().to_string())),
+            or_dash(page.offset.map(|offset| format!("{offset:#x}"))),
+            page.reason.clone(),
+        ]);
+    }
+    text_of(table, [0, 1])
 }
 
 fn show(status: &Status) -> String {
@@ -265,5 +319,9 @@ fn show(status: &Status) -> String {
     }
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect();
     text += "\n";
+    if !status.lost_pages.is_empty() {
+        text += &lost_table(status);
+        text += "\n";
+    }
     text + &tier_table(status)
 }

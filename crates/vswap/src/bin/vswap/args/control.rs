@@ -10,7 +10,7 @@ use super::{Cli, priority, share, tier_size};
 use crate::size;
 
 pub(super) const STATUS_ABOUT: &str = "\
-Shows a running `vswap run`: the limit and what counts against it, what is compressed in memory, what was written and read, and its tiers. \
+Shows a running `vswap run`: the limit and what counts against it, what is compressed in memory, what was written and read, and its tiers. If pages were lost, it shows the last 16 that somebody wanted: when, whose, at which address, where they were, and why. \
 Without RUN all of yours are shown (for root, everybody's).";
 
 pub(super) const TIERS_ABOUT: &str = "\
@@ -67,6 +67,9 @@ Exit status:
   0    done
   1    refused, and why
   125  bad usage
+
+With --json each prints one object: pid and program of the run, and tier, the number; remove also segments and bytes (those that went as they are), \
+lost (pages that went with the tier) and seconds.
 
 Examples:
   vswap tier add /mnt/ssd --size 20G --priority 10
@@ -140,6 +143,10 @@ pub enum TierAction {
         /// Which run, by number or program, if there are several
         #[arg(long)]
         run: Option<String>,
+
+        /// Print JSON instead of a line
+        #[arg(long)]
+        json: bool,
     },
     /// Empty a tier and remove it (swapoff)
     Remove {
@@ -149,6 +156,10 @@ pub enum TierAction {
         /// Which run, by number or program, if there are several
         #[arg(long)]
         run: Option<String>,
+
+        /// Print JSON instead of a line
+        #[arg(long)]
+        json: bool,
 
         /// Remove it even if some of its pages cannot be read: those are lost, and whoever touches one gets SIGBUS
         #[arg(long)]
@@ -162,6 +173,10 @@ pub enum TierAction {
         /// Which run, by number or program, if there are several
         #[arg(long)]
         run: Option<String>,
+
+        /// Print, as JSON, which tier of which run it was
+        #[arg(long)]
+        json: bool,
     },
 }
 
