@@ -2,7 +2,7 @@
 //! middle, and groups are made, limited and removed with processes in them.
 //!
 //! What is next is drawn from a deck that has every act, shuffled anew whenever it is through: chance alone would leave one out now and
-//! then, and a run in which one never happened is a failed one ([`Changes::never`]). All chance is the seed's.
+//! then, and a run in which one never happened though the deck was dealt twice is a failed one ([`Changes::never`]). All chance is the seed's.
 //!
 //! Limits are never such that nothing could be moved out any more: the run would have to grow past its own then, as it says it does.
 
@@ -109,7 +109,7 @@ impl Churn<'_> {
         let places = Places::new()?;
         let groups = Groups { memory: self.memory, size: self.size };
         let mut counts = Counts::new(places.has_device());
-        let mut deck = Vec::new();
+        let (mut deck, mut acts) = (Vec::new(), 0);
         while !over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(5 + random.below(40)));
             let Some((run, tiers)) = Run::of(self.vswap, self.cgroup) else { continue };
@@ -120,6 +120,7 @@ impl Churn<'_> {
             if deck.is_empty() {
                 deck = random.shuffled(DECK);
             }
+            acts += 1;
             match deck.pop().expect("it has just been filled") {
                 Act::Add(kind) => places.add(kind, &run, &tiers, &mut random, &mut counts)?,
                 Act::AddLarge => places.add_large(&run, &tiers, &mut random, &mut counts)?,
@@ -133,13 +134,29 @@ impl Churn<'_> {
                 Act::Move => groups.take_in(&run, &mut random, &mut counts)?,
             }
         }
-        Ok(Changes { line: counts.line(), never: counts.never() })
+        Ok(Changes { line: counts.line(), never: expected(acts, counts.never()) })
     }
+}
+
+/// What is missing if so much was done that each should have happened: a machine that is busy with other things is not a fault.
+fn expected(acts: usize, never: Vec<String>) -> Vec<String> {
+    if acts >= 2 * DECK.len() || never.is_empty() {
+        return never;
+    }
+    eprintln!("xtask: only {acts} acts beside the checker, not asked for: {}", never.join(", "));
+    Vec::new()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_never_happened_is_a_fault_if_the_deck_was_dealt_twice() {
+        let never = || vec!["Filled".to_owned()];
+        assert_eq!(expected(2 * DECK.len(), never()), never());
+        assert!(expected(2 * DECK.len() - 1, never()).is_empty());
+    }
 
     #[test]
     fn every_kind_of_tier_is_added_and_removed_each_time_through_the_deck() {
