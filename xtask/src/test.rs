@@ -53,7 +53,8 @@ pub struct CheckerOptions {
     #[arg(long)]
     vswap: Option<PathBuf>,
     /// All the time add tiers of every kind, fill them, break them, remove them or end that in the middle, and make, limit and remove groups
-    /// and move processes between them. Each of these must have happened at least once in each mode.
+    /// and move processes between them. Each of these must have happened at least once in each mode that had time for two
+    /// rounds of them.
     #[arg(long)]
     tiers: bool,
     /// More options for `vswap run`, separated by spaces.

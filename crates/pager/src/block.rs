@@ -9,7 +9,7 @@
 //! - `flight`, `doubtful` and `stale` are empty once it has `landed`; `doubtful` is disjoint from `resident` and `staged`;
 //! - `storing` and `loading` pages' slots belong to whoever set the bit: nobody else stores to them or releases them;
 //! - `cow ⊆ resident \ flight`: shared with other owners since a fork, as `sharing` counts, and write-protected;
-//! - `granted` and `joining` are disjoint from `mapped`; `untouched ⊆ joining`; no page of any other set but `removed`, `doubtful` and `stale` is outside of `mapped`;
+//! - `granted` and `joining` are disjoint from `mapped`; `untouched ⊆ joining`; no page of any other set but the discarded, `doubtful` and `stale` is outside of `mapped`;
 //! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`, a page that owners share once for all of them.
 
 use crate::sharing::Sharing;
@@ -23,6 +23,9 @@ use vswap_engine::{Engine, OwnerBlock};
 pub const BLOCK_BYTES: u64 = 2 << 20;
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
+
+/// How long after its event was read a discard may take to drop its pages, and how long after that it may be found out, in ms.
+const DROPPED_WITHIN: u64 = 10_000;
 
 /// A block: its address and its state behind the one lock.
 #[derive(Debug)]
@@ -70,12 +73,13 @@ pub struct BlockState {
     pub pinned: Bitmap512,
     /// Pages that could not be moved when last tried.
     pub stuck: Bitmap512,
-    /// Pages that the program discarded since they were last moved out. It tells so before it drops them: what comes in between may go again,
-    /// and nobody says when.
-    pub removed: Bitmap512,
+    /// Pages that the program discarded of late. It tells so before it drops them: what comes in between may go again, and nobody says when.
+    removed: Bitmap512,
+    /// When the last of them were, in ms.
+    removed_at: u64,
     /// Pages that were discarded while an eviction may be moving them, and have not come again: if they lie in the window, as they were before.
     pub doubtful: Bitmap512,
-    /// Pages that have come again since while what they were before lay in the window.
+    /// Pages that have come again, or were taken back, while what they were before lies in the window of an eviction that is under way.
     pub stale: Bitmap512,
     /// How long each page is spared by the hand.
     pub heat: Heat,
@@ -114,6 +118,7 @@ impl Block {
                 pinned: none,
                 stuck: none,
                 removed: none,
+                removed_at: 0,
                 doubtful: none,
                 stale: none,
                 heat: Heat::COLD,
@@ -142,10 +147,28 @@ impl BlockState {
         self.resident.is_empty() && self.window.is_none()
     }
 
-    /// An eviction of `victims` to `window` is about to be posted.
-    pub(crate) fn begin_flight(&mut self, window: usize, victims: Bitmap512) {
+    /// `pages` are about to be dropped by a discard that was read at `now`, a time in ms.
+    pub(crate) fn note_removed(&mut self, pages: &Bitmap512, now: u64) {
+        self.removed = self.may_be_dropped(now) | *pages;
+        self.removed_at = now;
+    }
+
+    /// What is known of a page that was discarded holds no longer.
+    pub(crate) fn forget_removed(&mut self, page: PageIndex) {
+        self.removed.clear(page);
+    }
+
+    /// Pages that a discard may drop still, or has dropped of late: what came in between.
+    pub(crate) fn may_be_dropped(&self, now: u64) -> Bitmap512 {
+        if now.saturating_sub(self.removed_at) < DROPPED_WITHIN { self.removed } else { Bitmap512::EMPTY }
+    }
+
+    /// An eviction of `victims` to `window` is about to be posted. It may take along what a discard is about to drop.
+    pub(crate) fn begin_flight(&mut self, window: usize, victims: Bitmap512, now: u64) {
         self.flight = victims;
         self.window = Some(window);
+        let known = self.resident | self.staged | self.busy | self.backed;
+        self.doubtful = self.may_be_dropped(now).and_not(&known);
     }
 
     /// The eviction is over.
@@ -310,5 +333,62 @@ mod tests {
         state.release_slot(&engine, page(1));
         assert_eq!(engine.pool_payload().get(), 0);
         state.owner.take().unwrap().dispose(&engine);
+    }
+
+    fn pages(pages: &[usize]) -> Bitmap512 {
+        pages.iter().fold(Bitmap512::EMPTY, |all, at| all | Bitmap512::single(page(*at)))
+    }
+
+    #[test]
+    fn what_is_discarded_while_it_may_be_moved_is_doubtful_until_the_eviction_is_over() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut state = block(&engine);
+        state.mapped = Bitmap512::FULL;
+        state.resident = pages(&[1, 2, 3, 9]);
+        state.begin_flight(0, pages(&[1, 2]), 5);
+        assert_eq!(state.discard(&engine, pages(&[2, 3])), (2, 0));
+        state.check();
+        assert_eq!(state.doubtful, pages(&[2, 3]));
+        // It has come again while its former bytes lie there, so they are not its own.
+        state.doubtful.clear(page(2));
+        state.resident.set(page(2));
+        state.stale.set(page(2));
+        state.check();
+        let may = |state: &BlockState| [1, 2, 9].map(|at| state.may_be_in_window(page(at)));
+        assert_eq!(may(&state), [true, false, true]);
+        // And gone once more: what lies there may be either.
+        state.discard(&engine, pages(&[2]));
+        assert_eq!((state.doubtful, state.stale), (pages(&[2, 3]), Bitmap512::EMPTY));
+        state.end_flight();
+        state.check();
+        // What has landed is staged, or it is not there.
+        assert_eq!(may(&state), [false; 3]);
+        state.discard(&engine, pages(&[9]));
+        assert!(state.doubtful.is_empty());
+        state.leave_window();
+        state.check();
+    }
+
+    #[test]
+    fn what_a_discard_may_drop_still_is_doubtful_from_the_start() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut state = block(&engine);
+        state.mapped = Bitmap512::FULL;
+        state.note_removed(&pages(&[4, 5, 6]), 1000);
+        state.resident = pages(&[5, 8]);
+        state.backed = pages(&[6]);
+        assert_eq!(state.may_be_dropped(1000 + DROPPED_WITHIN - 1), pages(&[4, 5, 6]));
+        assert!(state.may_be_dropped(1000 + DROPPED_WITHIN).is_empty());
+        state.begin_flight(0, pages(&[8]), 2000);
+        assert_eq!(state.doubtful, pages(&[4]));
+        state.check();
+        state.leave_window();
+        // A later one does not make those before it younger than they are for ever.
+        state.note_removed(&pages(&[7]), 1000 + DROPPED_WITHIN);
+        assert_eq!(state.may_be_dropped(1000 + DROPPED_WITHIN), pages(&[7]));
+        // Lost otherwise, its reader is to be told.
+        state.forget_removed(page(7));
+        assert!(state.may_be_dropped(1000 + DROPPED_WITHIN).is_empty());
+        state.backed = Bitmap512::EMPTY;
     }
 }

@@ -255,7 +255,7 @@ impl Shared {
             space.windows.lock().give_up(window);
             return None;
         }
-        state.begin_flight(window, victims);
+        state.begin_flight(window, victims, self.clock_ms());
         // What is not managed is not ours to move: the stub's own stack may lie in the same 2 MiB.
         let strange = Bitmap512::FULL.and_not(&state.mapped);
         let avoid = (state.resident | state.busy | state.pinned | strange).and_not(&victims);
@@ -316,7 +316,7 @@ impl Shared {
         let mut state = block.state.lock();
         let moved = there & state.flight;
         let failed = evicted.failed & state.flight;
-        let missing = (state.flight & state.removed).and_not(&(moved | failed));
+        let missing = (state.flight & state.may_be_dropped(self.clock_ms())).and_not(&(moved | failed));
         if !missing.is_empty()
             && let Some(source) = space.present_at(block.base)
         {
@@ -581,7 +581,6 @@ impl Shared {
         let mut state = block.state.lock();
         let gone = state.staged & state.backed;
         *out |= gone;
-        state.removed = state.removed.and_not(&gone);
         self.terms.advance(self.counters.evicted.load(Relaxed), self.budget.charged());
         state.heat.go(gone, self.terms.now());
         state.staged = state.staged.and_not(&gone);
@@ -610,7 +609,7 @@ impl Shared {
             tools.progress.put_back += 1;
             if put.done == 0 {
                 // It is lost, and its reader is to be told.
-                state.removed.clear(page);
+                state.forget_removed(page);
             }
             state.staged.clear(page);
             state.resident.set(page);

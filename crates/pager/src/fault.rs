@@ -111,7 +111,7 @@ impl Shared {
             return self.stranger(hands, fault);
         }
         if state.staged.get(page) || state.resident.get(page) {
-            return self.take_back(space, state, page, hands, fault);
+            return self.take_back(space, &block, state, page, hands, fault);
         }
         if state.backed.get(page) {
             drop(gate);
@@ -246,18 +246,21 @@ impl Shared {
             };
             installed(result, count)
         });
-        state.resident |= came.pages;
-        state.heat.install(came.pages);
-        state.doubtful = state.doubtful.and_not(&came.pages);
+        // What is there still of discarded pages is about to be dropped.
+        let old = came.found & state.may_be_dropped(self.clock_ms());
+        let fresh = came.pages.and_not(&old);
+        state.resident |= fresh;
+        state.heat.install(fresh);
+        state.doubtful = state.doubtful.and_not(&fresh);
         if stale {
-            state.stale |= came.pages;
+            state.stale |= fresh;
         }
         if let Some(came) = came.pages.bounds() {
             state.trail.went(came, reach);
         }
         drop(state);
-        space.uncharge(run.len() - came.pages.count());
-        self.counters.zero_ahead.fetch_add(came.pages.count().saturating_sub(1) as u64, Relaxed);
+        space.uncharge(run.len() - fresh.count());
+        self.counters.zero_ahead.fetch_add(fresh.count().saturating_sub(1) as u64, Relaxed);
         if came.must_ask_again(page) {
             return Outcome::Again;
         }
@@ -312,6 +315,7 @@ impl Shared {
     fn take_back(
         &self,
         space: &Space,
+        block: &Block,
         mut state: MutexGuard<BlockState>,
         page: PageIndex,
         hands: &mut Hands,
@@ -333,7 +337,7 @@ impl Shared {
             }
         }
         if !matches!(read, Some(Ok(()))) {
-            return self.missing_unexpectedly(space, state, page, hands, fault);
+            return self.missing_unexpectedly(space, block, state, page, hands, fault);
         }
         let clean = state.backed.get(page) && !fault.write;
         let how = Install { protect: clean, no_wake: true };
@@ -341,6 +345,10 @@ impl Shared {
         if done.errno == 0 {
             if state.backed.get(page) && !clean {
                 state.release_slot(&self.engine, page);
+            }
+            if !state.landed {
+                // Its place there stays taken, so it cannot be moved there again.
+                state.stale.set(page);
             }
             state.staged.clear(page);
             state.flight.clear(page);
@@ -361,6 +369,7 @@ impl Shared {
     fn missing_unexpectedly(
         &self,
         space: &Space,
+        block: &Block,
         state: MutexGuard<BlockState>,
         page: PageIndex,
         hands: &mut Hands,
@@ -370,16 +379,18 @@ impl Shared {
         let mut present = false;
         let range = fault.address..fault.address + PAGE_BYTES;
         let known = space.pagemap.present(range, |_| present = true).is_ok();
-        // In a window that may be read before long, or not in one yet. The stub moves nothing while it waits here.
-        let elsewhere = match state.staged.get(page) {
-            true => !space.unreadable.load(Relaxed),
-            false => state.may_be_in_window(page) && !fault.by_stub,
+        // In a window that may be read before long, or not in one yet. The stub moves nothing while it waits here, so of its own it can be told.
+        let elsewhere = if state.staged.get(page) {
+            !space.unreadable.load(Relaxed)
+        } else {
+            state.may_be_in_window(page)
+                && !(fault.by_stub && space.has_former_copy(block, &state, page) == Some(false))
         };
         if present || !known || elsewhere || space.is_dead() {
             hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }
-        if state.removed.get(page) && state.resident.get(page) {
+        if state.resident.get(page) && state.may_be_dropped(self.clock_ms()).get(page) {
             return self.renew_dropped(space, state, page, hands, fault);
         }
         // Its bytes are nowhere: nothing must ever read as zero that was not. (Refused with "again" while an event
@@ -391,6 +402,7 @@ impl Shared {
                 Outcome::Done
             }
             Ok(()) => {
+                drop(state);
                 self.is_lost(space, fault.address, Reason::Nowhere.into());
                 hands.owe(fault.address, PAGE_BYTES);
                 Outcome::Done

@@ -53,7 +53,8 @@ impl Hold {
             copy.resident |= state.resident & pages;
             copy.backed |= state.backed & pages;
             copy.pinned |= state.pinned & pages;
-            copy.removed |= state.removed & pages;
+            let now = parent.shared.clock_ms();
+            copy.note_removed(&(state.may_be_dropped(now) & pages), now);
             copy.heat = state.heat.inherited();
             for page in (pages & copy.pinned & copy.resident & copy.backed).iter() {
                 // The kernel writes there when nobody can answer, in the child too: never to be protected.

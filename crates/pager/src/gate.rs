@@ -1,7 +1,8 @@
 //! The gate of an address space: events are read *and applied* under its write side; pages are installed under its read side.
 //!
 //! So no install straddles an event: the kernel lets the program's discard go on only after the event was read, and an install is
-//! either before that (and its page is discarded with the rest) or sees the event applied.
+//! either before that (and its page is discarded with the rest) or sees the event applied. (The discard goes on a moment after that, and may drop what has come in
+//! between: see `BlockState::may_be_dropped`.)
 //!
 //! Whether there is an event or just another fault only the read tells, so every fault begins with the write side. Either side is
 //! held for the microsecond that a system call takes, so who meets another spins for about as long before it sleeps: giving

@@ -228,12 +228,22 @@ pub enum Mover {
 pub enum Eviction {
     /// Posted to a stub.
     Posted(Ticket),
-    /// Done.
-    Done(Evicted),
+    /// To be made by ourselves.
+    Local(Box<LocalEviction>),
+}
+
+/// What [`Mover::evict`] was asked for.
+#[derive(Debug)]
+pub struct LocalEviction {
+    src: u64,
+    window: u64,
+    want: Bitmap512,
+    avoid: Bitmap512,
 }
 
 impl Mover {
-    /// Asks for pages `want` of the block at `src` to be moved to the window at `window`. `None` if the ring is full.
+    /// Asks for pages `want` of the block at `src` to be moved to the window at `window`. `None` if the ring is full. What we make ourselves is made
+    /// when its end is waited for: it may fault, and whoever answers needs the block that the caller has locked now.
     pub fn evict(&self, src: u64, window: u64, want: &Bitmap512, avoid: &Bitmap512) -> Option<Eviction> {
         match self {
             Mover::Stub(link) => link
@@ -248,9 +258,8 @@ impl Mover {
                     }
                 })
                 .map(Eviction::Posted),
-            Mover::Local(staging) => {
-                let failed = staging.evict(src, window, want.words(), avoid.words());
-                Some(Eviction::Done(Evicted { failed: Bitmap512::from_words(failed) }))
+            Mover::Local(_) => {
+                Some(Eviction::Local(Box::new(LocalEviction { src, window, want: *want, avoid: *avoid })))
             }
         }
     }
@@ -261,7 +270,11 @@ impl Mover {
     /// The eviction itself, still in flight.
     pub fn finish(&self, eviction: Eviction, limit: Duration) -> Result<Evicted, Eviction> {
         match (self, eviction) {
-            (_, Eviction::Done(evicted)) => Ok(evicted),
+            (Mover::Local(staging), Eviction::Local(asked)) => {
+                let LocalEviction { src, window, want, avoid } = *asked;
+                let failed = staging.evict(src, window, want.words(), avoid.words());
+                Ok(Evicted { failed: Bitmap512::from_words(failed) })
+            }
             (Mover::Stub(link), Eviction::Posted(ticket)) if link.wait(ticket, limit) => {
                 let command = &link.ring().commands[(ticket.0 % RING_LEN) as usize];
                 let words = std::array::from_fn(|i| command.failed[i].load(Relaxed));

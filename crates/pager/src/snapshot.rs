@@ -193,7 +193,7 @@ impl Shared {
             if !((state.staged | state.flight).and_not(&state.backed) | state.storing).is_empty() {
                 return Err(io::Error::other("pages of it that are staged cannot be read"));
             }
-            (state.resident.and_not(&state.backed), state.removed)
+            (state.resident.and_not(&state.backed), state.may_be_dropped(self.clock_ms()))
         };
         // To read what is not there would be a fault, and nobody answers it now.
         let there = space.present_at(block.base).ok_or(io::ErrorKind::PermissionDenied)?;

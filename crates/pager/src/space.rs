@@ -352,7 +352,7 @@ impl Space {
     fn remove(&self, range: Range<u64>) {
         self.for_blocks(&range, |block, pages| {
             let mut state = block.state.lock();
-            state.removed |= pages;
+            state.note_removed(&pages, self.shared.clock_ms());
             let (freed, others) = state.discard(&self.shared.engine, pages);
             self.uncharge_shared(freed, others);
         });
@@ -400,7 +400,8 @@ impl Space {
         let staged = state.staged.get(i);
         let unread = staged && !state.backed.get(i);
         // One that cannot be read is lost, whatever was discarded there before.
-        let removed = state.removed.get(i) && !unread;
+        let now = self.shared.clock_ms();
+        let removed = state.may_be_dropped(now).get(i) && !unread;
         let out = state.backed.get(i) && !resident;
         let slot = state.owner.as_ref().and_then(|owner| owner.slot(i)).filter(|_| out);
         // As if written to: at its new address it is shared with nobody, as far as is known.
@@ -425,11 +426,11 @@ impl Space {
         state.resident.assign(j, resident);
         state.pinned.assign(j, pinned);
         if removed {
-            state.removed.set(j);
+            state.note_removed(&Bitmap512::single(j), now);
         }
         if !moved {
             self.shared.will_be_lost(self, to, lost);
-            state.removed.clear(j);
+            state.forget_removed(j);
             // Another event may be unread, so it cannot be poisoned yet. Down as resident, its first touch finds it nowhere.
             state.resident.set(j);
             self.charge_forced(1);
@@ -545,11 +546,17 @@ impl Space {
     ///
     /// Nobody else installs it meanwhile, so what is not in the one can come to the other no more; in this order.
     pub(crate) fn has_former_copy(&self, block: &Block, state: &BlockState, page: PageIndex) -> Option<bool> {
-        let there = |base| self.present_at(base).is_some_and(|there| there.get(page));
-        if there(block.base) {
+        let there = |base: u64| {
+            let (at, mut there) = (base + page.byte_offset(), false);
+            self.pagemap.present(at..at + PAGE_BYTES, |_| there = true).map(|()| there)
+        };
+        if there(block.base).unwrap_or(false) {
             return None;
         }
-        Some(state.window.is_some_and(|window| there(self.windows.lock().address(window))))
+        let Some(window) = state.window else { return Some(false) };
+        let address = self.windows.lock().address(window);
+        // Unknown: it is not to be used.
+        Some(there(address).unwrap_or(true))
     }
 
     /// Which pages of the 2 MiB at `base` are present in the program's page table.

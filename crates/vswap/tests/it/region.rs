@@ -150,3 +150,65 @@ fn the_first_thread_of_a_program_goes_past_the_limit() {
         assert!(peak.is_some_and(|mib| (16..=25).contains(&mib)), "{text}");
     }
 }
+
+/// Pages that are just being written to a device cannot be moved. To try it again the kernel was asked to make them writable, which is a fault where they are clean: its
+/// answer waited for the block that the one who asked had locked.
+#[test]
+fn clean_pages_that_a_device_reads_from_stop_a_region() {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    const PIECE: usize = 256 << 10;
+    let mut region = Region::builder(64 << 20).limit(16 << 20).build().unwrap();
+    for (number, page) in region.as_mut_slice_of::<u64>().chunks_mut(WORDS).enumerate() {
+        write(page, number as u64, 1);
+    }
+    let dir = Scratch::new();
+    let direct = |name: &str| {
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).custom_flags(0o40000);
+        options.open(dir.0.join(name)).expect("direct I/O")
+    };
+    let (bytes, over) = (region.as_slice(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let writers = ["a", "b"].map(|name| {
+            let file = direct(name);
+            scope.spawn(move || {
+                let mut random = Random(name.len() as u64 + u64::from(name.as_bytes()[0]));
+                for _ in 0..100 {
+                    let at = random.next() as usize % (bytes.len() / PIECE) * PIECE;
+                    file.write_all_at(&bytes[at..at + PIECE], 0).unwrap();
+                }
+            })
+        });
+        scope.spawn(|| {
+            let mut random = Random(5);
+            while !over.load(Relaxed) {
+                let page = random.next() as usize % (bytes.len() / 4096);
+                assert_eq!(bytes[page * 4096..][..8], (page as u64).to_ne_bytes());
+            }
+        });
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        over.store(true, Relaxed);
+    });
+    for (number, page) in region.as_slice_of::<u64>().chunks(WORDS).enumerate() {
+        check(page, number as u64, 1);
+    }
+}
+
+/// A directory of its own on a disk.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let dir =
+            std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("direct-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
