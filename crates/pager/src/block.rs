@@ -163,6 +163,18 @@ impl BlockState {
         if now.saturating_sub(self.removed_at) < DROPPED_WITHIN { self.removed } else { Bitmap512::EMPTY }
     }
 
+    /// The block is a child's, made by a fork in the middle of a discard of `discarded` in the parent, and `there` are the pages of its
+    /// table. Nothing drops them here any more: what the discard had not come to yet stays, what it had dropped before the fork is
+    /// as it left it.
+    pub(crate) fn settle_dropped(&mut self, engine: &Engine, discarded: &Bitmap512, there: &Bitmap512) {
+        let dropped = (self.resident & *discarded).and_not(there);
+        for page in (dropped & self.backed).iter() {
+            self.release_slot(engine, page);
+        }
+        self.resident = self.resident.and_not(&dropped);
+        self.resident |= (*discarded & *there).and_not(&self.backed);
+    }
+
     /// An eviction of `victims` to `window` is about to be posted. It may take along what a discard is about to drop.
     pub(crate) fn begin_flight(&mut self, window: usize, victims: Bitmap512, now: u64) {
         self.flight = victims;
@@ -367,6 +379,28 @@ mod tests {
         assert!(state.doubtful.is_empty());
         state.leave_window();
         state.check();
+    }
+
+    #[test]
+    fn a_child_of_a_fork_in_the_middle_of_a_discard_has_what_its_table_has() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut scratch = engine.scratch();
+        let mut state = block(&engine);
+        // 1 and 2: dropped and not come to yet. 3 and 4: came in between, and was dropped or not. 5: came, was stored, and is out. 6: was
+        // stored, came back and was dropped. 8 and 9 have nothing to do with it.
+        for at in [5, 6, 9] {
+            back(&mut state, &engine, at, &[at as u8; 4096], &mut scratch);
+        }
+        state.resident = pages(&[3, 4, 6, 8]);
+        state.settle_dropped(&engine, &pages(&[1, 2, 3, 4, 5, 6]), &pages(&[2, 4, 8]));
+        state.check();
+        assert_eq!(state.resident, pages(&[2, 4, 8]));
+        assert_eq!(state.backed, pages(&[5, 9]));
+        // Nothing is dropped in the child any more: none of them is doubtful when its neighbours are moved.
+        state.begin_flight(0, pages(&[8]), 0);
+        assert!(state.doubtful.is_empty());
+        state.leave_window();
+        state.owner.take().unwrap().dispose(&engine);
     }
 
     #[test]

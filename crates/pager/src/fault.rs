@@ -376,9 +376,7 @@ impl Shared {
         fault: Fault,
     ) -> Outcome {
         self.counters.spurious.fetch_add(1, Relaxed);
-        let mut present = false;
-        let range = fault.address..fault.address + PAGE_BYTES;
-        let known = space.pagemap.present(range, |_| present = true).is_ok();
+        let known = space.is_present(fault.address);
         // In a window that may be read before long, or not in one yet. The stub moves nothing while it waits here, so of its own it can be told.
         let elsewhere = if state.staged.get(page) {
             !space.unreadable.load(Relaxed)
@@ -386,7 +384,7 @@ impl Shared {
             state.may_be_in_window(page)
                 && !(fault.by_stub && space.has_former_copy(block, &state, page) == Some(false))
         };
-        if present || !known || elsewhere || space.is_dead() {
+        if known != Some(false) || elsewhere || space.is_dead() {
             hands.owe(fault.address, PAGE_BYTES);
             return Outcome::Done;
         }

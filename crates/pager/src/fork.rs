@@ -54,7 +54,13 @@ impl Hold {
             copy.backed |= state.backed & pages;
             copy.pinned |= state.pinned & pages;
             let now = parent.shared.clock_ms();
-            copy.note_removed(&(state.may_be_dropped(now) & pages), now);
+            let discarded = state.may_be_dropped(now) & pages;
+            if !discarded.is_empty() {
+                match child.present_at(block.base) {
+                    Some(there) => copy.settle_dropped(&parent.shared.engine, &discarded, &there),
+                    None => copy.note_removed(&discarded, now),
+                }
+            }
             copy.heat = state.heat.inherited();
             for page in (pages & copy.pinned & copy.resident & copy.backed).iter() {
                 // The kernel writes there when nobody can answer, in the child too: never to be protected.

@@ -423,9 +423,22 @@ impl Space {
         old.state.lock().forget_backing(engine, i);
         let mut state = new.state.lock();
         state.mapped.set(j);
-        state.resident.assign(j, resident);
         state.pinned.assign(j, pinned);
+        state.resident.assign(j, resident);
         if removed {
+            // The discard goes by the former address: what it had not come to has moved here, and stays.
+            match (!out).then(|| self.is_present(to)).flatten() {
+                Some(true) if !resident => {
+                    state.resident.set(j);
+                    self.charge_forced(1);
+                }
+                Some(false) if resident => {
+                    state.resident.clear(j);
+                    self.uncharge(1);
+                }
+                _ => {}
+            }
+            // It may have moved on already.
             state.note_removed(&Bitmap512::single(j), now);
         }
         if !moved {
@@ -546,17 +559,19 @@ impl Space {
     ///
     /// Nobody else installs it meanwhile, so what is not in the one can come to the other no more; in this order.
     pub(crate) fn has_former_copy(&self, block: &Block, state: &BlockState, page: PageIndex) -> Option<bool> {
-        let there = |base: u64| {
-            let (at, mut there) = (base + page.byte_offset(), false);
-            self.pagemap.present(at..at + PAGE_BYTES, |_| there = true).map(|()| there)
-        };
-        if there(block.base).unwrap_or(false) {
+        if self.is_present(block.address(page)) == Some(true) {
             return None;
         }
         let Some(window) = state.window else { return Some(false) };
-        let address = self.windows.lock().address(window);
+        let address = self.windows.lock().address(window) + page.byte_offset();
         // Unknown: it is not to be used.
-        Some(there(address).unwrap_or(true))
+        Some(self.is_present(address) != Some(false))
+    }
+
+    /// Whether the page at `address` is in the program's page table. `None` if the kernel does not say.
+    pub(crate) fn is_present(&self, address: u64) -> Option<bool> {
+        let mut present = false;
+        self.pagemap.present(address..address + PAGE_BYTES, |_| present = true).ok().map(|()| present)
     }
 
     /// Which pages of the 2 MiB at `base` are present in the program's page table.

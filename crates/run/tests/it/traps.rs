@@ -320,6 +320,63 @@ fn a_page_that_came_before_a_discard_was_done_is_taken_for_lost_or_comes_back_as
     );
 }
 
+/// Threads that discard parts of `p` all the time, on a CPU that another takes away from them for 30 ms at a time: as a rule some discard is in the middle then, read
+/// by the handlers and not done. Pages around the parts stay, so that an eviction takes along what is between.
+const DISCARDS: &str = "#include <sched.h>
+static char *p, *more; static volatile int over, begun; enum { PAGES = 512, EVERY = 32, FROM = 8, COUNT = 16, DROPPERS = PAGES / EVERY };
+static pthread_t droppers[DROPPERS], hogs;
+static void on(int cpu) { cpu_set_t set; CPU_ZERO(&set); CPU_SET(cpu, &set); sched_setaffinity(0, sizeof set, &set); }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static void *hog(void *x) {
+  struct sched_param first = {1}; on(1); sched_setscheduler(0, SCHED_FIFO, &first);
+  while (!over) { begun++; for (double until = now() + 0.03; now() < until;); usleep(2000); }
+  return 0;
+}
+static void *drop(void *x) { on(1); while (!over) { char *c = x; *c = 77; madvise(c, COUNT * 4096, MADV_DONTNEED); } return 0; }
+static void begin(void) {
+  on(0); p = area(4 * MIB); p += -(unsigned long)p % (2 * MIB); more = area(32 * MIB); press();
+  for (int i = 0; i < PAGES; i++) p[i * 4096] = 77;
+  for (int i = 0; i < DROPPERS; i++) pthread_create(droppers + i, 0, drop, p + (i * EVERY + FROM) * 4096);
+  pthread_create(&hogs, 0, hog, 0);
+}
+static void end(void) { over = 1; for (int i = 0; i < DROPPERS; i++) pthread_join(droppers[i], 0); pthread_join(hogs, 0); }
+static void in_the_middle(void) { int was = begun; while (begun == was); usleep(2000); }
+/* Whether any discarded page is there all the same. */
+static int there(char *p) {
+  static unsigned long e[PAGES]; int f = open(\"/proc/self/pagemap\", O_RDONLY), n = 0;
+  if (f < 0 || pread(f, e, sizeof e, (unsigned long)p / 4096 * 8) != sizeof e) _exit(103);
+  for (int i = 0; i < PAGES; i++) n += i % EVERY >= FROM && i % EVERY < FROM + COUNT && e[i] >> 63;
+  close(f); return n;
+}
+/* 0 if what is written to each page at p is there after most of the memory was moved out. */
+static int loses(char *p) {
+  for (int i = 0; i < PAGES; i++) { if (p[i * 4096] != 77 && p[i * 4096]) return 101; p[i * 4096 + 8] = 1 + i % 99; }
+  fill(more, 28 * MIB, 1);
+  for (int i = 0; i < PAGES; i++) if (p[i * 4096 + 8] != 1 + i % 99) return 102;
+  return 0;
+}";
+
+/// A child of a fork in the middle of another thread's discard has pages that the parent is known to have dropped. They were
+/// taken for absent: moved out along with their neighbours, what the child had written there was looked for nowhere.
+#[test]
+fn a_fork_in_the_middle_of_a_discard_loses_what_the_child_writes() {
+    let body = "int main(){ begin(); int n=0; for(time_t until=time(0)+8; time(0)<until; n++){ in_the_middle();
+         pid_t c=fork(); if(c<0) continue; if(!c) _exit(there(p)?loses(p):0);
+         int s; if(waitpid(c,&s,0)!=c||!WIFEXITED(s)) return 4; if(WEXITSTATUS(s)){ fprintf(stderr,\"round %d: %d\\n\",n,WEXITSTATUS(s)); return 5; } }
+       end(); fprintf(stderr,\"%d rounds\\n\",n); return 0; }";
+    check("discard_fork", &format!("{DISCARDS}\n{body}"));
+}
+
+/// What another thread's discard has not come to yet moves along with its mapping, and stays. It was taken for absent at the new address.
+#[test]
+fn an_mremap_in_the_middle_of_a_discard_loses_what_is_written_after_it() {
+    let body = "int main(){ begin(); char*q=area(4*MIB); q+=-(unsigned long)q%(2*MIB); int n=0,met=0; for(time_t until=time(0)+8; time(0)<until; n++){ in_the_middle();
+         if(mremap(p,2*MIB,2*MIB,MREMAP_MAYMOVE|MREMAP_FIXED|4/*DONTUNMAP*/,q)!=q) return 4; for(int i=0;i<PAGES;i++) if(i%EVERY<FROM||i%EVERY>=FROM+COUNT) p[i*4096]=77;
+         if(there(q)){ met++; int bad=loses(q); if(bad){ fprintf(stderr,\"round %d: %d\\n\",n,bad); return 5; } } }
+       end(); fprintf(stderr,\"%d rounds, %d\\n\",n,met); return 0; }";
+    check("discard_mremap", &format!("{DISCARDS}\n{body}"));
+}
+
 /// The stub is a thread of the program: stopped, swapped in late, or busy with an eviction. Faults are answered without it.
 #[test]
 fn a_fault_waits_for_a_stub_that_stands_still() {
