@@ -8,6 +8,7 @@
 //! kernel's `mm/workingset.c`; that several quick ones are needed to stay for long keeps a scan from doing so.
 
 use crate::bitmap::Bitmap512;
+use crate::insertion::Kinds;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use crate::units::PageIndex;
@@ -50,6 +51,10 @@ pub struct Heat {
     went: [Bitmap512; 2],
     /// The present term, when `went` was looked at last.
     term: u64,
+    /// Pages that came because the program reads on, and pass by.
+    passing: Bitmap512,
+    /// Pages that were passing when they were moved out.
+    passed: Bitmap512,
 }
 
 /// One in so many of the pages that are in memory go in a term.
@@ -94,6 +99,8 @@ impl Heat {
         rank: [Bitmap512::EMPTY; 2],
         went: [Bitmap512::EMPTY; 2],
         term: 0,
+        passing: Bitmap512::EMPTY,
+        passed: Bitmap512::EMPTY,
     };
 
     /// The pages that are to be spared.
@@ -104,12 +111,24 @@ impl Heat {
     /// `pages` were installed: the hand spares them when it comes next.
     pub fn install(&mut self, pages: Bitmap512) {
         self.young |= pages;
+        self.passing = self.passing.and_not(&pages);
+    }
+
+    /// `pages` were installed because the program reads on, and are to go before others (see [`insertion`](crate::insertion)).
+    pub fn pass_by(&mut self, pages: Bitmap512) {
+        self.young = self.young.and_not(&pages);
+        self.passing |= pages;
+    }
+
+    /// The pages that pass by; they may have been discarded since.
+    pub fn passing(&self) -> Bitmap512 {
+        self.passing
     }
 
     /// What was learnt, for a copy of the block in which nothing was installed of late.
     #[must_use]
     pub fn inherited(&self) -> Heat {
-        Heat { young: Bitmap512::EMPTY, ..*self }
+        Heat { young: Bitmap512::EMPTY, passing: Bitmap512::EMPTY, ..*self }
     }
 
     /// The hand passes over `candidates`, the only pages of `among` that may be taken: at most `most` of them are victims, the
@@ -123,10 +142,28 @@ impl Heat {
         victims.lowest(most)
     }
 
-    /// `pages` are moved out in term `now`.
-    pub fn go(&mut self, pages: Bitmap512, now: u64) {
+    /// `pages` are moved out in term `now`. Returns how many of each kind they are.
+    pub fn go(&mut self, pages: Bitmap512, now: u64) -> Kinds {
         self.catch_up(now);
         self.went[0] |= pages;
+        let passing = pages & self.passing;
+        self.passing = self.passing.and_not(&pages);
+        self.passed = self.passed.and_not(&pages) | passing;
+        self.kinds_of(pages)
+    }
+
+    /// `pages`, moved out before, are back in term `now`: how many of each kind soon after they went, and how many late. To be asked before [`come_back`](Heat::come_back).
+    pub fn returned(&mut self, pages: Bitmap512, now: u64) -> (Kinds, Kinds) {
+        self.catch_up(now);
+        let soon = pages & (self.went[0] | self.went[1]);
+        let kinds = (self.kinds_of(soon), self.kinds_of(pages.and_not(&soon)));
+        self.passed = self.passed.and_not(&pages);
+        kinds
+    }
+
+    fn kinds_of(&self, pages: Bitmap512) -> Kinds {
+        let passing = (pages & self.passed).count();
+        Kinds { passing: passing as u64, kept: (pages.count() - passing) as u64 }
     }
 
     /// How soon after it went `page` is asked for, in term `now`.
@@ -167,7 +204,13 @@ impl Heat {
     /// Makes `pages` cold.
     pub fn forget(&mut self, pages: Bitmap512) {
         self.young = self.young.and_not(&pages);
-        for bit in self.left.iter_mut().chain(&mut self.rank).chain(&mut self.went) {
+        for bit in self
+            .left
+            .iter_mut()
+            .chain(&mut self.rank)
+            .chain(&mut self.went)
+            .chain([&mut self.passing, &mut self.passed])
+        {
             *bit = bit.and_not(&pages);
         }
     }
@@ -187,6 +230,7 @@ fn assign(bits: &mut [Bitmap512], page: PageIndex, number: u8) {
 mod tests {
     use super::{Back, Heat, PASSES, Terms};
     use crate::bitmap::Bitmap512;
+    use crate::insertion::Kinds;
     use crate::units::PageIndex;
 
     fn passes(mut heat: Heat, page: PageIndex) -> u8 {
@@ -265,5 +309,28 @@ mod tests {
         heat.forget(heat.hot());
         heat.come_back(page, Back::Soon);
         assert_eq!(passes(heat, page), PASSES[1]);
+    }
+
+    #[test]
+    fn a_page_passes_by_until_it_goes_or_is_installed_anew_and_is_known_when_it_comes_back() {
+        let mut heat = Heat::COLD;
+        let pages = |from: u64, count| Bitmap512::from_range(PageIndex::of_addr(from << 12), count);
+        heat.install(pages(0, 8));
+        heat.pass_by(pages(4, 4));
+        // Not young, so the hand does not spare them either.
+        assert_eq!(heat.inherited().passing(), Bitmap512::EMPTY);
+        assert_eq!(Heat { ..heat }.choose(pages(0, 8), &Bitmap512::FULL, 512), pages(4, 4));
+        heat.install(pages(7, 1));
+        assert_eq!(heat.passing(), pages(4, 3));
+        assert_eq!(heat.go(pages(0, 6), 5), Kinds { passing: 2, kept: 4 });
+        assert_eq!(heat.passing(), pages(6, 1));
+        let nothing = Kinds::default();
+        assert_eq!(heat.returned(pages(3, 2), 6), (Kinds { passing: 1, kept: 1 }, nothing));
+        assert_eq!(heat.returned(pages(5, 1), 9), (nothing, Kinds { passing: 1, kept: 0 }));
+        // Installed as any other, it goes as one.
+        heat.install(pages(4, 2));
+        assert_eq!(heat.go(pages(4, 2), 9), Kinds { passing: 0, kept: 2 });
+        heat.forget(Bitmap512::FULL);
+        assert!(heat.passing().is_empty());
     }
 }

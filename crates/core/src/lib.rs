@@ -9,6 +9,7 @@
 //! - [`cluster`]: who shares 512 slots; [`charge`]: what they take, and whom that is charged to; [`group`]: the tree of those.
 //! - [`age`]: generations and the clock hand's judgement: which pages are cold.
 //! - [`heat`]: the same for what is resident, by how soon pages come back.
+//! - [`insertion`]: whether what is read on through comes in like any other page, or passes by; [`trail`]: who reads on.
 //! - [`last`]: the last few of something.
 //! - [`pressure`]: the share of time in which somebody waits for memory.
 //! - [`reclaim`]: how fast memory is looked through for what can go ahead of need.
@@ -28,6 +29,7 @@ pub mod cluster;
 pub mod fill;
 pub mod group;
 pub mod heat;
+pub mod insertion;
 pub mod last;
 pub mod place;
 pub mod pressure;
@@ -36,6 +38,7 @@ pub mod recording;
 pub mod slot;
 pub mod sparse;
 pub mod sync;
+pub mod trail;
 pub mod units;
 
 pub use age::{Generations, Verdict};
@@ -45,12 +48,14 @@ pub use cluster::ClusterState;
 pub use fill::FillPattern;
 pub use group::{ChargeError, Event, GROUP_WORDS, Groups, Resource};
 pub use heat::{Back, Heat, Terms};
+pub use insertion::{Insertion, Kinds};
 pub use last::Last;
 pub use place::{MoveId, Moving, PoolHandle, SegmentAddr};
 pub use pressure::Pressure;
 pub use reclaim::Pace;
 pub use slot::{Age, Backing, SlotCell, SlotWord, SwapCount};
 pub use sparse::Sparse;
+pub use trail::{Reach, Trail};
 pub use units::{
     ByteCount, ClusterId, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageCount, PageIndex, SlotId,
 };

@@ -10,11 +10,11 @@ use crate::fault::{Fault, Hands};
 use crate::pager::Shared;
 use crate::space::Space;
 use crate::swap_in::{READAHEAD_MAX, out_of};
-use crate::trail::Reach;
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
 use std::time::Instant;
 use vswap_core::PageIndex;
+use vswap_core::trail::Reach;
 
 /// Where to go on.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +118,7 @@ impl Shared {
             by_stub: false,
             waited: false,
             ahead: true,
+            to_stay: false,
             since: Instant::now(),
         };
         let reach = Reach { most: READAHEAD_MAX, down: place.down };

@@ -13,9 +13,9 @@
 //! - what is charged to the budget is `|resident| + |staged| + |busy| + |granted|`, a page that owners share once for all of them.
 
 use crate::sharing::Sharing;
-use crate::trail::Trail;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use vswap_core::trail::Trail;
 use vswap_core::{Bitmap512, Heat, PageIndex, SlotId};
 use vswap_engine::{Engine, OwnerBlock};
 

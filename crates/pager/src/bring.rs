@@ -61,6 +61,7 @@ impl Shared {
             protected: false,
             by_stub: false,
             ahead: false,
+            to_stay: true,
             waited: false,
             since,
         };

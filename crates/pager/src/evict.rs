@@ -109,6 +109,17 @@ pub(crate) enum Effort {
     Forced,
 }
 
+/// Which pages of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Among<'a> {
+    /// Any.
+    All,
+    /// Those that pass by.
+    Passing,
+    /// These of a relative's, if it still has them in common.
+    Common(&'a Bitmap512),
+}
+
 impl Shared {
     /// Moves out one block's worth of pages and writes down what that displaces. `false` if nothing could be done.
     pub(crate) fn evict_some(&self, tools: &mut Tools, effort: Effort) -> bool {
@@ -120,20 +131,20 @@ impl Shared {
                 continue;
             }
             let Some(space) = self.space(id) else { continue };
-            if self.evict_from(&space, &block, effort, self.batch(), tools) {
+            if self.evict_from(&space, &block, effort, (self.batch(), Among::All), tools) {
                 return true;
             }
         }
         false
     }
 
-    /// Moves up to `most` pages of a block out, and what others have of them. `false` if there were none.
+    /// Moves up to `most` pages of a block out, of `among` only, and what others have of them. `false` if there were none.
     pub(crate) fn evict_from(
         &self,
         space: &Arc<Space>,
         block: &Arc<Block>,
         effort: Effort,
-        most: usize,
+        (most, among): (usize, Among<'_>),
         tools: &mut Tools,
     ) -> bool {
         self.collect_late(space);
@@ -144,8 +155,7 @@ impl Shared {
         if !space.windows.lock().any_free() {
             self.write_down_one(space, tools);
         }
-        let Some(shared) = self.evict_block(space, block, effort, (most, &Bitmap512::FULL), tools.ahead)
-        else {
+        let Some(shared) = self.evict_block(space, block, effort, (most, among), tools.ahead) else {
             return false;
         };
         if let Some((sharing, pages)) = shared {
@@ -168,7 +178,8 @@ impl Shared {
             if let Some(space) = self.space(id).filter(|space| self.is_open(space))
                 && !Arc::ptr_eq(left, &block)
             {
-                self.evict_block(&space, &block, effort.max(Effort::Any), (self.batch(), pages), tools.ahead);
+                let among = Among::Common(pages);
+                self.evict_block(&space, &block, effort.max(Effort::Any), (self.batch(), among), tools.ahead);
                 if self.budget.is_tight() {
                     // Each owner's are in memory once more until they are written down: one owner's at a time.
                     while self.write_down_one(&space, tools) {}
@@ -213,13 +224,13 @@ impl Shared {
         space: &Arc<Space>,
         block: &Arc<Block>,
         effort: Effort,
-        (most, among): (usize, &Bitmap512),
+        (most, among): (usize, Among<'_>),
         ahead: bool,
     ) -> Option<Option<(Arc<Sharing>, Bitmap512)>> {
-        let all = *among == Bitmap512::FULL;
         let tight = self.budget.is_tight();
         // While room is short, only pages that make some at once are looked for first; of the others a few go at a time.
-        let spared = all && effort == Effort::Plenty && tight;
+        let common = matches!(among, Among::Common(_));
+        let spared = !common && effort == Effort::Plenty && tight;
         let anchored = if spared { Bitmap512::EMPTY } else { self.anchored(block) };
         let window = space.windows.lock().take_free()?;
         let mut state = block.state.lock();
@@ -229,14 +240,19 @@ impl Shared {
                 state.stuck = Bitmap512::EMPTY;
             }
             // Shared pages take more room until the last owner's have gone: few at a time.
-            let shared = *among & state.cow.and_not(&state.alone());
+            let (among, passing) = match among {
+                Among::All => (Bitmap512::FULL, false),
+                Among::Passing => (state.heat.passing(), true),
+                Among::Common(pages) => (*pages, false),
+            };
+            let shared = among & state.cow.and_not(&state.alone());
             let wanted = if spared {
                 among.and_not(&shared)
-            } else if all {
+            } else if !common {
                 among.and_not(&(shared & anchored))
             } else {
                 // Of a relative's pages only those that it still has in common.
-                (*among & state.cow).and_not(&anchored)
+                (among & state.cow).and_not(&anchored)
             };
             // What cannot be stored would only come back.
             let wanted =
@@ -246,7 +262,7 @@ impl Shared {
                 (false, false) => most / 4,
                 (false, true) => (self.budget.reserve() as usize / 8).clamp(8, 64).min(most),
             };
-            victims = state.choose_victims(&wanted, most, effort == Effort::Forced);
+            victims = state.choose_victims(&wanted, most, passing || effort == Effort::Forced);
         }
         let least = if effort == Effort::Plenty { 16 } else { 1 };
         // A hold may have begun since the caller looked; it waits for windows that are taken, so look again.
@@ -582,7 +598,8 @@ impl Shared {
         let gone = state.staged & state.backed;
         *out |= gone;
         self.terms.advance(self.counters.evicted.load(Relaxed), self.budget.charged());
-        state.heat.go(gone, self.terms.now());
+        let now = self.terms.now();
+        self.passing.insertion.went(state.heat.go(gone, now), now);
         state.staged = state.staged.and_not(&gone);
         if state.staged.is_empty() {
             state.leave_window();

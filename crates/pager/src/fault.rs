@@ -9,11 +9,11 @@ use crate::pager::Shared;
 use crate::space::{Space, libc_errno};
 use crate::stats::FaultKind;
 use crate::swap_in::READAHEAD_MAX;
-use crate::trail::{run_around, run_length};
 use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use vswap_core::trail::{run_around, run_length};
 use vswap_core::{Back, Bitmap512, PAGE_SIZE, Page, PageIndex};
 use vswap_engine::{Reason, Scratch};
 use vswap_sys::mapping::Mapping;
@@ -38,6 +38,8 @@ pub(crate) struct Fault {
     pub by_stub: bool,
     /// Of nobody: the page will be asked for soon.
     pub ahead: bool,
+    /// Of nobody: the page is to be there from now on.
+    pub to_stay: bool,
     /// It has waited for room; the wait is counted when it is over.
     pub waited: bool,
     pub since: Instant,

@@ -93,6 +93,7 @@ fn serve(shared: &Shared, space: &Space, index: usize, hands: &mut Hands, parked
                         protected,
                         by_stub: space.link().is_some() && thread as i32 == space.pid,
                         ahead: false,
+                        to_stay: false,
                         waited: false,
                         since,
                     },

@@ -28,6 +28,7 @@ mod losses;
 #[cfg(test)]
 mod noise;
 mod pager;
+mod passing;
 mod promotion;
 mod quick;
 mod reclaim;
@@ -38,7 +39,6 @@ mod snapshot;
 mod space;
 mod stats;
 mod swap_in;
-mod trail;
 mod window;
 
 pub use budget::LEAST_LIMIT;

@@ -8,6 +8,7 @@ use crate::evict::{Effort, Tools};
 use crate::groups::{Groups, Relief};
 use crate::handler::{self, ROOM, STOP};
 use crate::losses::{Losses, LostPage};
+use crate::passing::Passing;
 use crate::promotion::Promotions;
 use crate::quick::Quick;
 use crate::record::Recorder;
@@ -140,6 +141,7 @@ pub(crate) struct Shared {
     pub terms: Terms,
     pub share: Share,
     pub promotions: Promotions,
+    pub passing: Passing,
     pub groups: Groups,
     pub counters: Counters,
     pub losses: Losses,
@@ -294,6 +296,10 @@ impl Shared {
         if self.call_in_grants() {
             return true;
         }
+        if self.drop_behind(tools) {
+            self.set_over(false);
+            return true;
+        }
         for effort in [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced] {
             if effort == Effort::Plenty && tools.is_sparse() {
                 continue;
@@ -369,6 +375,7 @@ impl Pager {
             budget: Budget::new(config.limit, cpus.len()),
             clock: Clock::default(),
             terms: Terms::default(),
+            passing: Passing::default(),
             share: Share::default(),
             promotions: Promotions::default(),
             groups: Groups::default(),

@@ -13,7 +13,7 @@
 //! Driven by the keeper, which samples anyway; an evictor has what is urgent to do. The keeper has others to look after, so a look ends after some
 //! milliseconds, whatever is owed.
 
-use crate::evict::{Effort, Progress, Tools};
+use crate::evict::{Among, Effort, Progress, Tools};
 use crate::pager::Shared;
 use crate::space::Space;
 use std::collections::HashMap;
@@ -171,7 +171,7 @@ impl Shared {
             let Some(space) = self.space(id).filter(|_| !reclaimer.gains.rests(id, now)) else { continue };
             let before = self.counters.evicted.load(Relaxed);
             self.weigh(&space, &mut reclaimer.gains, now, tools, |tools| {
-                self.evict_from(&space, &block, Effort::Any, PAGES_PER_CLUSTER, tools);
+                self.evict_from(&space, &block, Effort::Any, (PAGES_PER_CLUSTER, Among::All), tools);
             });
             // The evictors are at rest, or nearly.
             let moved_out = self.counters.evicted.load(Relaxed) - before;

@@ -259,6 +259,7 @@ impl Space {
         }
         drop(blocks);
         self.shared.clock.add(self.id, &fresh);
+        self.shared.passing.reserve(self.shared.clock.len());
         Ok(())
     }
 

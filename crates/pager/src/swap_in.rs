@@ -8,18 +8,16 @@ use crate::install::{install_run, installed};
 use crate::pager::Shared;
 use crate::space::Space;
 use crate::stats::FaultKind;
-use crate::trail::Reach;
 use parking_lot::MutexGuard;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
+use vswap_core::trail::{READAHEAD, Reach};
 use vswap_core::{Back, Bitmap512, Event, PAGES_PER_CLUSTER, PageIndex, SlotId};
 use vswap_engine::{Engine, Loaded, LoadedFrom, Lost, Reason};
 use vswap_sys::uffd::Install;
 
 /// Pages brought in by one fault at most.
-pub(crate) const READAHEAD_MAX: usize = 32;
-/// Pages that a fault alone brings, one that goes on where another ended at least, and at most.
-const READAHEAD: (usize, usize, usize) = (1, 4, READAHEAD_MAX);
+pub(crate) const READAHEAD_MAX: usize = READAHEAD.2;
 
 /// The loads of one fault.
 struct Batch {
@@ -37,6 +35,8 @@ struct Batch {
     back: Back,
     /// Its slot is this owner's alone.
     sole: bool,
+    /// They come because the program reads on, not because they are asked to stay.
+    read_on: bool,
 }
 
 impl Batch {
@@ -130,13 +130,14 @@ impl Shared {
             lost: Bitmap512::EMPTY,
             back: state.heat.since_gone(page, self.terms.now()),
             sole: state.owner.as_ref().is_some_and(|owner| owner.is_sole(&self.engine, page)),
+            read_on: reach.reads_on() && !fault.to_stay,
         };
         let pages = Bitmap512::from_range(batch.start(), batch.run.len());
         state.busy |= pages;
         state.loading |= pages;
         drop(state);
         space.uncharge(too_many);
-        if reach.most == READAHEAD_MAX && whole && !fault.ahead {
+        if reach.most == READAHEAD_MAX && whole && !fault.ahead && !fault.to_stay {
             self.ask_ahead(space, block.base, &batch.run, reach.down, fault.write);
         }
         self.load(&mut batch, hands);
@@ -212,12 +213,18 @@ impl Shared {
         // A page that an eviction took just after it was installed is staged already.
         let came = batch.installed.and_not(&state.staged);
         state.resident |= came;
+        let now = self.terms.now();
+        let (soon, late) = state.heat.returned(batch.installed, now);
+        self.passing.insertion.came_back(soon, late, now);
         state.heat.install(came);
         for page in (batch.dirty | gone).iter() {
             state.release_slot(&self.engine, page);
         }
         if batch.installed.get(batch.asked) && !fault.ahead {
             state.heat.come_back(batch.asked, batch.back);
+        }
+        if batch.read_on && !came.is_empty() && self.passes_by(space, block.base, &came) {
+            state.heat.pass_by(came);
         }
         let mut lost = Bitmap512::EMPTY;
         for (i, page) in all.iter().enumerate() {

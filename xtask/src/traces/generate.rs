@@ -47,6 +47,7 @@ pub fn all() -> Vec<Trace> {
             "Zipf over a quarter of the area, which is another one every 100,000 touches",
             phases(),
         ),
+        Trace::new("turns", "an eighth of the area upwards, eight times over, then the next eighth", turns()),
     ]
 }
 
@@ -122,6 +123,12 @@ fn phases() -> Vec<u32> {
     let quarter = PAGES / 4;
     let mut zipf = Zipf::over(quarter);
     let touch = |at: u32| (at / 100_000 % 4) * quarter + zipf.next();
+    (0..TOUCHES as u32).map(touch).collect()
+}
+
+fn turns() -> Vec<u32> {
+    let eighth = PAGES / 8;
+    let touch = |at: u32| (at / eighth / 8 % 8) * eighth + at % eighth;
     (0..TOUCHES as u32).map(touch).collect()
 }
 

@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use vswap_core::{Back, Bitmap512, Heat, PAGES_PER_CLUSTER, PageIndex, Terms};
+use vswap_core::trail::READAHEAD;
+use vswap_core::{Back, Bitmap512, Heat, Insertion, PAGES_PER_CLUSTER, PageIndex, Terms, Trail};
 
 use super::peers::Order;
 
@@ -13,6 +14,9 @@ struct Block {
     staged: Bitmap512,
     /// Moved out at some time, and not come back yet.
     out: Bitmap512,
+    trail: Trail,
+    /// Pages that came to pass by since it was queued for that; 0: it is not.
+    queued: usize,
 }
 
 /// How hard the evictor looks (`pager/src/evict.rs`).
@@ -32,6 +36,9 @@ pub struct Own {
     staged_pages: usize,
     evicted: u64,
     hand: usize,
+    insertion: Insertion,
+    passing: VecDeque<usize>,
+    passing_pages: usize,
 }
 
 impl Own {
@@ -41,6 +48,8 @@ impl Own {
             resident: Bitmap512::EMPTY,
             staged: Bitmap512::EMPTY,
             out: Bitmap512::EMPTY,
+            trail: Trail::default(),
+            queued: 0,
         };
         Own {
             blocks: (0..(pages as usize).div_ceil(PAGES_PER_CLUSTER)).map(|_| cold()).collect(),
@@ -51,6 +60,9 @@ impl Own {
             staged_pages: 0,
             evicted: 0,
             hand: 0,
+            insertion: Insertion::default(),
+            passing: VecDeque::new(),
+            passing_pages: 0,
         }
     }
 
@@ -64,10 +76,47 @@ impl Own {
             return;
         }
         while self.limit - self.charged < self.reserve() {
+            if self.drop_behind() {
+                continue;
+            }
             let moved = [Effort::Plenty, Effort::Any, Effort::Any, Effort::Forced]
                 .into_iter()
                 .any(|effort| self.evict_some(effort) || self.write_down());
             assert!(moved, "nothing to move out of {} pages", self.charged);
+        }
+    }
+
+    /// As the pager's: what was read through last stays for a while.
+    fn drop_behind(&mut self) -> bool {
+        for _ in 0..self.passing.len() {
+            if self.passing_pages <= self.limit / 32 {
+                break;
+            }
+            let at = self.passing.pop_front().expect("as many");
+            let block = &mut self.blocks[at];
+            if !block.staged.is_empty() {
+                self.passing.push_back(at);
+                continue;
+            }
+            self.passing_pages -= std::mem::take(&mut block.queued);
+            let victims = block.heat.passing() & block.resident;
+            if !victims.is_empty() {
+                self.go(at, victims);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn go(&mut self, at: usize, victims: Bitmap512) {
+        let block = &mut self.blocks[at];
+        block.resident = block.resident.and_not(&victims);
+        block.staged = victims;
+        self.evicted += victims.count() as u64;
+        self.staged_pages += victims.count();
+        self.staged.push_back(at);
+        while self.staged_pages > self.limit / 32 {
+            self.write_down();
         }
     }
 
@@ -88,14 +137,7 @@ impl Own {
             if victims.count() < least {
                 continue;
             }
-            block.resident = block.resident.and_not(&victims);
-            block.staged = victims;
-            self.evicted += victims.count() as u64;
-            self.staged_pages += victims.count();
-            self.staged.push_back(at);
-            while self.staged_pages > self.limit / 32 {
-                self.write_down();
-            }
+            self.go(at, victims);
             return true;
         }
         false
@@ -106,7 +148,8 @@ impl Own {
         self.terms.advance(self.evicted, self.charged as u64);
         let block = &mut self.blocks[at];
         let gone = std::mem::take(&mut block.staged);
-        block.heat.go(gone, self.terms.now());
+        let now = self.terms.now();
+        self.insertion.went(block.heat.go(gone, now), now);
         block.out |= gone;
         self.staged_pages -= gone.count();
         self.charged -= gone.count();
@@ -132,14 +175,27 @@ impl Order for Own {
             self.charged += 1;
         }
         let block = &mut self.blocks[at];
+        let (now, one) = (self.terms.now(), Bitmap512::single(page));
+        let reach = block.trail.reach(page, &block.resident, READAHEAD);
         block.resident.set(page);
-        block.heat.install(Bitmap512::single(page));
+        block.heat.install(one);
         if back {
             block.heat.come_back(page, Back::Soon);
         } else if block.out.get(page) {
+            block.trail.went(page.get()..page.get() + 1, reach);
             block.out.clear(page);
-            let since = block.heat.since_gone(page, self.terms.now());
+            let since = block.heat.since_gone(page, now);
+            let (soon, late) = block.heat.returned(one, now);
+            self.insertion.came_back(soon, late, now);
             block.heat.come_back(page, since);
+            if reach.reads_on() && !self.insertion.keeps(at as u64, now) {
+                block.heat.pass_by(one);
+                if block.queued == 0 {
+                    self.passing.push_back(at);
+                }
+                block.queued += 1;
+                self.passing_pages += 1;
+            }
         }
         back
     }

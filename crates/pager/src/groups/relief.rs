@@ -5,7 +5,7 @@
 //! has pages of it written to a tier, by whoever stores one or by the keeper before that.
 
 use crate::block::Block;
-use crate::evict::{Effort, Tools};
+use crate::evict::{Among, Effort, Tools};
 use crate::pager::{Full, FullPolicy, Shared};
 use crate::space::Space;
 use parking_lot::Mutex;
@@ -166,7 +166,7 @@ impl Shared {
             if block.state.lock().is_out() {
                 continue;
             }
-            if self.evict_from(&space, &block, effort, most, tools) {
+            if self.evict_from(&space, &block, effort, (most, Among::All), tools) {
                 // What is staged still counts.
                 while self.write_down_one(&space, tools) {}
                 return true;

@@ -4,6 +4,7 @@ mod ahead;
 mod fixture;
 mod groups;
 mod levels;
+mod passing;
 mod reclaim;
 mod record;
 

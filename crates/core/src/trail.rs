@@ -2,8 +2,10 @@
 //!
 //! Upwards or downwards: `sort` keeps its lines in an array that it fills and reads from the end.
 
-use std::ops::Range;
-use vswap_core::{Bitmap512, PAGES_PER_CLUSTER, PageIndex};
+use core::ops::Range;
+
+use crate::bitmap::Bitmap512;
+use crate::units::{PAGES_PER_CLUSTER, PageIndex};
 
 /// The run of pages that came with the last fault of a block.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +54,18 @@ impl Trail {
     }
 }
 
+/// Pages that a fault reaches over when the two before it went on as well, if it began with [`READAHEAD`].
+const READS_ON: usize = 8;
+
+/// Pages that a fault alone brings in, one that goes on where another ended at least, and at most.
+pub const READAHEAD: (usize, usize, usize) = (1, 4, 32);
+
 impl Reach {
+    /// Whether the program reads on: this is the third fault in a row at least.
+    pub fn reads_on(self) -> bool {
+        self.most >= READS_ON
+    }
+
     /// The pages of `wanted` next to `page` within reach, at most `most`; `page` is one whether `wanted` has it or not.
     pub fn run(self, wanted: &Bitmap512, page: PageIndex, most: usize) -> Range<usize> {
         let (at, most) = (page.get(), self.most.min(most).max(1));
@@ -86,7 +99,8 @@ pub fn run_length(set: &Bitmap512, page: PageIndex, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::{Reach, Trail, run_around, run_length};
-    use vswap_core::{Bitmap512, PageIndex};
+    use crate::bitmap::Bitmap512;
+    use crate::units::PageIndex;
 
     fn page(at: usize) -> PageIndex {
         PageIndex::new(at).unwrap()
