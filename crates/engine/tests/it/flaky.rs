@@ -1,7 +1,7 @@
 //! A disk in memory that fails: one call in so many of each kind, or the next few calls as it is told. It knows what should be on it, so what it has
 //! done to its user can be asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -58,8 +58,10 @@ pub enum WriteTrouble {
 pub struct Struck {
     /// Reads that gave an error,
     pub reads: u64,
-    /// and those that gave too little, or not what was to be there.
+    /// and those that gave too little, or not what was to be there,
     pub wrong: u64,
+    /// so many of them only this time.
+    pub passing: u64,
     /// Writes that gave an error,
     pub writes: u64,
     /// so many of them because it was full.
@@ -75,6 +77,7 @@ impl std::ops::Add for Struck {
         Self {
             reads: self.reads + other.reads,
             wrong: self.wrong + other.wrong,
+            passing: self.passing + other.passing,
             writes: self.writes + other.writes,
             full: self.full + other.full,
             queues: self.queues + other.queues,
@@ -89,6 +92,7 @@ impl std::ops::Sub for Struck {
         Self {
             reads: self.reads - before.reads,
             wrong: self.wrong - before.wrong,
+            passing: self.passing - before.passing,
             writes: self.writes - before.writes,
             full: self.full - before.full,
             queues: self.queues - before.queues,
@@ -210,6 +214,14 @@ impl Flaky {
         self.medium.lock().unwrap().bytes[at] ^= 1;
     }
 
+    /// Where what is there is not what was written, in steps of so many bytes.
+    pub fn damaged(&self, step: usize) -> BTreeSet<u64> {
+        let medium = self.medium.lock().unwrap();
+        let differs = |at: &usize| medium.bytes[*at..][..step] != medium.meant[*at..][..step];
+        let steps = medium.written.iter().flat_map(|(offset, len)| (*offset..offset + len).step_by(step));
+        steps.filter(differs).map(|at| at as u64).collect()
+    }
+
     /// Changes one of the bytes that were written.
     pub fn rot(&self, at: usize) {
         let mut medium = self.medium.lock().unwrap();
@@ -260,15 +272,18 @@ impl Storage for Flaky {
         let mut len = into.len();
         let medium = self.medium.lock().unwrap();
         into.copy_from_slice(&medium.bytes[offset as usize..][..len]);
-        if trouble == Some(ReadTrouble::Short) || self.strikes(self.faults.short_read, 2) {
+        let short = trouble == Some(ReadTrouble::Short) || self.strikes(self.faults.short_read, 2);
+        if short {
             len /= 2;
         }
-        if trouble == Some(ReadTrouble::Flipped) || self.strikes(self.faults.flipped_read, 3) {
+        let flipped = trouble == Some(ReadTrouble::Flipped) || self.strikes(self.faults.flipped_read, 3);
+        if flipped {
             let at = self.roll() as usize % len.max(1);
             into[at] ^= 0x10;
         }
         let right = len == into.len() && *into == medium.meant[offset as usize..][..len];
         next.struck.wrong += u64::from(!right);
+        next.struck.passing += u64::from(short || flipped);
         Ok(len)
     }
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
-use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource};
+use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource, SlotId};
 use vswap_engine::{
     BackingKind, CodecChoice, Engine, EngineConfig, EngineError, Group, LoadError, Loaded, LoadedFrom,
     OwnerBlock, RemoveTierError, SEGMENT_BYTES, Scratch, StoreError, Tier, TierConfig, TierError, TierId,
@@ -67,6 +67,15 @@ pub struct World {
     /// Tiers that said that they were full: they are passed over for a while, though they may have room.
     said_full: BTreeSet<u8>,
     starving: bool,
+}
+
+/// How finely is looked for damage.
+const STEP: usize = 512;
+
+/// Whether any of an entry may be damaged: one of a page that does not compress, with its header and seal.
+fn is_among(damaged: &BTreeSet<u64>, entry: u64) -> bool {
+    let most = (PAGE_SIZE + 64) as u64;
+    damaged.range((entry + 1).saturating_sub(STEP as u64)..entry + most).next().is_some()
 }
 
 pub fn index(at: usize) -> PageIndex {
@@ -380,10 +389,10 @@ impl World {
         let right = match loaded {
             Ok(_) => !lost && *bytes == page(content.number),
             Err(LoadError::Poisoned { .. }) => lost,
-            Err(error @ LoadError::Io { .. }) => !lost && told.reads > 0 && self.is_of_a_struck(error),
+            Err(error @ LoadError::Io { .. }) => !lost && told.reads > 0 && self.place(error).is_some(),
             Err(error @ LoadError::Corrupt { .. }) => {
                 content.lost.set(true);
-                !lost && told.wrong > 0 && self.is_of_a_struck(error)
+                !lost && told.wrong > 0 && self.is_damaged(error, told)
             }
             Err(_) => false,
         };
@@ -391,11 +400,16 @@ impl World {
         Ok(())
     }
 
-    /// Whether an error says that it is of a disk that has given cause for errors.
-    fn is_of_a_struck(&self, error: &LoadError) -> bool {
-        let place = self.engine.lost(error).place;
-        let disk = place.and_then(|place| self.disks.get(&place.tier.get()));
-        disk.is_some_and(|disk| disk.struck().reads + disk.struck().wrong > 0)
+    /// Where a page is that could not be loaded.
+    fn place(&self, error: &LoadError) -> Option<(&Flaky, u64)> {
+        let place = self.engine.lost(error).place?;
+        Some((self.disks.get(&place.tier.get())?, place.offset))
+    }
+
+    /// Whether the bytes of a page are not as they were written, if no read had only come wrong this time.
+    fn is_damaged(&self, error: &LoadError, told: Struck) -> bool {
+        let place = self.place(error);
+        place.is_some_and(|(disk, offset)| told.passing > 0 || is_among(&disk.damaged(STEP), offset))
     }
 
     /// A run gives the page asked for and, of the others, those that it says, all of them right.
@@ -511,7 +525,9 @@ impl World {
     fn remove_tier(&mut self, at: usize, cancel_after: usize, lose: bool) -> Result<TierId, TestCaseError> {
         let before = self.engine.tiers();
         let tier = &before[at % before.len()];
-        let (struck, of_it) = (self.struck(), self.disks.get(&tier.id.get()).map(|disk| disk.struck()));
+        let struck = self.struck();
+        let disk = self.disks.get(&tier.id.get()).cloned();
+        let of_it = disk.as_ref().map(|disk| (disk.struck(), disk.damaged(STEP)));
         let elsewhere: u64 = before
             .iter()
             .filter(|other| other.id != tier.id && other.state == TierState::Open)
@@ -526,10 +542,12 @@ impl World {
             if looks > cancel_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let told = self.struck() - struck;
-        let bad = of_it.zip(self.disks.get(&tier.id.get())).is_some_and(|(before, disk)| {
-            let told = disk.struck() - before;
-            told.reads + told.wrong > 0
-        });
+        let (told_of_it, damaged) = disk
+            .as_ref()
+            .zip(of_it)
+            .map_or_else(Default::default, |(disk, before)| (disk.struck() - before.0, before.1));
+        drop(disk);
+        let bad = told_of_it.reads + told_of_it.wrong > 0;
         let after = self.engine.tiers();
         let there = after.iter().find(|other| other.id == tier.id);
         let mut lost = 0;
@@ -563,19 +581,25 @@ impl World {
         prop_assert_eq!(self.engine.stats().segment_pages.get(), pages - lost);
         let now = self.poisoned();
         prop_assert_eq!(now.len() as u64, poisoned + lost, "pages that are lost now, as told");
-        now.iter().for_each(|content| content.lost.set(true));
+        for (content, slot) in now.into_iter().filter(|(content, _)| !content.lost.replace(true)) {
+            // Where all reads told the truth, none went that could be read.
+            let place = self.engine.lost(&LoadError::Poisoned { slot }).place;
+            let damaged = place.is_none_or(|place| place.tier == tier.id && is_among(&damaged, place.offset));
+            let untrue = told_of_it.reads + told_of_it.passing > 0;
+            prop_assert!(damaged || untrue, "{:?} was lost: {:?}", content, told_of_it);
+        }
         Ok(tier.id)
     }
 
     /// All that is lost as the engine knows it, each once.
-    fn poisoned(&self) -> Vec<Rc<Content>> {
-        let mut found: Vec<Rc<Content>> = Vec::new();
+    fn poisoned(&self) -> Vec<(Rc<Content>, SlotId)> {
+        let mut found: Vec<(Rc<Content>, SlotId)> = Vec::new();
         for owner in &self.owners {
             for (at, content) in &owner.pages {
-                let slot = owner.block.slot(index(*at));
-                let poisoned = slot.is_some_and(|slot| self.engine.backing(slot) == BackingKind::Poisoned);
-                if poisoned && !found.iter().any(|other| Rc::ptr_eq(other, content)) {
-                    found.push(Rc::clone(content));
+                let Some(slot) = owner.block.slot(index(*at)) else { continue };
+                let known = found.iter().any(|(other, _)| Rc::ptr_eq(other, content));
+                if self.engine.backing(slot) == BackingKind::Poisoned && !known {
+                    found.push((Rc::clone(content), slot));
                 }
             }
         }
