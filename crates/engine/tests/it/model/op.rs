@@ -172,7 +172,8 @@ pub fn troubled() -> impl Strategy<Value = Op> {
             // A queue that breaks for ever is not one.
             Trouble::Writes(trouble, if trouble == WriteTrouble::Queue { times.min(3) } else { times })
         }),
-        1 => any::<u16>().prop_map(|at| Trouble::Rot(at.into())),
+        // Often where a segment says what is in it.
+        2 => prop_oneof![0..64usize, 0..65536usize].prop_map(Trouble::Rot),
     ];
     prop_oneof![
         80 => op(),
