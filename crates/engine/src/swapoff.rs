@@ -62,6 +62,8 @@ struct Removal<'a> {
     unreadable: Option<ReadError>,
     /// What another tier said that did not take a copy.
     failed: Option<std::io::Error>,
+    /// The same, though whatever could be read has found a place since: why there is no room, if that is wanted later.
+    said: Option<std::io::Error>,
 }
 
 impl Engine {
@@ -82,8 +84,15 @@ impl Engine {
         self.take_in_what_was_left();
         // As for whoever was taking segments there from a tier above.
         drop(self.disk.demoting.lock());
-        let mut removal =
-            Removal { engine: self, tier, watch, done: Emptied::default(), unreadable: None, failed: None };
+        let mut removal = Removal {
+            engine: self,
+            tier,
+            watch,
+            done: Emptied::default(),
+            unreadable: None,
+            failed: None,
+            said: None,
+        };
         let result = removal
             .empty(unreadable, if roomy { SPARSE } else { f64::INFINITY })
             .and_then(|()| removal.finish());
@@ -178,6 +187,14 @@ impl Removal<'_> {
         RemoveTierError::Io { tier: self.tier, left: self.left(), source }
     }
 
+    /// No tier takes any: since one has failed, or has said that it is full, if one has.
+    fn no_room(&mut self) -> RemoveTierError {
+        match self.failed.take().or(self.said.take()) {
+            Some(source) => self.io(source),
+            None => RemoveTierError::NoRoom { tier: self.tier, left: self.left() },
+        }
+    }
+
     /// Those that are left, in the order in which they go: who has least room elsewhere first.
     fn segments(&self) -> Vec<SegmentId> {
         let store = self.engine.disk.store();
@@ -248,20 +265,19 @@ impl Removal<'_> {
         while self.settle(mover, &mut failed)? {}
         // What was under way then has arrived by now.
         stopped.map_err(|_| self.cancelled())?;
-        let (tier, left) = (self.tier, self.left());
-        if left == ByteCount::ZERO {
+        if self.left() == ByteCount::ZERO {
             return Ok(false);
         }
         match failed {
-            // Full before its time: it is passed over from now on, and there may be others.
-            Some(_) if !no_room => Ok(true),
+            // Full before its time: it is passed over from now on, and there may be others. If not, that is why.
+            Some(source) if !no_room => {
+                self.failed = Some(source);
+                Ok(true)
+            }
             Some(source) => Err(self.io(source)),
-            None if no_room => Err(match self.failed.take() {
-                Some(source) => self.io(source),
-                None => RemoveTierError::NoRoom { tier, left },
-            }),
+            None if no_room => Err(self.no_room()),
             None => {
-                self.failed = None;
+                self.said = self.failed.take().or(self.said.take());
                 Ok(false)
             }
         }
@@ -302,9 +318,7 @@ impl Removal<'_> {
             let mut writing = disk.writing();
             let Some(found) = disk.store().usage(segment) else { return Ok(()) };
             let begun = disk.store().begin(Purpose::Migration, found.class, writing.buffer());
-            let Ok(mut builder) = begun else {
-                return Err(RemoveTierError::NoRoom { tier: self.tier, left: self.left() });
-            };
+            let Ok(mut builder) = begun else { return Err(self.no_room()) };
             let mut moved = Vec::new();
             while let Some(&slot) = slots.peek() {
                 if let Backing::Segment(addr) = engine.word(slot).backing()
@@ -344,7 +358,7 @@ impl Removal<'_> {
                 (taken == 1).then(|| rest.by_ref().find_map(|segment| store.pick(segment)))?
             });
             if copied.is_none() {
-                return Err(RemoveTierError::NoRoom { tier: self.tier, left: self.left() });
+                return Err(self.no_room());
             }
         }
         Ok(())

@@ -322,6 +322,40 @@ fn a_destination_that_fails_takes_no_more_and_another_is_found() {
     rig.finish();
 }
 
+/// There was said to be no room, unless a segment had to be packed before: so a tier would have been added for a device that is broken.
+#[test]
+fn what_the_only_destination_says_is_told_also_if_nothing_had_to_be_packed() {
+    for faults in [Faults { write_error: 1, ..Faults::default() }, Faults { full: 1, ..Faults::default() }] {
+        let mut rig = Rig::over(sound(16), 2);
+        for number in 0..800 {
+            rig.store(number, number);
+        }
+        assert!(!rig.write_all_back());
+        assert_eq!(used(&rig.engine), [1], "most of a segment");
+        rig.engine.add_storage(Flaky::new(16 * SEGMENT_BYTES, faults), 0).unwrap();
+        let error = remove(&rig.engine, FIRST).unwrap_err();
+        assert!(matches!(error, RemoveTierError::Io { .. }), "{error}");
+        rig.finish();
+    }
+}
+
+/// As above, where what could not be written was packed, and what is left could not be read whole.
+#[test]
+fn what_the_only_destination_says_is_told_also_if_something_is_damaged() {
+    let disk = sound(16);
+    let mut rig = Rig::over(disk.clone(), 1);
+    for number in 0..8 {
+        rig.store(number, number);
+    }
+    assert!(!rig.write_all_back());
+    disk.damage(64 + 2100);
+    let broken = Flaky::new(16 * SEGMENT_BYTES, Faults { write_error: 1, ..Faults::default() });
+    rig.engine.add_storage(broken, 0).unwrap();
+    let error = remove(&rig.engine, FIRST).unwrap_err();
+    assert!(matches!(error, RemoveTierError::Io { .. }), "{error}");
+    rig.finish();
+}
+
 #[test]
 fn a_failed_write_marks_its_tier_and_the_next_goes_elsewhere() {
     let broken = Flaky::new(16 * SEGMENT_BYTES, Faults { write_error: 1, ..Faults::default() });
