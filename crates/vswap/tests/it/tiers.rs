@@ -333,6 +333,8 @@ fn engine_killed(with_program: bool) -> Option<i32> {
     for pid in others.chain([engine]) {
         vswap_sys::process::kill(pid, vswap_sys::signal::SIGKILL).expect("it lives");
     }
+    // To wait closes its input otherwise, and a program all of whose memory is there may come to its end before its engine does.
+    let _input = running.child.stdin.take();
     let code = running.child.wait().expect("it ends").code();
     assert!(!socket.exists(), "its socket is left, {code:?}");
     code
