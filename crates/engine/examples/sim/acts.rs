@@ -1,6 +1,6 @@
 //! What owners do, each act against the map of what their pages must be.
 
-use crate::disk::{Device, SimDisk, SimGhost};
+use crate::disk::SimDisk;
 use crate::random::page;
 use crate::table::Event;
 use crate::world::{Owner, World, index};
@@ -38,7 +38,6 @@ impl World {
             981..984 => self.demote(),
             980 => self.change_groups(),
             984..987 => self.limit_tier(),
-            987 => self.limit_ghosts(),
             _ => {}
         }
     }
@@ -124,17 +123,6 @@ impl World {
         }
     }
 
-    /// There is room for so much in memory, or no limit.
-    fn limit_ghosts(&self) {
-        let segments = self.draw(8);
-        let most = if segments < 6 { segments * SEGMENT_BYTES as u64 } else { u64::MAX };
-        self.ghosts.set_limit(most);
-    }
-
-    fn has_ghosts(&self) -> bool {
-        self.state().disks.values().any(|device| matches!(device, Device::Ghost(_)))
-    }
-
     /// A group comes or goes.
     fn change_groups(&self) {
         let group = self.any_group();
@@ -156,7 +144,7 @@ impl World {
         self.engine.starve(starving);
     }
 
-    pub(crate) fn starves(&self) -> bool {
+    fn starves(&self) -> bool {
         self.state().starving
     }
 
@@ -363,16 +351,9 @@ impl World {
         let world = self.state().this.upgrade().expect("it is alive");
         // Tiers of eight and more keep room for cleaning.
         let segments = if self.draw(2) == 0 { 8 } else { 1 + self.draw(4) as usize };
-        let priority = self.draw(3) as i16;
-        if self.draw(4) == 0 {
-            let ghost = SimGhost::new(segments, Arc::clone(&self.ghosts), &world);
-            let tier = self.engine.add_storage(Arc::clone(&ghost) as _, priority);
-            self.state().disks.insert(tier.expect("few tiers"), Device::Ghost(ghost));
-            return;
-        }
         let disk = SimDisk::new(segments, self.faults, &world);
-        let tier = self.engine.add_storage(Arc::clone(&disk) as _, priority);
-        self.state().disks.insert(tier.expect("few tiers"), Device::Disk(disk));
+        let tier = self.engine.add_storage(Arc::clone(&disk) as _, self.draw(3) as i16);
+        self.state().disks.insert(tier.expect("few tiers"), disk);
     }
 
     fn compact(&self) {
@@ -390,9 +371,7 @@ impl World {
             return;
         }
         let tier = tiers[self.draw(tiers.len() as u64) as usize].id;
-        if let Device::Disk(disk) = &self.state().disks[&tier] {
-            disk.rot(at);
-        }
+        self.state().disks[&tier].rot(at);
     }
 
     fn reopen(&self) {
@@ -417,7 +396,6 @@ impl World {
         let healthy = self.state().healthy;
         let before = self.state().suspects;
         self.begin_to_count_losses();
-        let has_ghosts = self.has_ghosts();
         let removed = self.engine_does(Event::Removal, true, || {
             self.engine.remove_tier(tier, unreadable, &mut |_| {
                 self.state().writer = false;
@@ -436,7 +414,7 @@ impl World {
                 self.state().most.retain(|(_, other), _| *other != tier);
                 let disk = self.state().disks.remove(&tier).expect("it was there");
                 // A reader further up may be just reading it.
-                let held = disk.is_held() && self.state().depth == 0;
+                let held = Arc::strong_count(&disk) > 1 && self.state().depth == 0;
                 assert!(!held, "{tier} is gone, its device is held");
                 self.digest(done.segments);
             }
@@ -448,10 +426,7 @@ impl World {
                     RemoveTierError::Tier(TierError::NoRoom { .. }) | RemoveTierError::NoRoom { .. } => true,
                     RemoveTierError::Busy => self.state().depth > 0,
                     RemoveTierError::Unreadable { .. } => self.state().suspects > before && !lose,
-                    // A ghost may be full before its time.
-                    RemoveTierError::Io { source, .. } => {
-                        self.faults.write > 0 || vswap_segment::is_full(source) && has_ghosts
-                    }
+                    RemoveTierError::Io { .. } => self.faults.write > 0,
                     _ => false,
                 };
                 assert!(excused, "nothing explains: {error}");

@@ -1,5 +1,4 @@
-//! [`SimDisk`]: a device in memory that fails as its world wants, and lets the world go on in the middle of every call. [`SimGhost`]: a tier that is
-//! memory, and does the latter, too.
+//! [`SimDisk`]: a device in memory that fails as its world wants, and lets the world go on in the middle of every call.
 //!
 //! What a fault has made wrong is remembered block by block, so that an error of a load can be told from one that nothing explains.
 
@@ -8,10 +7,7 @@ use crate::world::World;
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
-use vswap_segment::{
-    AlignedBuf, BLOCK, Ghost, GhostMemory, SEGMENT_BYTES, SharedRoom, Storage, SyncQueue, TierKind,
-    WriteDone, WriteQueue,
-};
+use vswap_segment::{AlignedBuf, BLOCK, SEGMENT_BYTES, Storage, WriteDone, WriteQueue};
 
 const EIO: i32 = 5;
 
@@ -171,85 +167,6 @@ impl Storage for SimDisk {
 
     fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue> {
         Box::new(Queue { disk: self, depth: depth.max(1), pending: Vec::new() })
-    }
-}
-
-/// A tier in memory: it loses nothing and is never out of reach, but the system may have no memory for what is written to it.
-#[derive(Debug)]
-pub(crate) struct SimGhost {
-    inner: Ghost,
-    world: Weak<World>,
-}
-
-impl SimGhost {
-    pub(crate) fn new(segments: usize, memory: Arc<GhostMemory>, world: &Arc<World>) -> Arc<Self> {
-        let inner = Ghost::new((segments * SEGMENT_BYTES) as u64, memory);
-        Arc::new(Self { inner, world: Arc::downgrade(world) })
-    }
-
-    fn interlude(&self) {
-        if let Some(world) = self.world.upgrade() {
-            world.interlude(Event::Load);
-        }
-    }
-}
-
-impl Storage for SimGhost {
-    fn kind(&self) -> TierKind {
-        TierKind::Ghost
-    }
-
-    fn capacity(&self) -> u64 {
-        self.inner.capacity()
-    }
-
-    fn room(&self) -> Option<SharedRoom> {
-        self.inner.room()
-    }
-
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.interlude();
-        let got = self.inner.read_at(offset, into);
-        self.interlude();
-        got
-    }
-
-    fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
-        self.interlude();
-        let starves = self.world.upgrade().is_some_and(|world| world.starves());
-        if starves {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.inner.write_at(offset, from)?;
-        self.interlude();
-        Ok(())
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.interlude();
-        self.inner.punch(offset, len)
-    }
-
-    fn write_queue(self: Arc<Self>, depth: usize) -> Box<dyn WriteQueue> {
-        Box::new(SyncQueue::new(self, depth))
-    }
-}
-
-/// What is behind a tier.
-#[derive(Debug)]
-pub(crate) enum Device {
-    Disk(Arc<SimDisk>),
-    Ghost(Arc<SimGhost>),
-}
-
-impl Device {
-    /// Whether anybody else has it.
-    pub(crate) fn is_held(&self) -> bool {
-        let holders = match self {
-            Self::Disk(disk) => Arc::strong_count(disk),
-            Self::Ghost(ghost) => Arc::strong_count(ghost),
-        };
-        holders > 1
     }
 }
 

@@ -4,14 +4,13 @@
 //! read or a removal other owners store, load, let go and fork. An owner in the middle of a call is not in the list, as its lock
 //! would keep the others out.
 
-use crate::disk::{Device, Faults};
+use crate::disk::{Faults, SimDisk};
 use crate::random::Random;
 use crate::table::{Event, Seen};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use vswap_core::{Backing, ByteCount, GroupId, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource, SlotId};
 use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig, OwnerBlock, Scratch, TierId};
-use vswap_segment::GhostMemory;
 
 /// Calls into the engine that are inside of one another.
 const DEEPEST: usize = 3;
@@ -40,7 +39,7 @@ pub(crate) struct State {
     pub(crate) random: Random,
     pub(crate) owners: Vec<Owner>,
     pub(crate) groups: Vec<GroupId>,
-    pub(crate) disks: HashMap<TierId, Device>,
+    pub(crate) disks: HashMap<TierId, Arc<SimDisk>>,
     /// What groups with limits of tiers have at most: the limit, or what they had when it was set.
     pub(crate) most: HashMap<(GroupId, TierId), ByteCount>,
     scratches: Vec<Scratch>,
@@ -79,8 +78,6 @@ pub(crate) struct World {
     pub(crate) engine: Arc<Engine>,
     pub(crate) faults: Faults,
     pub(crate) limited: bool,
-    /// What tiers in memory hold, and may.
-    pub(crate) ghosts: Arc<GhostMemory>,
     /// Whether what is seen is compared with the table of transitions.
     watching: bool,
     state: Mutex<State>,
@@ -117,8 +114,8 @@ impl World {
         };
         let engine = Engine::new(config).expect("no tier that could fail");
         let state = Mutex::new(State { random, ..State::default() });
-        let (watching, ghosts) = (episode.is_multiple_of(WATCHED), Arc::default());
-        let world = Arc::new(Self { engine, faults, limited, ghosts, watching, state });
+        let world =
+            Arc::new(Self { engine, faults, limited, watching: episode.is_multiple_of(WATCHED), state });
         let small = world.engine.new_group(GroupId::ROOT).expect("room for groups");
         let tiny = world.engine.new_group(small).expect("room for groups");
         for (group, resource, limit) in [(small, Resource::Pool, 300_000), (tiny, Resource::Swap, 24)] {
@@ -358,7 +355,6 @@ impl World {
     pub(crate) fn finish(&self) -> (Seen, u64) {
         self.check_nothing_moves();
         self.state().healthy = true;
-        self.state().starving = false;
         self.engine.starve(false);
         let owners = std::mem::take(&mut self.state().owners);
         for owner in owners {
@@ -388,9 +384,8 @@ impl World {
         }
         let mut state = self.state();
         for (tier, disk) in state.disks.drain() {
-            assert!(!disk.is_held(), "{tier} is gone, its device is held");
+            assert_eq!(Arc::strong_count(&disk), 1, "{tier} is gone, its device is held");
         }
-        assert_eq!(self.ghosts.held(), 0, "memory of ghosts that nobody uses");
         (std::mem::take(&mut state.seen), state.digest)
     }
 }
