@@ -44,11 +44,11 @@ in that little memory and would have found its page in more of it, the ratios ar
 was there at the recording (mostly the line of 10 %) they say little. What was out of memory then was chosen by vswap's own order, which may help or harm any of these. Pages that a program
 gives back are not in the record: a page touched for the first time again counts as any other touch, for every order.
 
-With memory for half and more vswap lies between FIFO and CLOCK on most of these, as it does on Zipf: within 2.6 points of CLOCK, but 4.6 below it on redis. With memory for a quarter it is up to 3.6 above CLOCK (sort) and up to 7 below
-(compile, redis). What is missing is what only an accessed bit tells, that a page is still in use before it goes. With memory for a tenth S3-FIFO is 7 to 21 points above vswap, CLOCK and LRU alike: most of what comes in is not asked
-for again there, and it lets that go first. Its like here, that a page which comes back late is not spared once (`Back::Late` in `heat.rs`), was tried on all of these: with memory for a tenth it wins 6 points on redis, 5 on
-sort, 4 on python, and 20 on a loop over twice the memory; it loses 11 on a loop over a third more than the memory, and 0.5 to 1 on phases and compile. Other numbers of passes, two ranks at once or other lengths of a term change
-little. So the order was left as it is.
+With memory for half and more vswap lies between FIFO and CLOCK on most of these, as it does on Zipf: within 2.6 points of CLOCK, but 4.5 below it on redis and 3.4 on sqlite. With memory for a quarter it is up to 5 above CLOCK (sort,
+sqlite) and up to 7 below (compile, redis). What is missing is what only an accessed bit tells, that a page is still in use before it goes. With memory for a tenth S3-FIFO is 7 to 21 points above vswap, CLOCK and LRU alike: most of what
+comes in is not asked for again there, and it lets that go first. Its like here, that a page which comes back late is not spared once (`Back::Late` in `heat.rs`), was tried on all of these: with memory for a tenth it wins 5 points
+on redis and sort, 4 on python and 1.3 on Zipf; it loses up to 1 on phases and compile, and 1 to 5 on turns. But real Zipf touches took 1.04 as long with it and random reads 1.04 (medians of 7 pairs of runs; 0.91 to 1.97 and 0.63 to 1.13). Other numbers of
+passes, two ranks at once or other lengths of a term change little. So the order was left as it is.
 
 ";
 
