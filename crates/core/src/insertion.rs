@@ -59,7 +59,9 @@ impl Insertion {
             [0, 1].map(|kind| (self.went[kind].load(Relaxed), self.back[kind].load(Relaxed)));
         let known = passing.0 >= LEAST && kept.0 >= LEAST;
         // What the passing pages are worth each, and what the others are.
-        let worth_it = passing.1 * 4 > passing.0 && passing.1 * kept.0 > 2 * kept.1 * passing.0;
+        let product = |one: u64, other: u64| u128::from(one) * u128::from(other);
+        let worth_it = product(passing.1, 4) > u128::from(passing.0)
+            && product(passing.1, kept.0) > 2 * product(kept.1, passing.0);
         known && worth_it || mix(block, now).is_multiple_of(ONE_IN)
     }
 
@@ -71,7 +73,8 @@ impl Insertion {
             for count in self.went.iter().chain(&self.back) {
                 let was = count.load(Relaxed);
                 let left = (0..(now - term).min(FORGOTTEN)).fold(was, |left, _| left - left.div_ceil(16));
-                count.fetch_sub(was - left, Relaxed);
+                // Two that settle one term after the other may both have read the same: never below zero.
+                let _ = count.fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(was - left)));
             }
         }
     }

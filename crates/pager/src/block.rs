@@ -215,6 +215,19 @@ impl BlockState {
         self.backed.clear(page);
     }
 
+    /// The loads of `pages` are over. Returns those that were discarded meanwhile; their slots are let go, but where other bytes have come since: an
+    /// `mremap` moves pages to addresses that are just being loaded, and stores them in the same slots.
+    pub(crate) fn end_load(&mut self, engine: &Engine, pages: &Bitmap512) -> Bitmap512 {
+        self.busy = self.busy.and_not(pages);
+        self.loading = self.loading.and_not(pages);
+        let gone = self.cancelled & *pages;
+        self.cancelled = self.cancelled.and_not(pages);
+        for page in gone.and_not(&self.backed).iter() {
+            self.release_slot(engine, page);
+        }
+        gone
+    }
+
     /// Lets the slot of `page` go.
     pub fn release_slot(&mut self, engine: &Engine, page: PageIndex) {
         if let Some(owner) = &mut self.owner {
@@ -344,6 +357,32 @@ mod tests {
         assert!(!owner.has_backing(&engine, page(0)) && owner.has_backing(&engine, page(1)));
         state.release_slot(&engine, page(1));
         assert_eq!(engine.pool_payload().get(), 0);
+        state.owner.take().unwrap().dispose(&engine);
+    }
+
+    /// What an `mremap` had moved to pages that were being loaded went with the bytes that the loader found cancelled, and read as zeroes.
+    #[test]
+    fn what_is_moved_to_a_page_that_is_being_loaded_stays_when_its_loader_finds_it_cancelled() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut scratch = engine.scratch();
+        let mut state = block(&engine);
+        let bytes = |seed: usize| -> Page { std::array::from_fn(|at| (at * at * seed % 251) as u8) };
+        for at in 0..3 {
+            back(&mut state, &engine, at, &bytes(1), &mut scratch);
+        }
+        let loaded = pages(&[0, 1, 2]);
+        state.busy |= loaded;
+        state.loading |= loaded;
+        state.discard(&engine, pages(&[0, 1]));
+        back(&mut state, &engine, 1, &bytes(5), &mut scratch);
+        assert_eq!(state.end_load(&engine, &loaded), pages(&[0, 1]));
+        state.check();
+        assert_eq!(state.backed, pages(&[1, 2]));
+        let owner = state.owner.as_ref().unwrap();
+        assert!(!owner.has_backing(&engine, page(0)));
+        let mut read = [0; 4096];
+        engine.load(owner.slot(page(1)).unwrap(), &mut read, &mut scratch).unwrap();
+        assert!(read == bytes(5));
         state.owner.take().unwrap().dispose(&engine);
     }
 

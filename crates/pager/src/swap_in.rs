@@ -206,10 +206,7 @@ impl Shared {
     ) -> Outcome {
         let all = Bitmap512::from_range(batch.start(), batch.run.len());
         let mut state = block.state.lock();
-        state.busy = state.busy.and_not(&all);
-        state.loading = state.loading.and_not(&all);
-        let gone = state.cancelled & all;
-        state.cancelled = state.cancelled.and_not(&all);
+        let gone = state.end_load(&self.engine, &all);
         // A page that an eviction took just after it was installed is staged already.
         let came = batch.installed.and_not(&state.staged);
         state.resident |= came;
@@ -217,7 +214,7 @@ impl Shared {
         let (soon, late) = state.heat.returned(batch.installed, now);
         self.passing.insertion.came_back(soon, late, now);
         state.heat.install(came);
-        for page in (batch.dirty | gone).iter() {
+        for page in batch.dirty.iter() {
             state.release_slot(&self.engine, page);
         }
         if batch.installed.get(batch.asked) && !fault.ahead {
