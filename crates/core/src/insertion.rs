@@ -2,8 +2,8 @@
 //!
 //! A scan of more than fits would push out everything else, and be gone itself before it is read again. So what comes because a
 //! program reads on *passes by*: it goes again before anything that was there, and only one block in [`ONE_IN`] is kept. That is the bimodal
-//! insertion of Qureshi et al. (*Adaptive insertion policies for high performance caching*, ISCA 2007): of a loop over more than the memory as much stays as
-//! fits. But where what was there is dead, the pages that are read on through must push it out. Nobody tells when a resident page is used; what tells is
+//! insertion of Qureshi et al. (*Adaptive insertion policies for high performance caching*, ISCA 2007): of a loop over more than the memory much of what
+//! fits stays. But where what was there is dead, the pages that are read on through must push it out. Nobody tells when a resident page is used; what tells is
 //! which come back, and how soon: of those that passed by, or of those of the others that had to go. While it is clearly more of the first, what is read on through is
 //! kept too. (The cited paper lets two groups of cache sets compete; here the two kinds of pages do.)
 

@@ -87,7 +87,7 @@ impl Shared {
             && self.passing.add(space.id, base, pages.count() as u64)
     }
 
-    /// Moves out one block's worth of what passes by, but for the last of it. `false` if there is no more.
+    /// Moves out one block's worth of what passes by, but for the last of it. `false` if there is no more, or nothing of it can be moved now.
     pub(crate) fn drop_behind(&self, tools: &mut Tools) -> bool {
         let tries = self.passing.queue.lock().runs.len();
         for _ in 0..tries {

@@ -86,7 +86,7 @@ impl Own {
         }
     }
 
-    /// As the pager's: what was read through last stays for a while.
+    /// As the pager's, but for all of a block at once: what was read through last stays for a while.
     fn drop_behind(&mut self) -> bool {
         for _ in 0..self.passing.len() {
             if self.passing_pages <= self.limit / 32 {
