@@ -94,6 +94,19 @@ pub struct NewTier {
     pub force: bool,
 }
 
+/// What the removal of a tier has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Removed {
+    /// Segments that went as they are.
+    pub segments: u64,
+    /// Bytes copied, those of pages that came back to the pool among them.
+    pub bytes: u64,
+    /// Pages that came back to the pool.
+    pub pooled: u64,
+    /// Pages that went with it.
+    pub lost: u64,
+}
+
 /// What comes of it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
@@ -114,14 +127,7 @@ pub enum Answer {
         left: u64,
     },
     /// A tier has been removed.
-    Removed {
-        /// Segments that went as they are.
-        segments: u64,
-        /// Bytes copied for that.
-        bytes: u64,
-        /// Pages that went with it.
-        lost: u64,
-    },
+    Removed(Removed),
     /// The groups, each after the one above it.
     Groups {
         /// These.

@@ -1,7 +1,7 @@
 //! [`Server`]: the side of the running one.
 
 use crate::place;
-use crate::protocol::{Answer, Group, LONGEST, NewTier, Request, Status};
+use crate::protocol::{Answer, Group, LONGEST, NewTier, Removed, Request, Status};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub trait Controlled: Send + Sync + 'static {
     /// Why not.
     fn add_tier(&self, new: &NewTier) -> Result<u8, String>;
 
-    /// Empties a tier and removes it. `watch` gets bytes moved and bytes left, and may end it. Gives segments, bytes, and pages lost.
+    /// Empties a tier and removes it. `watch` gets bytes moved and bytes left, and may end it.
     ///
     /// # Errors
     /// Why it is still there.
@@ -40,7 +40,7 @@ pub trait Controlled: Send + Sync + 'static {
         tier: u8,
         lose: bool,
         watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<(u64, u64, u64), String>;
+    ) -> Result<Removed, String>;
 
     /// A tier that failed is to be used again.
     ///
@@ -245,7 +245,7 @@ fn attend_to(request: Request, controlled: &dyn Controlled, out: &mut UnixStream
                 Err(_) => ControlFlow::Break(()),
             };
             let removed = controlled.remove_tier(tier, lose, &mut watch);
-            removed.map_or_else(refused, |(segments, bytes, lost)| Answer::Removed { segments, bytes, lost })
+            removed.map_or_else(refused, Answer::Removed)
         }
         Request::ReopenTier { tier } => done(controlled.reopen_tier(tier)),
         Request::Groups => Answer::Groups { groups: controlled.groups() },

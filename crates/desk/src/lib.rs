@@ -13,9 +13,9 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use vswap_control::Controlled;
-use vswap_control::protocol::{Group, LostPage, NewTier, Status, Tier};
+use vswap_control::protocol::{Group, LostPage, NewTier, Removed, Status, Tier};
 use vswap_core::{ByteCount, GroupId};
-use vswap_engine::{Engine, TierId, TierKind, Unreadable};
+use vswap_engine::{Engine, Removing, TierId, TierKind, Unreadable};
 use vswap_pager::Pager;
 use vswap_sys::signal;
 
@@ -63,6 +63,14 @@ impl<S: Served> Desk<S> {
 
     fn engine(&self) -> &Engine {
         self.served.pager().engine()
+    }
+
+    /// How much the pool may grow by for what is on a tier: what that takes of memory itself goes as it comes.
+    fn memory_for(&self, tier: TierId) -> ByteCount {
+        let its_own = self.engine().tiers().into_iter().find(|other| other.id == tier);
+        let its_own =
+            its_own.filter(|tier| tier.kind == TierKind::Ghost).map_or(ByteCount::ZERO, |tier| tier.live);
+        self.served.pager().room_for_compressed().saturating_add(its_own)
     }
 }
 
@@ -150,15 +158,23 @@ impl<S: Served> Controlled for Desk<S> {
         tier: u8,
         lose: bool,
         watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<(u64, u64, u64), String> {
+    ) -> Result<Removed, String> {
         signal::block(&signal::OF_LIMITS);
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
         let mut watch = |now: vswap_engine::Emptying| {
             self.served.pager().keep_pace();
             watch(now.moved.get(), now.left.get())
         };
-        let removed = self.engine().remove_tier(TierId::new(tier), unreadable, &mut watch);
-        removed.map(|done| (done.segments, done.bytes.get(), done.lost)).map_err(|error| error.to_string())
+        let tier = TierId::new(tier);
+        let removing = Removing { unreadable, memory: self.memory_for(tier) };
+        let removed = self.engine().remove_tier(tier, removing, &mut watch);
+        let told = |done: vswap_engine::Emptied| Removed {
+            segments: done.segments,
+            bytes: done.bytes.get(),
+            pooled: done.came_back,
+            lost: done.lost,
+        };
+        removed.map(told).map_err(|error| error.to_string())
     }
 
     fn reopen_tier(&self, tier: u8) -> Result<(), String> {

@@ -53,6 +53,11 @@ fn before(now: Age, generations: usize) -> Age {
     Age::of_generation((now.get() + Age::COUNT - generations) as u64)
 }
 
+/// The stamp of what is to go first.
+pub(crate) fn coldest(now: Age) -> Age {
+    before(now, OLDEST_STUCK)
+}
+
 impl Engine {
     /// Counts the pages of a group and a class: a look at all their slots.
     pub(crate) fn ages_among(&self, within: GroupId, class: ClassId) -> Ages {

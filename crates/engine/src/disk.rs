@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 use vswap_core::{ByteCount, ClusterId, GroupId, MoveId, PageCount, PageIndex, SegmentAddr};
 use vswap_segment::{
     AlignedBuf, ClassId, EntryAddr, GhostMemory, Keys, SegmentId, SegmentStore, SegmentWriter,
@@ -142,6 +143,11 @@ impl Disk {
     /// Becomes the one writer, waiting for the present one to finish.
     pub(crate) fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock()
+    }
+
+    /// The same; `None` if that one takes longer than this.
+    pub(crate) fn writing_within(&self, time: Duration) -> Option<MutexGuard<'_, Writing>> {
+        self.writing.try_lock_for(time)
     }
 
     /// Classes that had no room anywhere when they were asked last.

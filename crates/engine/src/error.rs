@@ -212,7 +212,7 @@ pub enum RemoveTierError {
     },
     /// The other tiers have filled up meanwhile.
     #[error(
-        "no room is left elsewhere: {left} are still on {tier}, which goes on as before; add a tier first"
+        "no room is left elsewhere: {left} are still on {tier}, which goes on as before; add a tier first, or raise a limit"
     )]
     NoRoom {
         /// Which.

@@ -30,6 +30,7 @@
 mod ages;
 mod classes;
 mod clean;
+mod comeback;
 mod compact;
 mod config;
 mod demote;
@@ -63,6 +64,6 @@ pub use owner::OwnerBlock;
 pub use run::Loaded;
 pub use scratch::Scratch;
 pub use stats::{BackingKind, EngineStats, LoadedFrom, StoredAs, WritebackReport};
-pub use swapoff::{Emptied, Emptying, Unreadable};
+pub use swapoff::{Emptied, Emptying, Removing, Unreadable};
 pub use tiers::Tier;
 pub use vswap_segment::{AGES, SEGMENT_BYTES, TierError, TierId, TierKind, TierState};

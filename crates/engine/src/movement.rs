@@ -202,9 +202,9 @@ impl Engine {
         Err(LoadError::Damaged { slot })
     }
 
-    /// Loads the entry that the slot's word named, if the word still names it afterwards. Else it may have been another of the slot's
-    /// own: compaction puts a copy of what the slot held before under the slot's name and only then finds that it has lost. (The word
-    /// cannot have come back to that handle meanwhile: from a segment nothing comes back, and there is one compaction at a time.)
+    /// Loads the entry that the slot's word named, if the word names it still: an entry there under the slot's name may be older, since compaction
+    /// puts a copy of what the slot held before under that name and only then finds that it has lost. The word is looked at with the entry's
+    /// chunk locked: while that is so, nothing else can come to be there, and whatever a word names is there, so what is there is what it names.
     fn load_entry(
         &self,
         slot: SlotId,
@@ -214,10 +214,10 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Attempt {
         let decoded = self.pool.read(handle, slot, |tag, bytes| {
-            decodes(&mut scratch.decompressor, codec_tag(tag), bytes, &self.dictionaries, page)
+            let named = cell.load().backing().pool_entry() == Some(handle);
+            named.then(|| decodes(&mut scratch.decompressor, codec_tag(tag), bytes, &self.dictionaries, page))
         });
-        let named = || cell.load().backing().pool_entry() == Some(handle);
-        decoded.filter(|_| named()).map_or(Attempt::Stale, attempt)
+        decoded.flatten().map_or(Attempt::Stale, attempt)
     }
 
     fn load_segment(

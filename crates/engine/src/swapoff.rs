@@ -2,16 +2,18 @@
 //!
 //! Segments go as they are ([`SegmentMover`]): a copy is written elsewhere and one row of the table changes, whoever and how many own the
 //! pages. So the cost is that of the bytes. Those of which hardly anything lives are packed together instead, as in cleaning; and so are the
-//! readable entries of those that cannot be copied whole. Pages go on being read, released and written back to the other tiers meanwhile.
+//! readable entries of those that cannot be copied whole. What no other tier takes comes back to the pool (`comeback.rs`), as far as the caller has memory for
+//! that. Pages go on being read, released and written back to the other tiers meanwhile.
 //! Until a segment has arrived it is read where it was, so the removal may end at any moment, by an error or because it is
 //! cancelled: the tier then goes on with what is left.
 
 use crate::clean::Gathered;
+use crate::disk::locator;
 use crate::engine::Engine;
 use crate::error::{RemoveTierError, WritebackError};
 use crate::losses::Reason;
-use crate::movement::entry_addr;
 use std::ops::ControlFlow;
+use std::time::Duration;
 use vswap_core::{Backing, ByteCount, ClusterId, PageIndex, SlotCell, SlotId};
 use vswap_segment::{
     AlignedBuf, Appended, BLOCK, Candidate, ClassId, MAX_ENTRY_BLOCKS, Purpose, ReadError, SEGMENT_BYTES,
@@ -20,8 +22,10 @@ use vswap_segment::{
 
 /// Segments of which less than this lives are packed together.
 pub(crate) const SPARSE: f64 = 0.5;
-/// How often a removal waits for room that is just being given back to the file system, a millisecond each time.
+/// How often a removal waits for room that is just being given back to the file system, a moment each time.
 const PATIENCE: usize = 1000;
+/// How long a removal waits for others before it asks whether it is to go on.
+const A_MOMENT: Duration = Duration::from_millis(1);
 
 /// How far the removal of a tier has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -37,8 +41,10 @@ pub struct Emptying {
 pub struct Emptied {
     /// Segments that went as they are.
     pub segments: u64,
-    /// Bytes copied for that.
+    /// Bytes copied for that, those of pages that came back to the pool among them.
     pub bytes: ByteCount,
+    /// Pages that came back to the pool.
+    pub came_back: u64,
     /// Pages lost with it: only if that was wanted.
     pub lost: u64,
 }
@@ -52,12 +58,32 @@ pub enum Unreadable {
     Lose,
 }
 
+/// How a tier is removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Removing {
+    /// What becomes of pages that cannot be read.
+    pub unreadable: Unreadable,
+    /// How much the pool may grow by for what no other tier takes. Whoever watches has room made for it meanwhile.
+    pub memory: ByteCount,
+}
+
+impl From<Unreadable> for Removing {
+    /// Nothing comes back to the pool.
+    fn from(unreadable: Unreadable) -> Self {
+        Self { unreadable, memory: ByteCount::ZERO }
+    }
+}
+
 /// One removal.
 struct Removal<'a> {
     engine: &'a Engine,
     tier: TierId,
     watch: &'a mut dyn FnMut(Emptying) -> ControlFlow<()>,
     done: Emptied,
+    /// What the pool may still grow by.
+    memory: u64,
+    /// No other tier takes any more.
+    full: bool,
     /// What could not be read at the first attempt.
     unreadable: Option<ReadError>,
     /// What another tier said that did not take a copy.
@@ -70,31 +96,31 @@ impl Engine {
     /// Empties a tier and removes it (swapoff). `watch` is called before each segment (2 MiB) and may end it.
     ///
     /// # Errors
-    /// [`RemoveTierError`]: refused at once if the others have no room for what lives there. What has been moved by then stays moved, the tier goes
+    /// [`RemoveTierError`]: refused at once if the others, and memory, have no room for what lives there. What has been moved by then stays moved, the tier goes
     /// on with the rest.
     pub fn remove_tier(
         &self,
         tier: TierId,
-        unreadable: Unreadable,
+        how: impl Into<Removing>,
         watch: &mut dyn FnMut(Emptying) -> ControlFlow<()>,
     ) -> Result<Emptied, RemoveTierError> {
+        let Removing { unreadable, memory } = how.into();
         let Some(_alone) = self.disk.removing.try_lock() else { return Err(RemoveTierError::Busy) };
-        let (before, roomy) = self.disk.store().drain_tier(tier, SPARSE)?;
-        // Who had begun a segment on it has written it once this is to be had.
-        self.take_in_what_was_left();
-        // As for whoever was taking segments there from a tier above.
-        drop(self.disk.demoting.lock());
+        let (before, roomy) = self.disk.store().drain_tier(tier, SPARSE, memory.get())?;
         let mut removal = Removal {
             engine: self,
             tier,
             watch,
             done: Emptied::default(),
+            memory: memory.get(),
+            full: false,
             unreadable: None,
             failed: None,
             said: None,
         };
         let result = removal
-            .empty(unreadable, if roomy { SPARSE } else { f64::INFINITY })
+            .wait_for_others()
+            .and_then(|()| removal.empty(unreadable, if roomy { SPARSE } else { f64::INFINITY }))
             .and_then(|()| removal.finish());
         match result {
             Ok(()) => Ok(removal.done),
@@ -123,16 +149,12 @@ impl Engine {
     }
 
     fn lose(&self, slot: SlotId, cell: SlotCell<'_>, segment: SegmentId) -> bool {
-        let inside = |backing| match backing {
-            Backing::Segment(addr) => entry_addr(addr).filter(|addr| addr.segment() == segment),
-            _ => None,
-        };
-        let Some(addr) = inside(cell.load().backing()) else { return false };
+        let Some(addr) = self.place_in(slot, segment) else { return false };
         // As long as it lives there, and before the word says that it is lost: whoever sees that finds why.
         self.losses.remember(slot, self.lost_at(Some(addr), Reason::GivenUp));
-        let now = self.generations.now();
+        let (here, now) = (Backing::Segment(locator(addr)), self.generations.now());
         let changed =
-            cell.update(|word| inside(word.backing()).map(|_| word.with_backing(Backing::Poisoned, now)));
+            cell.update(|word| (word.backing() == here).then(|| word.with_backing(Backing::Poisoned, now)));
         if let Ok(old) = changed {
             self.free_backing(slot, old);
             crate::stats::Counters::add(&self.counters.lost, 1);
@@ -142,6 +164,17 @@ impl Engine {
 }
 
 impl Removal<'_> {
+    /// Who had begun a segment on the tier, or was taking one there from a tier above, has written it when this returns.
+    fn wait_for_others(&mut self) -> Result<(), RemoveTierError> {
+        let disk = &self.engine.disk;
+        while disk.demoting.try_lock_for(A_MOMENT).is_none() || disk.writing_within(A_MOMENT).is_none() {
+            self.go_on()?;
+        }
+        // Nobody else begins anything there.
+        let _ = self.engine.take_in_what_was_left();
+        Ok(())
+    }
+
     fn empty(&mut self, unreadable: Unreadable, sparse: f64) -> Result<(), RemoveTierError> {
         let depth = self.engine.disk.depth;
         let _lent = self.engine.disk.lend((depth + 1) * SEGMENT_BYTES);
@@ -149,13 +182,20 @@ impl Removal<'_> {
         let mut mover = self.engine.disk.store().mover(depth);
         // A destination that failed takes no more, so another pass finds another.
         while self.pass(&mut mover)? {}
-        if self.left() > ByteCount::ZERO {
+        if !self.full && self.left() > ByteCount::ZERO {
             self.salvage()?;
         }
         for segment in self.segments() {
-            self.rescue(segment)?;
+            if !self.full {
+                self.rescue(segment)?;
+            }
         }
-        match (self.unreadable.take(), self.failed.take()) {
+        if self.full && self.left() > ByteCount::ZERO {
+            self.take_back()?;
+        }
+        // What was full, or failed, is of no matter where memory took the rest.
+        let failed = self.failed.take().filter(|_| !self.full);
+        match (self.unreadable.take(), failed) {
             _ if self.left() == ByteCount::ZERO => Ok(()),
             (_, Some(source)) => Err(self.io(source)),
             (Some(source), None) if unreadable == Unreadable::Keep => Err(self.give_up(source)),
@@ -268,14 +308,14 @@ impl Removal<'_> {
         if self.left() == ByteCount::ZERO {
             return Ok(false);
         }
+        self.full = no_room;
         match failed {
             // Full before its time: it is passed over from now on, and there may be others. If not, that is why.
-            Some(source) if !no_room => {
+            Some(source) => {
                 self.failed = Some(source);
-                Ok(true)
+                Ok(!no_room)
             }
-            Some(source) => Err(self.io(source)),
-            None if no_room => Err(self.no_room()),
+            None if no_room => Ok(false),
             None => {
                 self.said = self.failed.take().or(self.said.take());
                 Ok(false)
@@ -318,11 +358,13 @@ impl Removal<'_> {
             let mut writing = disk.writing();
             let Some(found) = disk.store().usage(segment) else { return Ok(()) };
             let begun = disk.store().begin(Purpose::Migration, found.class, writing.buffer());
-            let Ok(mut builder) = begun else { return Err(self.no_room()) };
+            let Ok(mut builder) = begun else {
+                self.full = true;
+                return Ok(());
+            };
             let mut moved = Vec::new();
             while let Some(&slot) = slots.peek() {
-                if let Backing::Segment(addr) = engine.word(slot).backing()
-                    && let Some(addr) = entry_addr(addr).filter(|addr| addr.segment() == segment)
+                if let Some(addr) = engine.place_in(slot, segment)
                     && let Ok(entry) = disk.store().read_entry(addr, slot, &mut buf)
                 {
                     match builder.append(slot, entry.tag, entry.bytes) {
@@ -358,8 +400,33 @@ impl Removal<'_> {
                 (taken == 1).then(|| rest.by_ref().find_map(|segment| store.pick(segment)))?
             });
             if copied.is_none() {
+                self.full = true;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is left into the pool, a segment at a time, as far as there is memory for that.
+    fn take_back(&mut self) -> Result<(), RemoveTierError> {
+        let (engine, disk) = (self.engine, &self.engine.disk);
+        let _lent = disk.lend(SEGMENT_BYTES);
+        let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
+        for segment in self.segments() {
+            self.go_on()?;
+            let lives = disk.store().usage(segment).map_or(0, |found| found.live_bytes as u64);
+            if lives > self.memory {
                 return Err(self.no_room());
             }
+            let came = engine.take_back(segment, &mut buf);
+            self.memory = self.memory.saturating_sub(came.bytes);
+            self.done.came_back += came.pages;
+            self.done.bytes = self.done.bytes.saturating_add(ByteCount::new(came.bytes));
+            disk.store().trim_tier(self.tier, false);
+            if came.full {
+                return Err(self.no_room());
+            }
+            self.unreadable = self.unreadable.take().or(came.unread);
         }
         Ok(())
     }
@@ -381,6 +448,7 @@ impl Removal<'_> {
     /// Nothing is on it any more, but its room may just be given back, or a write be under way that a broken queue has left behind.
     fn finish(&mut self) -> Result<(), RemoveTierError> {
         let disk = &self.engine.disk;
+        let mut queue = None;
         for _ in 0..PATIENCE {
             // A file or device stays, and others can use the room.
             disk.store().trim_tier(self.tier, false);
@@ -388,9 +456,12 @@ impl Removal<'_> {
                 disk.writing().writer.forget_removed();
                 return Ok(());
             }
-            self.engine.take_in_what_was_left();
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            queue = self.engine.take_in_what_was_left().err();
+            std::thread::sleep(A_MOMENT);
         }
-        Err(RemoveTierError::NoRoom { tier: self.tier, left: self.left() })
+        Err(match queue {
+            Some(source) => self.io(source),
+            None => RemoveTierError::NoRoom { tier: self.tier, left: self.left() },
+        })
     }
 }

@@ -464,14 +464,23 @@ impl Engine {
     }
 
     /// Becomes the one writer, for as long as it takes to take in what a broken queue has left behind: until then it takes room on its tier.
-    pub(crate) fn take_in_what_was_left(&self) {
+    ///
+    /// # Errors
+    /// If the queue breaks again: the rest is left to the next who comes by.
+    pub(crate) fn take_in_what_was_left(&self) -> io::Result<()> {
         let mut writing = self.disk.writing();
-        // If the queue breaks again, the rest is left to the next who comes by.
-        while let Ok(Some(written)) = writing.writer.wait() {
-            // Nobody waits for it, so nobody is to know how it ended.
-            let _ = self.settle(&self.disk, &mut writing, written, &mut WritebackReport::default());
-        }
+        let ended = loop {
+            match writing.writer.wait() {
+                // Nobody waits for it, so nobody is to know how it ended.
+                Ok(Some(written)) => {
+                    let _ = self.settle(&self.disk, &mut writing, written, &mut WritebackReport::default());
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            }
+        };
         self.disk.put_buffers_away(&mut writing);
+        ended
     }
 
     /// After the writer itself broke: no page may stay on its way for ever.

@@ -1,7 +1,7 @@
 //! Text: the control socket's lines, sizes as people type them, the kernel's lists of mappings.
 
 use std::fmt::Write as _;
-use vswap_control::protocol::{Answer, NewTier, Request, Status, Tier};
+use vswap_control::protocol::{Answer, NewTier, Removed, Request, Status, Tier};
 use vswap_sys::process::{MapEntry, parse_maps};
 
 // The command's own, which is no library.
@@ -49,7 +49,7 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
         Answer::Status(Box::new(status)),
         Answer::Added { tier: 2 },
         Answer::Emptying { moved: 1, left: u64::MAX },
-        Answer::Removed { segments: 1, bytes: 2, lost: 3 },
+        Answer::Removed(Removed { segments: 1, bytes: 2, pooled: 3, lost: 4 }),
         Answer::Groups { groups: vec![vswap_control::protocol::Group::default()] },
         Answer::Done,
         Answer::Refused { why: "no\nroom".into() },

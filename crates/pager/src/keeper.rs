@@ -114,8 +114,20 @@ impl Shared {
         let (pool, ghosts) = (self.engine.pool_bytes(), self.engine.ghost_bytes());
         self.budget.set_pool(pool);
         self.budget.set_ghosts(ghosts);
-        let most = self.available() / 100 * self.share.most_percent();
-        self.engine.set_ghost_limit(ByteCount::new(most).saturating_sub(pool));
+        self.engine.set_ghost_limit(ByteCount::new(self.most_compressed()).saturating_sub(pool));
+    }
+
+    /// Bytes that pool and tiers in memory may come to together.
+    fn most_compressed(&self) -> u64 {
+        self.available() / 100 * self.share.most_percent()
+    }
+
+    /// Bytes of compressed pages that memory can take besides what it has of them.
+    pub(crate) fn room_for_compressed(&self) -> ByteCount {
+        let room = self.most_compressed().saturating_sub(self.engine.pool_bytes().get());
+        let room = room.saturating_sub(self.engine.ghost_bytes().get());
+        // An entry takes the room of its class, and a chunk has holes.
+        ByteCount::new(room / 8 * 7)
     }
 
     /// Bytes that pool, tiers in memory and resident pages have between them.

@@ -489,11 +489,16 @@ impl Pager {
         self.shared.room_came();
     }
 
-    /// For whoever has pages moved to tiers that are memory: waits a moment if eviction does not keep up with that.
+    /// Bytes of compressed pages that memory can take besides what it has of them: others are moved out for them, but for a part that stays.
+    pub fn room_for_compressed(&self) -> ByteCount {
+        self.shared.room_for_compressed()
+    }
+
+    /// For whoever has pages moved to memory: waits a moment if eviction does not keep up with that.
     pub fn keep_pace(&self) {
         let (budget, until) = (&self.shared.budget, Instant::now() + Duration::from_millis(100));
         self.shared.count_compressed();
-        while self.engine().ghost_bytes() > ByteCount::ZERO && budget.excess() > 0 && Instant::now() < until {
+        while self.is_short() && Instant::now() < until {
             budget.call_eviction();
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -239,7 +239,7 @@ pub enum TierError {
     },
     /// What is on it does not fit elsewhere.
     #[error(
-        "{tier} holds {holds} bytes, and there is room for {room} on the others, as far as groups may be there: add a tier of {needs_mib} MiB or more first (on a disk: vswap tier add PATH --size {needs_mib}M; in memory, if so much of the limit is free: vswap tier add --kind ghost --size {needs_mib}M), or raise a limit",
+        "{tier} holds {holds} bytes, and there is room for {room} on the others, as far as groups may be there, and for {memory} in memory: add a tier of {needs_mib} MiB or more first (vswap tier add PATH --size {needs_mib}M), or raise a limit (vswap set), of all memory for instance",
         needs_mib = needs >> 20
     )]
     NoRoom {
@@ -249,6 +249,8 @@ pub enum TierError {
         holds: u64,
         /// Bytes of whole segments that are free elsewhere, for those whose it is.
         room: u64,
+        /// Bytes that memory can take.
+        memory: u64,
         /// Size of another tier that would do, bytes.
         needs: u64,
     },

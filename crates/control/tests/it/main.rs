@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vswap_control::protocol::{Answer, Group, LONGEST, NewTier, Request, Status, Tier};
+use vswap_control::protocol::{Answer, Group, LONGEST, NewTier, Removed, Request, Status, Tier};
 use vswap_control::{Client, ClientError, Controlled, Run, Server};
 
 /// Tier 1 takes for ever to empty, tier 2 three steps; there is no other.
@@ -39,7 +39,7 @@ impl Controlled for Fake {
         tier: u8,
         lose: bool,
         watch: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<(u64, u64, u64), String> {
+    ) -> Result<Removed, String> {
         let last = if tier == 1 { u64::MAX } else { 3 };
         for step in 0..last {
             self.steps.fetch_add(1, Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Controlled for Fake {
                 return Err("cancelled".into());
             }
         }
-        Ok((last, 2 * last, u64::from(lose)))
+        Ok(Removed { segments: last, bytes: 2 * last, pooled: 2, lost: u64::from(lose) })
     }
 
     fn reopen_tier(&self, tier: u8) -> Result<(), String> {
@@ -115,7 +115,7 @@ fn questions_are_answered_one_after_the_other() {
     let mut seen = Vec::new();
     let remove = Request::RemoveTier { tier: 2, lose: true };
     let removed = client.ask(&remove, &mut |moved, left| seen.push((moved, left))).unwrap();
-    assert_eq!(removed, Answer::Removed { segments: 3, bytes: 6, lost: 1 });
+    assert_eq!(removed, Answer::Removed(Removed { segments: 3, bytes: 6, pooled: 2, lost: 1 }));
     assert_eq!(seen, [(0, 3), (1, 2), (2, 1)]);
 }
 

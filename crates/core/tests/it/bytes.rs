@@ -95,8 +95,13 @@ impl Bytes {
     }
 
     fn read(&self, handle: PoolHandle, slot: u64) -> Option<u32> {
+        self.read_if(handle, slot, || true)
+    }
+
+    /// What is there, if it is this slot's and `believed`, asked while it stays there, says so.
+    fn read_if(&self, handle: PoolHandle, slot: u64, believed: impl FnOnce() -> bool) -> Option<u32> {
         let entry = self.pool[handle.index()].lock().unwrap();
-        entry.filter(|(owner, _)| *owner == slot).map(|(_, content)| content)
+        entry.filter(|(owner, _)| *owner == slot && believed()).map(|(_, content)| content)
     }
 
     fn remove(&self, handle: PoolHandle, slot: u64) {
@@ -182,9 +187,10 @@ impl Slot<'_> {
                 Backing::Fill(pattern) => return Found::Content(pattern.word() as u32),
                 Backing::Segment(addr) => self.bytes.read_disk(addr, self.number),
                 Backing::Pool(handle) | Backing::Moving(Moving { source: handle, .. }) => {
-                    let content = self.bytes.read(handle, self.number);
-                    // What compaction put there that has lost is the slot's own too, and older.
-                    content.filter(|_| self.cell.load().backing().pool_entry() == Some(handle))
+                    // What compaction put there that has lost is the slot's own too, and older: so the word is looked at while nothing else
+                    // can come to be there.
+                    let named = || self.cell.load().backing().pool_entry() == Some(handle);
+                    self.bytes.read_if(handle, self.number, named)
                 }
             };
             match content.map(|content| read(word, content)) {
@@ -306,6 +312,23 @@ impl Slot<'_> {
             *self.bytes.other_disk[at].lock().unwrap() = None;
         }
         moved
+    }
+
+    /// As `Engine::take_back`, of the entry that the slot has now. Tells whether the slot has the copy.
+    pub(crate) fn come_back(self) -> bool {
+        let from = self.cell.load().backing();
+        let Backing::Segment(addr) = from else { return false };
+        let Some(content) = self.bytes.read_disk(addr, self.number) else { return false };
+        let handle = self.bytes.insert(self.number, content);
+        let flip = |word: SlotWord| {
+            (word.backing() == from).then(|| word.with_backing(Backing::Pool(handle), age()))
+        };
+        let flipped = self.cell.update(flip).is_ok();
+        match flipped {
+            true => self.bytes.release_disk(addr),
+            false => self.bytes.remove(handle, self.number),
+        }
+        flipped
     }
 
     /// As `Engine::lose`, of the segment that the slot's bytes are in now. Tells whether they were lost by that.

@@ -33,6 +33,7 @@ fn who_does_it_is_who_the_table_says() {
             Who::Writer => &["writer of batches"],
             Who::Compaction => &["the one compaction"],
             Who::Remover => &["who removes the tier"],
+            Who::RemoverWriting => &["who removes the tier, as the writer of batches"],
         };
         let rows =
             || table().into_iter().filter(|[from, event, _]| transition.rows().contains(&(from, event)));

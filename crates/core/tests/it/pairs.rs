@@ -40,10 +40,11 @@ enum Actor {
     Clean,
     Move,
     GiveUp,
+    ComeBack,
 }
 
 impl Actor {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::StorePattern,
         Self::StorePage,
         Self::ReleaseSole,
@@ -58,6 +59,7 @@ impl Actor {
         Self::Clean,
         Self::Move,
         Self::GiveUp,
+        Self::ComeBack,
     ];
 
     /// What it may do.
@@ -77,6 +79,7 @@ impl Actor {
             Self::Clean => &[T::Clean],
             Self::Move => &[T::Move],
             Self::GiveUp => &[T::GiveUp],
+            Self::ComeBack => &[T::ComeBack],
         }
     }
 
@@ -216,6 +219,7 @@ impl World {
             Actor::Clean => only(slot.clean()),
             Actor::Move => only(slot.move_segment()),
             Actor::GiveUp => only(slot.give_up()),
+            Actor::ComeBack => only(slot.come_back()),
         }
     }
 

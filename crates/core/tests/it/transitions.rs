@@ -22,6 +22,7 @@ pub(crate) enum Transition {
     Clean,
     Move,
     GiveUp,
+    ComeBack,
 }
 
 /// Who does it.
@@ -36,12 +37,14 @@ pub(crate) enum Who {
     Writer,
     Compaction,
     Remover,
+    /// He too, as the writer of batches.
+    RemoverWriting,
 }
 
 use Transition as T;
 
 impl Transition {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         T::StorePattern,
         T::StorePage,
         T::ReleaseSole,
@@ -59,6 +62,7 @@ impl Transition {
         T::Clean,
         T::Move,
         T::GiveUp,
+        T::ComeBack,
     ];
 
     /// What the matrix calls it.
@@ -81,6 +85,7 @@ impl Transition {
             T::Clean => "cleaning flips",
             T::Move => "its segment moves",
             T::GiveUp => "its tier is given up",
+            T::ComeBack => "back to the pool",
         }
     }
 
@@ -92,6 +97,7 @@ impl Transition {
             T::Hand | T::Take | T::Flip | T::TurnBack | T::Clean => Who::Writer,
             T::CompactionTakes | T::CompactionFlips => Who::Compaction,
             T::Move | T::GiveUp => Who::Remover,
+            T::ComeBack => Who::RemoverWriting,
         }
     }
 
@@ -126,20 +132,21 @@ impl Transition {
             T::Clean => &[("`Segment(a)`", "cleaned")],
             T::Move => &[("`Segment(a)`", "its segment moves to another tier")],
             T::GiveUp => &[("`Segment(a)`", "its tier is given up, unreadable")],
+            T::ComeBack => &[("`Segment(a)`", "its tier is emptied, and memory alone has room")],
         }
     }
 
     /// Why two cannot meet on one slot, as the matrix says it; `None` if they can.
     pub(crate) fn apart(self, other: Self) -> Option<char> {
-        use Who::{Compaction, Last, Owner, Remover, Sole, Writer};
+        use Who::{Compaction, Last, Owner, Remover, RemoverWriting, Sole, Writer};
         match (self.who(), other.who()) {
             (Sole, Sole | Owner | Last) | (Owner | Last, Sole) => Some('o'),
             (Last, Last) => Some('l'),
             (Last, Owner) if other != T::ReleaseOne => Some('l'),
             (Owner, Last) if self != T::ReleaseOne => Some('l'),
-            (Writer, Writer) => Some('w'),
+            (Writer, Writer | RemoverWriting) | (RemoverWriting, Writer) => Some('w'),
             (Compaction, Compaction) => Some('c'),
-            (Remover, Remover) => Some('r'),
+            (Remover | RemoverWriting, Remover | RemoverWriting) => Some('r'),
             _ => None,
         }
     }

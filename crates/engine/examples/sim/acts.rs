@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, Resource};
 use vswap_engine::{
-    EngineError, LoadError, LoadedFrom, RemoveTierError, SEGMENT_BYTES, StoreError, TierError, TierId,
-    TierState, Unreadable, WritebackError,
+    EngineError, LoadError, LoadedFrom, RemoveTierError, Removing, SEGMENT_BYTES, StoreError, TierError,
+    TierId, TierState, Unreadable, WritebackError,
 };
 
 impl World {
@@ -392,12 +392,13 @@ impl World {
     /// Removes a tier, or begins to; whoever watches lets the others act, and ends it sometimes.
     pub(crate) fn remove(&self, tier: TierId, lose: bool) {
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
+        let memory = ByteCount::new(self.draw(3) * 4 * SEGMENT_BYTES as u64);
         let mut left = self.draw(10);
         let healthy = self.state().healthy;
         let before = self.state().suspects;
         self.begin_to_count_losses();
         let removed = self.engine_does(Event::Removal, true, || {
-            self.engine.remove_tier(tier, unreadable, &mut |_| {
+            self.engine.remove_tier(tier, Removing { unreadable, memory }, &mut |_| {
                 self.state().writer = false;
                 self.interlude(Event::Removal);
                 self.state().writer = true;

@@ -1,4 +1,5 @@
 //! Integration tests of the engine: against a map, and under concurrent writeback.
+mod comeback;
 mod demotion;
 mod flaky;
 mod groups;

@@ -47,6 +47,13 @@ impl Rig {
         slot
     }
 
+    /// Stores these pages, the content of each by its number.
+    pub fn fill(&mut self, numbers: std::ops::Range<usize>) {
+        for number in numbers {
+            self.store(number, number);
+        }
+    }
+
     pub fn load(&mut self, number: usize) -> Result<(LoadedFrom, [u8; PAGE_SIZE]), LoadError> {
         let (block, at) = Self::place(number);
         let slot = self.blocks[block].slot(at).unwrap();

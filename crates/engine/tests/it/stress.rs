@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex};
 use vswap_engine::{
-    BackingKind, Engine, EngineConfig, LoadedFrom, OwnerBlock, RemoveTierError, Scratch, StoreError,
-    TierError, TierState, Unreadable, WritebackError,
+    BackingKind, Engine, EngineConfig, LoadedFrom, OwnerBlock, RemoveTierError, Removing, SEGMENT_BYTES,
+    Scratch, StoreError, TierError, TierState, Unreadable, WritebackError,
 };
 
 const THREADS: u64 = 4;
@@ -78,6 +78,7 @@ struct Block {
 struct Changes {
     removed: u64,
     moved: u64,
+    came_back: u64,
     cancelled: u64,
     refused: u64,
     failed: u64,
@@ -192,7 +193,7 @@ impl World {
 
     fn writeback(&self, bytes: u64, scratch: &mut Scratch) {
         match self.engine.writeback(ByteCount::new(bytes), scratch).and_then(|_| self.engine.demote(2)) {
-            Ok(_) => {}
+            Ok(_) | Err(WritebackError::NoTier) => {}
             // Somebody sees to the device at once.
             Err(WritebackError::Io { .. }) if self.faulty => self.reopen(),
             Err(error) => panic!("{error}"),
@@ -222,7 +223,9 @@ impl World {
             let tier = tiers[random.below(tiers.len() as u64) as usize].id;
             let mut left = random.below(12);
             let unreadable = if random.below(4) == 0 { Unreadable::Lose } else { Unreadable::Keep };
-            let removed = self.engine.remove_tier(tier, unreadable, &mut |_| {
+            // Sometimes what finds no room elsewhere comes back to the pool, all of it or a part.
+            let memory = ByteCount::new(random.below(3) * 2 * SEGMENT_BYTES as u64);
+            let removed = self.engine.remove_tier(tier, Removing { unreadable, memory }, &mut |_| {
                 left = left.saturating_sub(1);
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
@@ -230,6 +233,7 @@ impl World {
                 Ok(done) => {
                     changes.removed += 1;
                     changes.moved += done.segments;
+                    changes.came_back += done.came_back;
                     assert!(self.faulty || done.lost == 0);
                 }
                 Err(RemoveTierError::Cancelled { .. }) => changes.cancelled += 1,
@@ -429,6 +433,39 @@ fn tiers_of_several_levels_come_and_go_and_segments_sink_meanwhile() {
     }
     assert!(engine.stats().demoted_bytes > ByteCount::ZERO);
     kept.into_iter().for_each(|kept| kept.check(&engine, &mut scratch));
+    world.finish();
+}
+
+/// Each time with all that is on it.
+#[test]
+fn the_only_tier_goes_back_to_memory_under_four_threads_and_no_page_notices() {
+    let disk = || Flaky::new(16 << 20, Faults::default());
+    let engine = engine_on(disk());
+    let world = World::new(Arc::clone(&engine), false);
+    let (running, acts) = (AtomicBool::new(true), share_of(6_000));
+    let came_back = std::thread::scope(|scope| {
+        let changing = scope.spawn(|| {
+            let (mut came_back, how) =
+                (0, Removing { unreadable: Unreadable::Keep, memory: ByteCount::mib(512) });
+            while running.load(Ordering::Relaxed) {
+                let tier = engine.tiers().first().map(|tier| (tier.id, tier.used));
+                match tier {
+                    None => drop(engine.add_storage(disk(), 0).expect("another tier")),
+                    Some((_, ByteCount::ZERO)) => std::thread::yield_now(),
+                    Some((tier, _)) => {
+                        let done = engine.remove_tier(tier, how, &mut |_| ControlFlow::Continue(()));
+                        came_back += done.expect("memory has room").came_back;
+                    }
+                }
+            }
+            came_back
+        });
+        world.run(70, acts);
+        running.store(false, Ordering::Relaxed);
+        changing.join().expect("no thread has failed")
+    });
+    println!("{came_back} pages came back");
+    assert!(came_back > 100, "{came_back}");
     world.finish();
 }
 

@@ -52,12 +52,13 @@ impl SegmentStore {
     }
 
     /// From now on the tier takes no segments, since it is to be emptied: those of which less than `sparse` (0 to 1) lives by packing them.
-    /// Gives what it did before, and whether the others have room for that; if not, all have to be packed.
+    /// Gives what it did before, and whether the others have room for that; if not, all have to be packed, and what does not fit then has to be
+    /// taken into memory, `memory` bytes at most.
     ///
     /// # Errors
-    /// When there is no such tier or it is being emptied already; or what lives on it does not fit the others: then it goes on as
+    /// When there is no such tier or it is being emptied already; or what lives on it does not fit the others and memory: then it goes on as
     /// before.
-    pub fn drain_tier(&self, tier: TierId, sparse: f64) -> Result<(TierState, bool), TierError> {
+    pub fn drain_tier(&self, tier: TierId, sparse: f64, memory: u64) -> Result<(TierState, bool), TierError> {
         let before = self.set_state(tier, TierState::Draining)?;
         if before == TierState::Draining {
             return Err(TierError::Draining { tier });
@@ -71,12 +72,15 @@ impl SegmentStore {
         let mostly = burdens.iter().map(|(class, burden)| (*class, burden.whole + packed(burden.sparse)));
         let mostly = mostly.collect();
         let fit = self.fit(all);
-        if fit.lacks > 0 {
+        let holds = burdens.values().map(|burden| burden.live).sum();
+        // Nothing is packed in memory: without another tier it takes no more than what lives.
+        let in_memory =
+            if fit.room == 0 && holds <= memory { fit.lacks } else { memory / SEGMENT_BYTES as u64 };
+        if fit.lacks > in_memory {
             self.set_state(tier, before)?;
-            let (holds, room) = (burdens.values().map(|burden| burden.live).sum(), fit.room);
             let bytes = |segments: u64| segments * SEGMENT_BYTES as u64;
-            let needs = bytes(extents_to_move(fit.lacks));
-            return Err(TierError::NoRoom { tier, holds, room: bytes(room), needs });
+            let needs = bytes(extents_to_move(fit.lacks - in_memory));
+            return Err(TierError::NoRoom { tier, holds, room: bytes(fit.room), memory, needs });
         }
         Ok((before, self.fit(mostly).lacks == 0))
     }

@@ -101,7 +101,7 @@ fn a_segment_that_moves_goes_where_its_class_may_and_is_charged_there() {
     let class = store.add_class(ClassId::COMMON, &[]).unwrap();
     let segment = write_of(&store, class, 0)[0].segment();
     limit(&store, class, THERE, 0);
-    store.drain_tier(HERE, 0.0).unwrap();
+    store.drain_tier(HERE, 0.0, 0).unwrap();
     let mut mover = store.mover(1);
     assert!(matches!(mover.start(segment, Purpose::Migration).unwrap(), Started::UnderWay));
     assert_eq!(usage(&store, class), [1, 0, 1], "there are two of it for a while");
@@ -110,9 +110,9 @@ fn a_segment_that_moves_goes_where_its_class_may_and_is_charged_there() {
     store.audit_classes().unwrap();
     // Nowhere to go; and a copy that is given up is charged to nobody.
     store.remove_tier(HERE).unwrap();
-    store.drain_tier(TierId::new(2), 0.0).unwrap_err();
+    store.drain_tier(TierId::new(2), 0.0, 0).unwrap_err();
     limit(&store, class, THERE, 1);
-    store.drain_tier(TierId::new(2), 0.0).unwrap();
+    store.drain_tier(TierId::new(2), 0.0, 0).unwrap();
     let mut mover = store.mover(1);
     assert!(matches!(mover.start(segment, Purpose::Migration).unwrap(), Started::UnderWay));
     drop(mover);
@@ -131,12 +131,12 @@ fn a_tier_goes_only_if_what_is_on_it_may_be_elsewhere() {
     let live = store.tiers()[0].live;
     limit(&store, above, THERE, 3);
     limit(&store, above, TierId::new(2), 0);
-    let refused = store.drain_tier(HERE, 0.0).unwrap_err();
+    let refused = store.drain_tier(HERE, 0.0, 0).unwrap_err();
     let wanted = matches!(refused, TierError::NoRoom { tier: HERE, holds, room, .. } if holds == live && room == 3 * SEGMENT);
     assert!(wanted, "{refused}");
     // One of the limit is left for cleaning, as of a tier.
     limit(&store, above, THERE, 6);
-    store.drain_tier(HERE, 0.0).unwrap();
+    store.drain_tier(HERE, 0.0, 0).unwrap();
 }
 
 /// The first in the table took the room that was the only one for those behind.
@@ -149,7 +149,7 @@ fn who_has_least_room_elsewhere_goes_first() {
     }
     limit(&store, class, TierId::new(2), 0);
     assert_eq!(store.classes_on(HERE), [class, ClassId::COMMON]);
-    store.drain_tier(HERE, 0.0).unwrap();
+    store.drain_tier(HERE, 0.0, 0).unwrap();
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_moved_segment_keeps_every_address_and_its_former_room_is_free() {
     for (_, addr) in &entries[..dead] {
         store.release(*addr).unwrap();
     }
-    store.drain_tier(TierId::new(0), 0.5).unwrap();
+    store.drain_tier(TierId::new(0), 0.5, 0).unwrap();
     let moved = move_one(&store, entries[0].1.segment());
     assert!(moved.result.unwrap() && moved.bytes < SEGMENT_BYTES);
     assert_eq!(used(&store), [0, 1]);
@@ -136,7 +136,7 @@ fn a_copy_that_cannot_be_written_leaves_the_segment_and_takes_its_tier_out_of_us
     let (here, there) = (Fake::new(2), Fake::new(2));
     let store = over(&[(&here, 1), (&there, 0)]);
     let entries = write_slots(&store, 0..100);
-    assert_eq!(store.drain_tier(TierId::new(0), 0.5), Ok((TierState::Open, true)));
+    assert_eq!(store.drain_tier(TierId::new(0), 0.5, 0), Ok((TierState::Open, true)));
     there.set(Fault::WriteError);
     let moved = move_one(&store, entries[0].1.segment());
     assert!(moved.result.is_err());
@@ -177,7 +177,7 @@ fn until_it_has_arrived_a_segment_is_read_where_it_was() {
     let (here, there) = (Fake::new(1), Fake::new(1));
     let store = over(&[(&here, 1), (&there, 0)]);
     let entries = write_slots(&store, 0..200);
-    store.drain_tier(TierId::new(0), 0.5).unwrap();
+    store.drain_tier(TierId::new(0), 0.5, 0).unwrap();
     let mut mover = store.mover(1);
     assert!(matches!(mover.start(entries[0].1.segment(), Purpose::Migration).unwrap(), Started::UnderWay));
     there.set(Fault::ReadError);
@@ -195,7 +195,7 @@ fn a_segment_that_dies_during_its_move_is_not_brought_back() {
     let (here, there) = (Fake::new(1), Fake::new(1));
     let store = over(&[(&here, 1), (&there, 0)]);
     let entries = write_slots(&store, 0..20);
-    store.drain_tier(TierId::new(0), 0.5).unwrap();
+    store.drain_tier(TierId::new(0), 0.5, 0).unwrap();
     let mut mover = store.mover(1);
     assert!(matches!(mover.start(entries[0].1.segment(), Purpose::Migration).unwrap(), Started::UnderWay));
     for (_, addr) in &entries {
@@ -212,7 +212,7 @@ fn damage_is_not_copied() {
     let store = over(&[(&here, 1), (&there, 0)]);
     let entries = write_slots(&store, 0..200);
     let segment = entries[0].1.segment();
-    store.drain_tier(TierId::new(0), 0.5).unwrap();
+    store.drain_tier(TierId::new(0), 0.5, 0).unwrap();
     let (_, damaged) = entries[77];
     here.edit(|bytes| bytes[damaged.offset() + 17] ^= 1);
     assert!(matches!(store.mover(1).start(segment, Purpose::Migration).unwrap(), Started::Unreadable(_)));
@@ -234,10 +234,10 @@ fn a_tier_that_the_others_cannot_hold_is_refused_at_once_with_the_sum() {
         write_slots(&store, i * 2000..i * 2000 + 900);
     }
     let live = store.tiers()[0].live;
-    let refused = || store.drain_tier(TierId::new(0), 0.5).unwrap_err();
+    let refused = || store.drain_tier(TierId::new(0), 0.5, 0).unwrap_err();
     let none = refused();
     let TierError::NoRoom { needs, .. } = none else { panic!("{none}") };
-    assert_eq!(none, TierError::NoRoom { tier: TierId::new(0), holds: live, room: 0, needs });
+    assert_eq!(none, TierError::NoRoom { tier: TierId::new(0), holds: live, room: 0, memory: 0, needs });
     let way_out = format!("vswap tier add --kind ghost --size {}M", needs >> 20);
     assert!(needs > live && none.to_string().contains(&way_out), "{none}");
     store.add_tier(there, 0).unwrap();
@@ -245,14 +245,20 @@ fn a_tier_that_the_others_cannot_hold_is_refused_at_once_with_the_sum() {
     let TierError::NoRoom { needs: rest, .. } = some else { panic!("{some}") };
     assert_eq!(
         some,
-        TierError::NoRoom { tier: TierId::new(0), holds: live, room: SEGMENT_BYTES as u64, needs: rest }
+        TierError::NoRoom {
+            tier: TierId::new(0),
+            holds: live,
+            room: SEGMENT_BYTES as u64,
+            memory: 0,
+            needs: rest
+        }
     );
     assert!(rest < needs);
     assert_eq!(store.tiers()[0].state, TierState::Open);
     write_slots(&store, 9000..9100);
     assert_eq!(used(&store), [4, 0], "it goes on as before");
     store.add_tier(Fake::new(rest as usize / SEGMENT_BYTES), 0).unwrap();
-    store.drain_tier(TierId::new(0), 0.5).unwrap();
+    store.drain_tier(TierId::new(0), 0.5, 0).unwrap();
 }
 
 #[test]
@@ -266,7 +272,7 @@ fn a_number_is_used_again_and_there_are_so_many_of_them() {
     let third = TierId::new(3);
     store.remove_tier(third).unwrap();
     assert_eq!(store.remove_tier(third), Err(TierError::NoTier { tier: third }));
-    assert_eq!(store.drain_tier(third, 0.5), Err(TierError::NoTier { tier: third }));
+    assert_eq!(store.drain_tier(third, 0.5, 0), Err(TierError::NoTier { tier: third }));
     assert_eq!(store.add_tier(Fake::new(2), 7).unwrap(), third);
     let entries = write_slots(&store, 0..10);
     assert_eq!(store.remove_tier(third), Err(TierError::InUse { tier: third }));

@@ -197,38 +197,27 @@ fn what_is_done_to_a_tier_is_told_as_json_too() {
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }
 
-/// Memory is no tier, so what is on the only one has nowhere to go however much is free; the refusal says what to do.
 #[test]
-fn the_only_tier_goes_after_the_ghost_is_added_that_its_refusal_names() {
+fn the_only_tier_goes_to_memory_as_soon_as_the_limit_has_room_for_it() {
     if !works() {
         return;
     }
     let running = started(&["--disk", "1G"]);
     running.written();
-    let number = running.child.id().to_string();
-    let grown = running.ask(&["set", &number, "/", "memory.max=1G"]);
-    assert_eq!(grown.code, Some(0), "{grown:?}");
     let refused = running.ask_it(&["tier", "remove", "0"]);
     assert_eq!((refused.code, refused.all_prefixed()), (Some(1), true), "{refused:?}");
-    let (_, way_out) = refused.err.split_once("vswap tier add --kind ghost").expect("the way out");
-    let (way_out, _) = way_out.split_once(')').expect("a bracket");
-    let words: Vec<&str> =
-        ["tier", "add", "--kind", "ghost"].into_iter().chain(way_out.split(' ').skip(1)).collect();
-    assert!(matches!(words[4..], ["--size", _]), "{refused:?}");
-    let added = running.ask_it(&words);
-    assert_eq!(added.code, Some(0), "{words:?}: {added:?}");
-    // How much memory ghosts may take is told to them a moment after the limit has changed.
-    let since = Instant::now();
-    loop {
-        let removed = running.ask_it(&["tier", "remove", "0"]);
-        if removed.code == Some(0) {
-            break;
-        }
-        assert!(since.elapsed() < Duration::from_secs(30), "{words:?}: {removed:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let tiers = running.status()["tiers"].take();
-    assert_eq!((tiers[0]["kind"].as_str(), tiers[1].is_null()), (Some("ghost"), true), "{tiers:#}");
+    assert!(refused.err.contains("raise a limit (vswap set)"), "{refused:?}");
+    let number = running.child.id().to_string();
+    let grown = running.ask(&["set", &number, "/", "memory.max=192M"]);
+    assert_eq!(grown.code, Some(0), "{grown:?}");
+    let swapped = running.status()["swapped"].as_u64().expect("a figure") / 4096;
+    let removed = object(&running.ask_it(&["tier", "remove", "0", "--json"]));
+    let pooled = removed["pooled"].as_u64().expect("a figure");
+    assert!(pooled > swapped / 2 && removed["lost"].as_u64() == Some(0), "{removed:#}: {swapped}");
+    let status = running.status();
+    let figure = |name: &str| status[name].as_u64().expect(name);
+    assert_eq!((status["tiers"][0].is_null(), figure("swapped")), (true, 0), "{status:#}");
+    assert!(figure("used") <= figure("limit") + (4 << 20), "{status:#}");
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }
 

@@ -59,6 +59,8 @@ pub enum Op {
         at: usize,
         cancel_after: usize,
         lose: bool,
+        /// So many segments may come back to the pool.
+        memory: u64,
     },
     Reopen {
         at: usize,
@@ -129,8 +131,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Maintain),
         1 => (-1..2i16).prop_map(|priority| Op::AddTier { priority, segments: LARGE }),
         1 => (-1..2i16).prop_map(|priority| Op::AddGhost { priority }),
-        2 => (0..4usize, 0..6usize, any::<bool>())
-            .prop_map(|(at, cancel_after, lose)| Op::RemoveTier { at, cancel_after, lose }),
+        2 => (0..4usize, 0..6usize, any::<bool>(), memory())
+            .prop_map(|(at, cancel_after, lose, memory)| Op::RemoveTier { at, cancel_after, lose, memory }),
         1 => (0..4usize).prop_map(|at| Op::Reopen { at }),
         1 => (1..4usize).prop_map(|most| Op::Demote { most }),
         2 => group().prop_map(|parent| Op::NewGroup { parent }),
@@ -147,6 +149,10 @@ pub fn op() -> impl Strategy<Value = Op> {
 }
 
 /// Segments of a tier that may fill: one of eight and more keeps room for cleaning.
+fn memory() -> impl Strategy<Value = u64> {
+    prop_oneof![1 => Just(0), 1 => 1..4u64]
+}
+
 pub fn segments() -> impl Strategy<Value = usize> {
     prop::sample::select(vec![LARGE, 8, 3, 2, 1])
 }
@@ -179,8 +185,8 @@ pub fn troubled() -> impl Strategy<Value = Op> {
         80 => op(),
         12 => (1..64u64).prop_map(|kib| Op::Writeback { kib }),
         12 => (0..5usize, 0..12usize).prop_map(|(owner, at)| Op::Load { owner, at }),
-        4 => (0..4usize, 0..20usize, any::<bool>())
-            .prop_map(|(at, cancel_after, lose)| Op::RemoveTier { at, cancel_after, lose }),
+        4 => (0..4usize, 0..20usize, any::<bool>(), memory())
+            .prop_map(|(at, cancel_after, lose, memory)| Op::RemoveTier { at, cancel_after, lose, memory }),
         2 => (-1..2i16, segments()).prop_map(|(priority, segments)| Op::AddTier { priority, segments }),
         12 => (0..4usize, trouble).prop_map(|(at, trouble)| Op::Trouble { at, trouble }),
         2 => (0..4usize).prop_map(|at| Op::Reopen { at }),

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource, SlotId};
 use vswap_engine::{
     BackingKind, CodecChoice, Engine, EngineConfig, EngineError, Group, LoadError, Loaded, LoadedFrom,
-    OwnerBlock, RemoveTierError, SEGMENT_BYTES, Scratch, StoreError, Tier, TierConfig, TierError, TierId,
-    TierKind, TierShare, TierState, Unreadable, WritebackError, WritebackReport,
+    OwnerBlock, RemoveTierError, Removing, SEGMENT_BYTES, Scratch, StoreError, Tier, TierConfig, TierError,
+    TierId, TierKind, TierShare, TierState, Unreadable, WritebackError, WritebackReport,
 };
 
 /// What one or several owners have at a position: they share it from a fork on until they store anew.
@@ -139,8 +139,8 @@ impl World {
         let changes_limits = matches!(op, Op::LimitTier { .. });
         let writes = matches!(op, Op::Writeback { .. });
         let emptied = match op {
-            Op::RemoveTier { at, cancel_after, lose } if self.engine.tiers().len() > 1 => {
-                Some(self.remove_tier(at, cancel_after, lose)?)
+            Op::RemoveTier { at, cancel_after, lose, memory } if self.engine.tiers().len() > 1 => {
+                Some(self.remove_tier(at, cancel_after, lose, memory)?)
             }
             Op::RemoveTier { .. } => None,
             op => {
@@ -523,7 +523,13 @@ impl World {
 
     /// The tier is gone afterwards, or all of them are as they were; nobody's page has gone with it but what its device did not give, where that is
     /// wanted.
-    fn remove_tier(&mut self, at: usize, cancel_after: usize, lose: bool) -> Result<TierId, TestCaseError> {
+    fn remove_tier(
+        &mut self,
+        at: usize,
+        cancel_after: usize,
+        lose: bool,
+        memory: u64,
+    ) -> Result<TierId, TestCaseError> {
         let before = self.engine.tiers();
         let tier = &before[at % before.len()];
         let struck = self.struck();
@@ -535,10 +541,11 @@ impl World {
             .map(free)
             .sum();
         let holds = segments(tier.used);
-        let (pages, poisoned) = (self.engine.stats().segment_pages.get(), self.poisoned().len() as u64);
+        let (stats, poisoned) = (self.engine.stats(), self.poisoned().len() as u64);
         let mut looks = 0;
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
-        let removed = self.engine.remove_tier(tier.id, unreadable, &mut |_| {
+        let removing = Removing { unreadable, memory: ByteCount::new(memory * SEGMENT_BYTES as u64) };
+        let removed = self.engine.remove_tier(tier.id, removing, &mut |_| {
             looks += 1;
             if looks > cancel_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -551,9 +558,10 @@ impl World {
         let bad = told_of_it.reads + told_of_it.wrong > 0;
         let after = self.engine.tiers();
         let there = after.iter().find(|other| other.id == tier.id);
-        let mut lost = 0;
+        let (mut lost, mut told_back) = (0, None);
         match removed {
             Ok(done) => {
+                told_back = Some(done.came_back);
                 prop_assert!(after.len() + 1 == before.len() && there.is_none());
                 prop_assert!(done.lost == 0 || lose && bad, "{} lost, {:?}", done.lost, told);
                 lost = done.lost;
@@ -570,7 +578,8 @@ impl World {
             }
             Err(RemoveTierError::Tier(TierError::NoRoom { .. }) | RemoveTierError::NoRoom { .. }) => {
                 let limited = self.is_limited();
-                let little = self.devices.may_fail() && (elsewhere < holds + 2 || told.full > 0);
+                let little = self.devices.may_fail()
+                    && (elsewhere + memory < holds + 2 || told.full > 0 || self.starving);
                 prop_assert!(limited || little, "{} of {} elsewhere, {:?}", holds, elsewhere, told);
             }
             Err(RemoveTierError::Unreadable { .. }) => prop_assert!(bad && !lose, "{:?}", told),
@@ -579,7 +588,12 @@ impl World {
             }
             Err(error) => prop_assert!(false, "{}", error),
         }
-        prop_assert_eq!(self.engine.stats().segment_pages.get(), pages - lost);
+        let now = self.engine.stats();
+        let came_back = now.pool_pages.get() - stats.pool_pages.get();
+        prop_assert_eq!(now.segment_pages.get() + came_back, stats.segment_pages.get() - lost);
+        prop_assert!(told_back.is_none_or(|told| told == came_back));
+        let grew = now.pool_payload.saturating_sub(stats.pool_payload);
+        prop_assert!(grew <= removing.memory, "{} of {}", grew, removing.memory);
         let now = self.poisoned();
         prop_assert_eq!(now.len() as u64, poisoned + lost, "pages that are lost now, as told");
         for (content, slot) in now.into_iter().filter(|(content, _)| !content.lost.replace(true)) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use vswap_control::protocol::{Answer, NewTier, Request, Status, Tier};
+use vswap_control::protocol::{Answer, NewTier, Removed, Request, Status, Tier};
 use vswap_control::{Client, ClientError, Run, find};
 
 use crate::args::{AskArgs, TierAction};
@@ -198,16 +198,17 @@ fn remove(tier: &str, lose: bool, run: Option<&str>, json: bool) -> Outcome {
     let request = Request::RemoveTier { tier: tier.tier, lose };
     let answer = client.ask(&request, &mut |_, left| bar.set_position(tier.used.saturating_sub(left)));
     bar.finish_and_clear();
-    if let Answer::Removed { segments, bytes, lost } = answer? {
+    if let Answer::Removed(Removed { segments, bytes, pooled, lost }) = answer? {
         if json {
             let seconds = since.elapsed().as_millis() as f64 / 1e3;
-            let figures = json!({ "segments": segments, "bytes": bytes, "lost": lost, "seconds": seconds });
+            let figures = json!({ "segments": segments, "bytes": bytes, "pooled": pooled, "lost": lost, "seconds": seconds });
             print_json(&tier_json(&run, tier.tier, figures));
             return Ok(());
         }
         let lost = if lost > 0 { format!(", {lost} pages lost") } else { String::new() };
+        let pooled = if pooled > 0 { format!(", {pooled} pages to memory") } else { String::new() };
         print(&format!(
-            "tier {} removed: {segments} segments, {} moved{lost}\n",
+            "tier {} removed: {segments} segments, {} moved{pooled}{lost}\n",
             tier.tier,
             BinaryBytes(bytes)
         ));
