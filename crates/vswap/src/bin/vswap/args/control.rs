@@ -35,7 +35,7 @@ pub(super) const TIER_ABOUT: &str = "\
 Changes where a running `vswap run` keeps compressed pages. Its programs run on and do not notice.
 
 `remove` is what swapoff is for swap areas: what is on the tier moves to the others, segment by segment, so it takes as long as that many bytes take, however \
-many pages and processes they belong to. It is refused at once if the others have no room. Ctrl-C, or the death of this command, ends it at any moment and leaves \
+many pages and processes they belong to. What the others have no room for comes back to memory, compressed, if the limit has room for it; if not, the removal is refused at once. Ctrl-C, or the death of this command, ends it at any moment and leaves \
 everything right: what has moved stays moved, and the tier is used as before.";
 
 const ADD_ABOUT: &str = "\
