@@ -445,3 +445,83 @@ fn what_is_lost_with_a_tier_is_not_what_has_just_been_written_elsewhere() {
     blocks.extend(last);
     Rig { engine, scratch, blocks }.finish();
 }
+
+/// Has `act` done by another thread while the first segment is being written to the first of two tiers; nothing is written before it says that it has begun.
+fn while_a_segment_is_written<T: Send + 'static>(
+    act: impl FnOnce(&Engine, &dyn Fn()) -> T + Send + 'static,
+) -> (Rig, T) {
+    let disk = sound(16);
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    engine.add_storage(Arc::clone(&disk) as _, 5).unwrap();
+    engine.add_storage(sound(16), 0).unwrap();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let actor = Arc::clone(&engine);
+    disk.before_the_next_write(move || {
+        std::thread::spawn(move || {
+            let acted = act(&actor, &|| begun.send(()).unwrap());
+            done.send(acted).unwrap();
+        });
+        has_begun.recv().unwrap();
+    });
+    let mut rig = Rig::of(engine, 8);
+    for number in 0..4096 {
+        rig.store(number, number);
+    }
+    assert!(!rig.write_all_back());
+    (rig, is_done.recv().unwrap())
+}
+
+/// What came to it when all else had left would have kept it.
+#[test]
+fn a_tier_is_removed_while_a_segment_is_written_to_it() {
+    let (mut rig, removed) = while_a_segment_is_written(|engine, begun| {
+        std::thread::scope(|scope| {
+            let removing = scope.spawn(|| remove(engine, FIRST));
+            while engine.tiers()[0].state != TierState::Draining {
+                std::thread::yield_now();
+            }
+            // Enough to find that nothing is there.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            begun();
+            removing.join().unwrap()
+        })
+    });
+    let removed = removed.unwrap();
+    assert!(removed.segments >= 1 && removed.lost == 0, "{removed:?}");
+    assert_eq!(rig.engine.tiers().len(), 1);
+    check(&mut rig);
+    rig.finish();
+}
+
+#[test]
+fn a_removal_that_waits_for_a_write_can_be_cancelled() {
+    let (mut rig, ended) = while_a_segment_is_written(|engine, begun| {
+        let ended = engine.remove_tier(FIRST, Unreadable::Keep, &mut |_| ControlFlow::Break(()));
+        // Until now the write had to wait.
+        begun();
+        ended
+    });
+    assert!(matches!(ended, Err(RemoveTierError::Cancelled { .. })), "{ended:?}");
+    assert_eq!(rig.engine.tiers()[0].state, TierState::Open);
+    check(&mut rig);
+    rig.finish();
+}
+
+#[test]
+fn one_tier_is_removed_at_a_time() {
+    let mut rig = written(sound(16));
+    rig.engine.add_storage(sound(16), 0).unwrap();
+    let mut others = 0;
+    let done = rig.engine.remove_tier(FIRST, Unreadable::Keep, &mut |_| {
+        for tier in [FIRST, SECOND] {
+            let refused = remove(&rig.engine, tier).unwrap_err();
+            assert!(matches!(refused, RemoveTierError::Busy), "{refused}");
+        }
+        others += 1;
+        ControlFlow::Continue(())
+    });
+    assert!(others > 0 && done.is_ok(), "{done:?}");
+    check(&mut rig);
+    rig.finish();
+}
