@@ -127,6 +127,19 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
+
+    /// The kernel says that the connection was reset first, and then gives what was sent before.
+    #[test]
+    fn what_was_sent_before_the_other_end_was_closed_with_something_unread_is_received() {
+        let (here, there) = scm::pair().unwrap();
+        Message::Over.send(here.as_fd()).unwrap();
+        Message::Program(7).send(there.as_fd()).unwrap();
+        drop(there);
+        let (message, fd) = Message::receive(here.as_fd()).unwrap().unwrap();
+        assert!(message == Message::Program(7) && fd.is_none(), "{message:?}");
+        assert!(Message::receive(here.as_fd()).unwrap().is_none());
+    }
 
     #[test]
     fn every_message_survives_its_encoding() {

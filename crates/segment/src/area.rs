@@ -336,6 +336,22 @@ mod tests {
         file.open(false).unwrap();
     }
 
+    /// Else a child that was forked, and drops what it has of its parent's, takes away what the parent has written.
+    #[test]
+    fn only_the_process_that_opened_it_gives_a_file_its_holes_back() {
+        let written = |file: &File| fs::read(&file.path).unwrap()[START as usize] != 0;
+        for (process, stays) in [(1, true), (std::process::id(), false)] {
+            let file = File::new();
+            let mut area = file.open(false).unwrap();
+            let mut block = AlignedBuf::zeroed(BLOCK);
+            block.fill(7);
+            area.write_at(START, &block).unwrap();
+            area.process = process;
+            drop(area);
+            assert_eq!(written(&file), stays);
+        }
+    }
+
     #[test]
     fn a_file_with_a_signature_is_refused_unless_it_is_to_be_overwritten() {
         for (at, bytes, says) in [

@@ -154,6 +154,19 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "Locked(..)");
     }
 
+    /// A child that was forked and drops what it was left finds no pages there, or others: it would be killed by that, or spoil them.
+    #[test]
+    fn a_forked_child_leaves_what_it_was_not_given_as_it_is() {
+        let counted = std::sync::Arc::new(());
+        let mut locked = Locked::new(|| std::sync::Arc::clone(&counted)).unwrap();
+        let mine = std::mem::replace(&mut locked.process, 1);
+        let (value, len) = (locked.value, locked.len);
+        drop(locked);
+        assert_eq!(std::sync::Arc::strong_count(&counted), 2);
+        drop(Locked { value, len, process: mine });
+        assert_eq!(std::sync::Arc::strong_count(&counted), 1);
+    }
+
     #[test]
     fn what_is_locked_is_dropped_once() {
         let counted = std::sync::Arc::new(());
