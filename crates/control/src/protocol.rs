@@ -102,6 +102,7 @@ pub struct Removed {
     /// Bytes copied, those of pages that came back to the pool among them.
     pub bytes: u64,
     /// Pages that came back to the pool.
+    #[serde(default)]
     pub pooled: u64,
     /// Pages that went with it.
     pub lost: u64,

@@ -36,6 +36,11 @@ impl Generations {
         }
     }
 
+    /// A page of this age is in the pool again. It says nothing of what comes to the pool now, so the generation stays.
+    pub fn came_back(&self, age: Age) {
+        self.population[age.get()].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A page of this age left the pool.
     pub fn left(&self, age: Age) {
         self.population[age.get()].fetch_sub(1, Ordering::Relaxed);

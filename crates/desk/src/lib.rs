@@ -10,7 +10,7 @@ pub mod room;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vswap_control::Controlled;
 use vswap_control::protocol::{Group, LostPage, NewTier, Removed, Status, Tier};
@@ -18,6 +18,11 @@ use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{Engine, Removing, TierId, TierKind, Unreadable};
 use vswap_pager::Pager;
 use vswap_sys::signal;
+
+/// How long a removal waits for the limit to be kept again, before each piece that goes to a tier in memory,
+const FOR_GHOSTS: Duration = Duration::from_millis(100);
+/// and before each that comes back to the pool: if it is not by then, that is the end of it.
+const FOR_MEMORY: Duration = Duration::from_secs(1);
 
 /// Who has a pager to show.
 pub trait Served: Send + Sync + 'static {
@@ -65,12 +70,17 @@ impl<S: Served> Desk<S> {
         self.served.pager().engine()
     }
 
-    /// How much the pool may grow by for what is on a tier: what that takes of memory itself goes as it comes.
+    /// How much the pool may grow by for what is on a tier: what that takes of memory itself goes as it comes, and what other ghosts could still take is the same
+    /// memory.
     fn memory_for(&self, tier: TierId) -> ByteCount {
-        let its_own = self.engine().tiers().into_iter().find(|other| other.id == tier);
-        let its_own =
-            its_own.filter(|tier| tier.kind == TierKind::Ghost).map_or(ByteCount::ZERO, |tier| tier.live);
-        self.served.pager().room_for_compressed().saturating_add(its_own)
+        let ghosts = self.engine().tiers().into_iter().filter(|tier| tier.kind == TierKind::Ghost);
+        let (its_own, others): (Vec<_>, Vec<_>) = ghosts.partition(|ghost| ghost.id == tier);
+        let sum = |bytes: &mut dyn Iterator<Item = ByteCount>| {
+            bytes.fold(ByteCount::ZERO, ByteCount::saturating_add)
+        };
+        let taken = sum(&mut others.iter().map(|ghost| ghost.size.saturating_sub(ghost.used)));
+        let comes = sum(&mut its_own.iter().map(|ghost| ghost.live));
+        self.served.pager().room_for_compressed().saturating_sub(taken).saturating_add(comes)
     }
 }
 
@@ -162,11 +172,14 @@ impl<S: Served> Controlled for Desk<S> {
         signal::block(&signal::OF_LIMITS);
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
         let mut watch = |now: vswap_engine::Emptying| {
-            self.served.pager().keep_pace();
+            if now.to_memory || self.engine().ghost_bytes() > ByteCount::ZERO {
+                let most = if now.to_memory { FOR_MEMORY } else { FOR_GHOSTS };
+                self.served.pager().keep_pace(most);
+            }
             watch(now.moved.get(), now.left.get())
         };
         let tier = TierId::new(tier);
-        let removing = Removing { unreadable, memory: self.memory_for(tier) };
+        let removing = Removing { unreadable, memory: &|| self.memory_for(tier) };
         let removed = self.engine().remove_tier(tier, removing, &mut watch);
         let told = |done: vswap_engine::Emptied| Removed {
             segments: done.segments,

@@ -53,7 +53,7 @@ fn before(now: Age, generations: usize) -> Age {
     Age::of_generation((now.get() + Age::COUNT - generations) as u64)
 }
 
-/// The stamp of what is to go first.
+/// The stamp of what has not been in use for long, which leaves room for generations to come.
 pub(crate) fn coldest(now: Age) -> Age {
     before(now, OLDEST_STUCK)
 }

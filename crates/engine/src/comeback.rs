@@ -4,7 +4,7 @@
 //! compressed, and its slot's word changes from `Segment(a)` to `Pool(h)` if it still says `a`. Whoever loses that race takes away what nobody
 //! names: the new entry, or the old one. Readers have the one or the other at every moment.
 //!
-//! What comes back is as old as anything in the pool can be, so that it is the first to go when there is a tier for it again. Groups may have no more of it
+//! What comes back is seven generations old, so that it goes before what is in use when there is a tier for it again. Groups may have no more of it
 //! than their limits of the pool let them.
 
 use crate::ages::coldest;
@@ -115,7 +115,7 @@ impl Engine {
             return Err(PoolFull);
         };
         let age = coldest(self.generations.now());
-        self.generations.came(age);
+        self.generations.came_back(age);
         let to = Backing::Pool(handle);
         let flipped = cell.update(|word| (word.backing() == from).then(|| word.with_backing(to, age)));
         if flipped.is_err() {

@@ -156,6 +156,7 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Result<LoadedFrom, LoadError> {
         let cell = self.space.slot(slot).ok_or(LoadError::NoSlot { slot })?;
+        let mut missed = false;
         for _ in 0..PATIENCE {
             let word = cell.load();
             let (from, attempt) = match word.backing() {
@@ -190,6 +191,8 @@ impl Engine {
             if cell.load().same_backing(word) {
                 match attempt {
                     Attempt::Loaded | Attempt::Stale => {}
+                    // The bytes may have been away and come back to where they were, in between: so it is believed the second time.
+                    Attempt::Unreadable(ReadError::NotThere { .. }) if !missed => missed = true,
                     Attempt::Undecodable => {
                         let lost = self.undecodable(word);
                         return Err(self.poison(slot, cell, word, lost));

@@ -24,8 +24,9 @@ use vswap_segment::{
 pub(crate) const SPARSE: f64 = 0.5;
 /// How often a removal waits for room that is just being given back to the file system, a moment each time.
 const PATIENCE: usize = 1000;
-/// How long a removal waits for others before it asks whether it is to go on.
 const A_MOMENT: Duration = Duration::from_millis(1);
+/// How long a removal waits for others before it asks whether it is to go on.
+const OTHERS: Duration = Duration::from_millis(20);
 
 /// How far the removal of a tier has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +35,8 @@ pub struct Emptying {
     pub moved: ByteCount,
     /// Bytes of segments that are still on it.
     pub left: ByteCount,
+    /// What goes next comes back to the pool.
+    pub to_memory: bool,
 }
 
 /// What a removal has done.
@@ -59,18 +62,19 @@ pub enum Unreadable {
 }
 
 /// How a tier is removed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Removing {
+#[derive(Clone, Copy)]
+pub struct Removing<'a> {
     /// What becomes of pages that cannot be read.
     pub unreadable: Unreadable,
-    /// How much the pool may grow by for what no other tier takes. Whoever watches has room made for it meanwhile.
-    pub memory: ByteCount,
+    /// How much the pool may grow by, as things stand, for what no other tier takes: asked at the beginning, and before each segment that comes back.
+    /// Whoever watches has room made for it meanwhile.
+    pub memory: &'a dyn Fn() -> ByteCount,
 }
 
-impl From<Unreadable> for Removing {
+impl From<Unreadable> for Removing<'_> {
     /// Nothing comes back to the pool.
     fn from(unreadable: Unreadable) -> Self {
-        Self { unreadable, memory: ByteCount::ZERO }
+        Self { unreadable, memory: &|| ByteCount::ZERO }
     }
 }
 
@@ -81,7 +85,7 @@ struct Removal<'a> {
     watch: &'a mut dyn FnMut(Emptying) -> ControlFlow<()>,
     done: Emptied,
     /// What the pool may still grow by.
-    memory: u64,
+    memory: &'a dyn Fn() -> ByteCount,
     /// No other tier takes any more.
     full: bool,
     /// What could not be read at the first attempt.
@@ -98,21 +102,21 @@ impl Engine {
     /// # Errors
     /// [`RemoveTierError`]: refused at once if the others, and memory, have no room for what lives there. What has been moved by then stays moved, the tier goes
     /// on with the rest.
-    pub fn remove_tier(
+    pub fn remove_tier<'h>(
         &self,
         tier: TierId,
-        how: impl Into<Removing>,
+        how: impl Into<Removing<'h>>,
         watch: &mut dyn FnMut(Emptying) -> ControlFlow<()>,
     ) -> Result<Emptied, RemoveTierError> {
         let Removing { unreadable, memory } = how.into();
         let Some(_alone) = self.disk.removing.try_lock() else { return Err(RemoveTierError::Busy) };
-        let (before, roomy) = self.disk.store().drain_tier(tier, SPARSE, memory.get())?;
+        let (before, roomy) = self.disk.store().drain_tier(tier, SPARSE, memory().get())?;
         let mut removal = Removal {
             engine: self,
             tier,
             watch,
             done: Emptied::default(),
-            memory: memory.get(),
+            memory,
             full: false,
             unreadable: None,
             failed: None,
@@ -167,7 +171,10 @@ impl Removal<'_> {
     /// Who had begun a segment on the tier, or was taking one there from a tier above, has written it when this returns.
     fn wait_for_others(&mut self) -> Result<(), RemoveTierError> {
         let disk = &self.engine.disk;
-        while disk.demoting.try_lock_for(A_MOMENT).is_none() || disk.writing_within(A_MOMENT).is_none() {
+        while disk.demoting.try_lock_for(OTHERS).is_none() {
+            self.go_on()?;
+        }
+        while disk.writing_within(OTHERS).is_none() {
             self.go_on()?;
         }
         // Nobody else begins anything there.
@@ -212,7 +219,7 @@ impl Removal<'_> {
     }
 
     fn go_on(&mut self) -> Result<(), RemoveTierError> {
-        let now = Emptying { moved: self.done.bytes, left: self.left() };
+        let now = Emptying { moved: self.done.bytes, left: self.left(), to_memory: self.full };
         match (self.watch)(now) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(self.cancelled()),
@@ -415,11 +422,10 @@ impl Removal<'_> {
         for segment in self.segments() {
             self.go_on()?;
             let lives = disk.store().usage(segment).map_or(0, |found| found.live_bytes as u64);
-            if lives > self.memory {
+            if lives > (self.memory)().get() {
                 return Err(self.no_room());
             }
             let came = engine.take_back(segment, &mut buf);
-            self.memory = self.memory.saturating_sub(came.bytes);
             self.done.came_back += came.pages;
             self.done.bytes = self.done.bytes.saturating_add(ByteCount::new(came.bytes));
             disk.store().trim_tier(self.tier, false);

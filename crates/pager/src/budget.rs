@@ -265,7 +265,7 @@ impl Budget {
     }
 
     /// Pages that may still be charged.
-    fn free(&self) -> u64 {
+    pub fn free(&self) -> u64 {
         self.limit().saturating_sub(self.used())
     }
 

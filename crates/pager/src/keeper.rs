@@ -122,12 +122,25 @@ impl Shared {
         self.available() / 100 * self.share.most_percent()
     }
 
-    /// Bytes of compressed pages that memory can take besides what it has of them.
+    /// Bytes of compressed pages that memory can take besides what it has of them, as things stand: what is free, and what is won if resident pages are compressed
+    /// as those in the pool are. (Without a tier they go there and nowhere else.) Nothing while the limit is exceeded.
     pub(crate) fn room_for_compressed(&self) -> ByteCount {
-        let room = self.most_compressed().saturating_sub(self.engine.pool_bytes().get());
-        let room = room.saturating_sub(self.engine.ghost_bytes().get());
+        self.count_compressed();
+        if self.budget.excess() > 0 {
+            return ByteCount::ZERO;
+        }
+        let stats = self.engine.stats();
+        let stored = stats.pool_pages.get() * 4096;
+        let held = stats.pool_bytes.get().min(stored);
+        // Of 4096 bytes so many are won.
+        let won = if stored == 0 { 0 } else { (stored - held) * 4096 / stored };
+        let free = self.budget.free().saturating_sub(self.budget.reserve());
+        let could = free * 4096 + self.budget.charged() * won;
+        let may = self
+            .most_compressed()
+            .saturating_sub(self.engine.pool_bytes().get() + self.engine.ghost_bytes().get());
         // An entry takes the room of its class, and a chunk has holes.
-        ByteCount::new(room / 8 * 7)
+        ByteCount::new(could.min(may) / 8 * 7)
     }
 
     /// Bytes that pool, tiers in memory and resident pages have between them.
@@ -212,7 +225,11 @@ impl Shared {
                 self.tell_of_failed_write(&error);
                 false
             }
-            Err(_) => false,
+            Err(_) => {
+                // There is no disk any more that could be full.
+                self.disk_full.store(false, Relaxed);
+                false
+            }
         }
     }
 

@@ -489,16 +489,16 @@ impl Pager {
         self.shared.room_came();
     }
 
-    /// Bytes of compressed pages that memory can take besides what it has of them: others are moved out for them, but for a part that stays.
+    /// Bytes of compressed pages that memory can take besides what it has of them, as things stand, if others are moved out for them.
     pub fn room_for_compressed(&self) -> ByteCount {
         self.shared.room_for_compressed()
     }
 
-    /// For whoever has pages moved to memory: waits a moment if eviction does not keep up with that.
-    pub fn keep_pace(&self) {
-        let (budget, until) = (&self.shared.budget, Instant::now() + Duration::from_millis(100));
+    /// For whoever has pages moved to memory: waits for so long at most if eviction does not keep up with that.
+    pub fn keep_pace(&self, most: Duration) {
+        let (budget, until) = (&self.shared.budget, Instant::now() + most);
         self.shared.count_compressed();
-        while self.is_short() && Instant::now() < until {
+        while budget.excess() > 0 && Instant::now() < until {
             budget.call_eviction();
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -392,7 +392,8 @@ impl World {
     /// Removes a tier, or begins to; whoever watches lets the others act, and ends it sometimes.
     pub(crate) fn remove(&self, tier: TierId, lose: bool) {
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
-        let memory = ByteCount::new(self.draw(3) * 4 * SEGMENT_BYTES as u64);
+        let most = ByteCount::new(self.draw(3) * 4 * SEGMENT_BYTES as u64);
+        let memory = &|| most;
         let mut left = self.draw(10);
         let healthy = self.state().healthy;
         let before = self.state().suspects;

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PageCount, Resource};
 use vswap_engine::{
-    Emptied, Engine, LoadedFrom, RemoveTierError, Removing, SEGMENT_BYTES, TierError, TierId, TierState,
-    Unreadable,
+    Emptied, Emptying, Engine, LoadedFrom, RemoveTierError, Removing, SEGMENT_BYTES, TierError, TierId,
+    TierState, Unreadable,
 };
 
 const FIRST: TierId = TierId::new(0);
@@ -25,12 +25,21 @@ fn written(disk: Arc<Flaky>) -> Rig {
     rig
 }
 
-fn removing(unreadable: Unreadable, memory: u64) -> Removing {
-    Removing { unreadable, memory: ByteCount::new(memory) }
+/// Removes the first tier with so much memory for what comes back.
+fn remove_with(
+    engine: &Engine,
+    unreadable: Unreadable,
+    memory: u64,
+    watch: &mut dyn FnMut(Emptying) -> ControlFlow<()>,
+) -> Result<Emptied, RemoveTierError> {
+    let before = engine.pool_payload();
+    // As much as is left of it.
+    let memory = || ByteCount::new(memory).saturating_add(before).saturating_sub(engine.pool_payload());
+    engine.remove_tier(FIRST, Removing { unreadable, memory: &memory }, watch)
 }
 
 fn remove(engine: &Engine, memory: u64) -> Result<Emptied, RemoveTierError> {
-    engine.remove_tier(FIRST, removing(Unreadable::Keep, memory), &mut |_| ControlFlow::Continue(()))
+    remove_with(engine, Unreadable::Keep, memory, &mut |_| ControlFlow::Continue(()))
 }
 
 fn live(engine: &Engine) -> u64 {
@@ -87,7 +96,7 @@ fn a_removal_that_memory_cannot_take_is_refused_at_once_with_the_sum() {
     let mut rig = written(sound(16));
     let live = live(&rig.engine);
     let memory = live - 1;
-    let refused = rig.engine.remove_tier(FIRST, removing(Unreadable::Keep, memory), &mut |_| unreachable!());
+    let refused = remove_with(&rig.engine, Unreadable::Keep, memory, &mut |_| unreachable!());
     let refused = refused.unwrap_err();
     assert!(
         matches!(refused, RemoveTierError::Tier(TierError::NoRoom { holds, room: 0, memory: told, .. })
@@ -106,7 +115,7 @@ fn a_removal_can_be_cancelled_between_any_two_segments_and_taken_up_again() {
     let (live, mut pooled) = (live(&rig.engine), 0);
     loop {
         let before = rig.engine.tiers()[0].used;
-        let ended = rig.engine.remove_tier(FIRST, removing(Unreadable::Keep, live), &mut |now| {
+        let ended = remove_with(&rig.engine, Unreadable::Keep, live, &mut |now| {
             if now.left < before { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let now = rig.engine.stats().pool_pages.get() as usize;
@@ -147,8 +156,8 @@ fn what_cannot_be_read_stays_alone_until_it_may_be_lost() {
     assert!(matches!(error, RemoveTierError::Unreadable { segments: 1, pages: 1, .. }), "{error}");
     let pooled = |rig: &Rig| rig.engine.stats().pool_pages;
     assert_eq!(pooled(&rig), PageCount::new(PAGES as u64 - 1));
-    let how = removing(Unreadable::Lose, 64 * SEGMENT);
-    let done = rig.engine.remove_tier(FIRST, how, &mut |_| ControlFlow::Continue(())).unwrap();
+    let done = remove_with(&rig.engine, Unreadable::Lose, 64 * SEGMENT, &mut |_| ControlFlow::Continue(()));
+    let done = done.unwrap();
     assert_eq!((done.lost, done.came_back), (1, 0));
     let (lost, right): (Vec<_>, Vec<_>) = (0..PAGES).map(|n| (n, rig.load(n))).partition(|(_, r)| r.is_err());
     assert!(lost.len() == 1 && right.iter().all(|(n, load)| load.as_ref().unwrap().1 == middling(*n)));

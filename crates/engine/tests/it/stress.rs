@@ -224,7 +224,8 @@ impl World {
             let mut left = random.below(12);
             let unreadable = if random.below(4) == 0 { Unreadable::Lose } else { Unreadable::Keep };
             // Sometimes what finds no room elsewhere comes back to the pool, all of it or a part.
-            let memory = ByteCount::new(random.below(3) * 2 * SEGMENT_BYTES as u64);
+            let most = ByteCount::new(random.below(3) * 2 * SEGMENT_BYTES as u64);
+            let memory = &|| most;
             let removed = self.engine.remove_tier(tier, Removing { unreadable, memory }, &mut |_| {
                 left = left.saturating_sub(1);
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -445,8 +446,8 @@ fn the_only_tier_goes_back_to_memory_under_four_threads_and_no_page_notices() {
     let (running, acts) = (AtomicBool::new(true), share_of(6_000));
     let came_back = std::thread::scope(|scope| {
         let changing = scope.spawn(|| {
-            let (mut came_back, how) =
-                (0, Removing { unreadable: Unreadable::Keep, memory: ByteCount::mib(512) });
+            let mut came_back = 0;
+            let how = Removing { unreadable: Unreadable::Keep, memory: &|| ByteCount::mib(512) };
             while running.load(Ordering::Relaxed) {
                 let tier = engine.tiers().first().map(|tier| (tier.id, tier.used));
                 match tier {

@@ -73,9 +73,8 @@ impl SegmentStore {
         let mostly = mostly.collect();
         let fit = self.fit(all);
         let holds = burdens.values().map(|burden| burden.live).sum();
-        // Nothing is packed in memory: without another tier it takes no more than what lives.
-        let in_memory =
-            if fit.room == 0 && holds <= memory { fit.lacks } else { memory / SEGMENT_BYTES as u64 };
+        // Nothing is packed in memory: it takes no more than what lives.
+        let in_memory = if holds <= memory { fit.lacks } else { memory / SEGMENT_BYTES as u64 };
         if fit.lacks > in_memory {
             self.set_state(tier, before)?;
             let bytes = |segments: u64| segments * SEGMENT_BYTES as u64;

@@ -544,7 +544,9 @@ impl World {
         let (stats, poisoned) = (self.engine.stats(), self.poisoned().len() as u64);
         let mut looks = 0;
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
-        let removing = Removing { unreadable, memory: ByteCount::new(memory * SEGMENT_BYTES as u64) };
+        let most = ByteCount::new(memory * SEGMENT_BYTES as u64);
+        let left = || most.saturating_sub(self.engine.pool_payload().saturating_sub(stats.pool_payload));
+        let removing = Removing { unreadable, memory: &left };
         let removed = self.engine.remove_tier(tier.id, removing, &mut |_| {
             looks += 1;
             if looks > cancel_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -593,7 +595,7 @@ impl World {
         prop_assert_eq!(now.segment_pages.get() + came_back, stats.segment_pages.get() - lost);
         prop_assert!(told_back.is_none_or(|told| told == came_back));
         let grew = now.pool_payload.saturating_sub(stats.pool_payload);
-        prop_assert!(grew <= removing.memory, "{} of {}", grew, removing.memory);
+        prop_assert!(grew <= most, "{} of {}", grew, most);
         let now = self.poisoned();
         prop_assert_eq!(now.len() as u64, poisoned + lost, "pages that are lost now, as told");
         for (content, slot) in now.into_iter().filter(|(content, _)| !content.lost.replace(true)) {
