@@ -70,7 +70,7 @@ pub fn filled_by(mut command: Command) -> Running {
 }
 
 impl Running {
-    fn ask(&self, words: &[&str]) -> Said {
+    pub fn ask(&self, words: &[&str]) -> Said {
         asked(self.runtime.path(), words)
     }
 
@@ -88,7 +88,7 @@ impl Running {
     }
 
     /// Waits until it can be asked.
-    fn until_asked(&self) {
+    pub fn until_asked(&self) {
         let since = Instant::now();
         while self.ask_it(&["status"]).code != Some(0) {
             assert!(since.elapsed() < Duration::from_secs(60), "it has no socket");
