@@ -1,7 +1,7 @@
 //! [`Client`]: the side of whoever asks.
 
 use crate::place::{self, Socket};
-use crate::protocol::{Answer, LONGEST, Request, Status};
+use crate::protocol::{Answer, LONGEST_ANSWER, Request, Status};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -168,8 +168,8 @@ impl Client {
         self.lines.get_mut().write_all(&line).map_err(io(&self.path))?;
         loop {
             let mut line = String::new();
-            let read =
-                self.lines.by_ref().take(LONGEST as u64).read_line(&mut line).map_err(io(&self.path))?;
+            let mut answer = self.lines.by_ref().take(LONGEST_ANSWER as u64);
+            let read = answer.read_line(&mut line).map_err(io(&self.path))?;
             if read == 0 {
                 return Err(io(&self.path)(io::ErrorKind::UnexpectedEof.into()));
             }

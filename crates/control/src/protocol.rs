@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The longest line in bytes.
+/// The longest line that is asked, in bytes: more is not understood.
 pub const LONGEST: usize = 1 << 20;
+
+/// The longest answer: as many groups as there can be, under the longest names.
+pub const LONGEST_ANSWER: usize = 1 << 30;
 
 /// What is wanted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -8,6 +8,9 @@
 //! - Parents have lower numbers, so the tree has no circle. Numbers are not used twice.
 //! - A group that was removed is passed on the way up: what is charged to it, or still is, counts for its parent and those above, which had
 //!   counted it before. So a removal changes no figure but that of the group itself, at whatever moment it comes, and touches no page.
+//! - Those that are there are a list in the order of their numbers, from the root. So whatever goes through all takes as long as there are groups, however
+//!   many were made before, and lines that were never in use are never touched. One that was removed still names who came behind it: who stands there
+//!   goes on, and meets all that were there the whole time.
 //!
 //! Orderings are relaxed: a charge guards no memory, only a number, and each change of it is one read-modify-write. Making and removing are
 //! the caller's to put in turn.
@@ -82,12 +85,16 @@ const PARENT: usize = 0;
 const REMOVED: u64 = 1 << 63;
 /// Inverted, so that 0 is no limit.
 const LIMITS: usize = 1;
+/// The number of the next group that is there, in the parent's cache line; 0 for the last.
+const NEXT: usize = 4;
+/// Of the root: the last group that is there.
+const LAST: usize = 5;
 const USAGE: usize = 8;
 /// The most resident pages at any time.
 const PEAK: usize = 15;
 const EVENTS: usize = 16;
 
-const _: () = assert!(LIMITS + Resource::ALL.len() <= USAGE);
+const _: () = assert!(LIMITS + Resource::ALL.len() <= NEXT && NEXT < LAST && LAST < USAGE);
 const _: () = assert!(USAGE + Resource::ALL.len() <= PEAK && PEAK < EVENTS);
 const _: () = assert!(EVENTS + Event::ALL.len() <= GROUP_WORDS);
 
@@ -134,8 +141,9 @@ impl<'a> Groups<'a> {
         }
         let line = self.line(group).ok_or(unknown)?;
         let up = u64::from(parent.get()) + 1;
-        let made = line[PARENT].compare_exchange(0, up, Ordering::Relaxed, Ordering::Relaxed);
-        made.map(|_| ()).map_err(|_| unknown)
+        line[PARENT].compare_exchange(0, up, Ordering::Relaxed, Ordering::Relaxed).map_err(|_| unknown)?;
+        self.link(group);
+        Ok(())
     }
 
     /// Removes a group: those below it, and what is charged to it, are its parent's from now on.
@@ -148,15 +156,19 @@ impl<'a> Groups<'a> {
         let line = self.line(group).ok_or(unknown)?;
         line[PARENT].fetch_or(REMOVED, Ordering::Relaxed);
         let up = u64::from(parent.get()) + 1;
-        for below in (group.get() + 1..self.lines()).map(GroupId::new) {
-            if self.parent(below) == Some(group)
-                && let Some(line) = self.line(below)
+        // Those below it that were removed before keep it above them: it is passed.
+        let mut before = GroupId::ROOT;
+        for at in self.from(GroupId::ROOT) {
+            if self.next(at) == Some(group) {
+                before = at;
+            } else if at > group
+                && self.parent(at) == Some(group)
+                && let Some(line) = self.line(at)
             {
-                // One that was removed itself keeps that mark.
-                let _ = line[PARENT]
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| Some(word & REMOVED | up));
+                line[PARENT].store(up, Ordering::Relaxed);
             }
         }
+        self.unlink(group, before);
         Ok(())
     }
 
@@ -179,7 +191,9 @@ impl<'a> Groups<'a> {
 
     /// Groups that are there, parents before those below them.
     pub fn all(self) -> impl Iterator<Item = GroupId> + use<'a> {
-        (0..self.lines()).map(GroupId::new).filter(move |group| self.exists(*group))
+        let root = self.line(GroupId::ROOT).map(|_| GroupId::ROOT);
+        // One that is removed while it is passed is left out.
+        root.into_iter().flat_map(move |root| self.from(root)).filter(move |group| self.exists(*group))
     }
 
     /// The group above; `None` for the root.
@@ -377,8 +391,52 @@ impl<'a> Groups<'a> {
         self.0.get(start..start + GROUP_WORDS)
     }
 
-    fn lines(self) -> u32 {
-        (self.0.len() / GROUP_WORDS) as u32
+    /// A group and all behind it in the list.
+    fn from(self, group: GroupId) -> impl Iterator<Item = GroupId> + use<'a> {
+        core::iter::successors(Some(group), move |at| self.next(*at))
+    }
+
+    fn next(self, group: GroupId) -> Option<GroupId> {
+        let next = self.line(group)?[NEXT].load(Ordering::Relaxed);
+        u32::try_from(next).ok().filter(|next| *next != 0).map(GroupId::new)
+    }
+
+    /// Puts a group into the list: mostly behind the last, as numbers go up.
+    fn link(self, group: GroupId) {
+        let last = self.last().filter(|last| *last < group).unwrap_or(GroupId::ROOT);
+        let before = self.from(last).take_while(|at| *at < group).last().unwrap_or(last);
+        let behind = self.next(before);
+        self.set_next(group, behind);
+        self.set_next(before, Some(group));
+        if behind.is_none() {
+            self.set_last(group);
+        }
+    }
+
+    /// Takes a group out of the list. It still names the next itself.
+    fn unlink(self, group: GroupId, before: GroupId) {
+        let behind = self.next(group);
+        self.set_next(before, behind);
+        if behind.is_none() {
+            self.set_last(before);
+        }
+    }
+
+    fn set_next(self, group: GroupId, next: Option<GroupId>) {
+        if let Some(line) = self.line(group) {
+            line[NEXT].store(next.map_or(0, |next| next.get().into()), Ordering::Relaxed);
+        }
+    }
+
+    fn last(self) -> Option<GroupId> {
+        let last = self.line(GroupId::ROOT)?[LAST].load(Ordering::Relaxed);
+        u32::try_from(last).ok().map(GroupId::new)
+    }
+
+    fn set_last(self, group: GroupId) {
+        if let Some(root) = self.line(GroupId::ROOT) {
+            root[LAST].store(group.get().into(), Ordering::Relaxed);
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub mod units;
 
 pub use age::{Generations, Verdict};
 pub use bitmap::Bitmap512;
-pub use charge::{ClusterCharge, Load};
+pub use charge::{ClusterCharge, Load, MAX_GROUPS};
 pub use cluster::ClusterState;
 pub use fill::FillPattern;
 pub use group::{ChargeError, Event, GROUP_WORDS, Groups, Resource};

@@ -9,10 +9,11 @@ use vswap_pager::{LEAST_LIMIT, NamedGroup, Pager};
 
 pub(crate) fn groups(pager: &Pager, processes: &[(i32, GroupId)]) -> Vec<Group> {
     let tree = pager.engine().group_tree();
-    let of = |group: GroupId| {
-        let within = processes.iter().filter(move |(_, of)| tree.resolve(*of) == group);
-        within.map(|(pid, _)| *pid).collect::<Vec<_>>()
-    };
+    let mut within: BTreeMap<GroupId, Vec<i32>> = BTreeMap::new();
+    for (pid, of) in processes {
+        within.entry(tree.resolve(*of)).or_default().push(*pid);
+    }
+    let mut of = |group: GroupId| within.remove(&group).unwrap_or_default();
     pager
         .groups()
         .into_iter()

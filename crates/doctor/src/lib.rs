@@ -9,6 +9,8 @@
 
 mod check;
 mod checks;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod json;
 pub mod setup;
 mod table;

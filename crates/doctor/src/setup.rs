@@ -10,12 +10,14 @@
 mod accounts;
 mod apply;
 mod plan;
-mod state;
+pub(crate) mod state;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "fuzz")]
+pub(crate) use plan::steps_back;
 pub use plan::{Plan, Wish, plan, plan_undo};
 
 /// The device.

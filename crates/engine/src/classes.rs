@@ -9,34 +9,48 @@
 use crate::engine::Engine;
 use crate::error::EngineError;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vswap_core::{ByteCount, ClusterId, GroupId, Groups, Resource, SlotId};
 use vswap_segment::{ClassId, SEGMENT_BYTES, Share, TierError, TierId};
+use vswap_sys::atomics::AtomicArray;
 
 /// The class of each group that has one of its own, or 0. Relaxed: who sees a change late writes as if it had come before.
 #[derive(Debug)]
 pub(crate) struct ClassOf {
-    /// Whether any group but the root has.
-    any: AtomicBool,
-    by_group: Box<[AtomicU8]>,
+    /// How many have, the root left out.
+    some: AtomicU32,
+    /// A word each, of which those of groups without a class take no memory. None if there can be no groups.
+    by_group: Option<AtomicArray>,
 }
 
 impl ClassOf {
-    pub(crate) fn new(groups: u32) -> Self {
-        Self { any: AtomicBool::new(false), by_group: (0..groups).map(|_| AtomicU8::new(0)).collect() }
+    pub(crate) fn new(by_group: Option<AtomicArray>) -> Self {
+        Self { some: AtomicU32::new(0), by_group }
+    }
+
+    fn word(&self, group: GroupId) -> Option<&AtomicU64> {
+        self.by_group.as_ref()?.words().get(group.get() as usize)
     }
 
     fn own(&self, group: GroupId) -> Option<ClassId> {
-        let class = self.by_group.get(group.get() as usize)?.load(Ordering::Relaxed);
-        (class != 0).then(|| ClassId::new(class))
+        if !self.any() {
+            return None;
+        }
+        let class = self.word(group)?.load(Ordering::Relaxed);
+        (class != 0).then(|| ClassId::new(class as u8))
     }
 
+    /// Under the tree's lock.
     fn set(&self, group: GroupId, class: u8) {
-        if let Some(word) = self.by_group.get(group.get() as usize) {
-            word.store(class, Ordering::Relaxed);
+        if let Some(word) = self.word(group) {
+            let before = word.swap(class.into(), Ordering::Relaxed);
+            self.some.fetch_add(u32::from(class != 0), Ordering::Relaxed);
+            self.some.fetch_sub(u32::from(before != 0), Ordering::Relaxed);
         }
-        let any = self.by_group.iter().any(|word| word.load(Ordering::Relaxed) != 0);
-        self.any.store(any, Ordering::Relaxed);
+    }
+
+    fn any(&self) -> bool {
+        self.some.load(Ordering::Relaxed) > 0
     }
 
     fn of(&self, tree: Groups<'_>, group: GroupId) -> ClassId {
@@ -83,7 +97,7 @@ impl Engine {
         tier: TierId,
         limit: Option<ByteCount>,
     ) -> Result<(), EngineError> {
-        let _tree = self.tree.next.lock();
+        let _turn = self.tree.turn.lock();
         self.existing(group)?;
         let store = self.disk.store();
         let there = store.shares(ClassId::COMMON).iter().any(|share| share.tier == tier);
@@ -135,7 +149,7 @@ impl Engine {
 
     /// What pages of a cluster are written for.
     pub(crate) fn class_of_cluster(&self, cluster: ClusterId) -> ClassId {
-        if !self.tree.classes.any.load(Ordering::Relaxed) {
+        if !self.tree.classes.any() {
             return ClassId::COMMON;
         }
         self.tree.classes.of(self.group_tree(), self.space.charge_of(cluster).group())
@@ -144,7 +158,7 @@ impl Engine {
     /// The classes of a group and those below it, and the bytes of each in the pool, where there are any.
     pub(crate) fn pool_by_class(&self, within: GroupId) -> Vec<(ClassId, u64)> {
         let (tree, classes) = (self.group_tree(), &self.tree.classes);
-        if !classes.any.load(Ordering::Relaxed) {
+        if !classes.any() {
             return vec![(ClassId::COMMON, 1)];
         }
         if self.existing(within).is_err() {

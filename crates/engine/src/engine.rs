@@ -212,13 +212,13 @@ impl Engine {
         self.disk.ghosts.set_limit(limit.get());
     }
 
-    /// Memory of slots, private lists, dictionaries and the books of the disk.
+    /// Memory of slots, private lists, groups, dictionaries and the books of the disk.
     pub fn metadata_bytes(&self) -> ByteCount {
         let lists = self.lists.load(Ordering::Relaxed) * LIST_BYTES as u64;
         // A line of the table of large counts is about three words with its share of empty ones.
         let counts = self.large_counts.len() * 3 * size_of::<u64>();
         let others = counts + self.dictionaries.memory() + self.disk.metadata_bytes();
-        ByteCount::new(self.space.memory() + lists + others as u64)
+        ByteCount::new(self.space.memory() + lists + self.tree.memory() + others as u64)
     }
 
     /// Counts since the start and what is held now.

@@ -10,29 +10,41 @@ use crate::classes::{ClassOf, TierShare};
 use crate::engine::Engine;
 use crate::error::{EngineError, GroupFull, StoreError};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use vswap_core::{
-    ChargeError, ClusterId, Event, GROUP_WORDS, GroupId, Groups, Load, PageIndex, Resource, SlotId, SlotWord,
+    ChargeError, ClusterId, Event, GROUP_WORDS, GroupId, Groups, Load, MAX_GROUPS, PageIndex, Resource,
+    SlotId, SlotWord,
 };
 use vswap_sys::atomics::AtomicArray;
 
-/// Groups that can be made in an engine's life, the root among them.
-const MOST: u32 = 1024;
-
 /// The tree, and who may change it.
+///
+/// There is room for as many groups as a cluster's word can name, the root among them: numbers are not used twice. Only lines of groups that were made take memory.
 #[derive(Debug)]
 pub(crate) struct Tree {
     /// None if the system had no memory for any but the root, which then takes no limits and counts nothing.
     words: Option<AtomicArray>,
-    /// The number of the next group.
-    pub(crate) next: Mutex<u32>,
+    /// Held by who changes the tree or moves a cluster.
+    pub(crate) turn: Mutex<()>,
+    /// The number of the next group; changed under `turn`.
+    next: AtomicU32,
     /// Whose segments their pages go to.
     pub(crate) classes: ClassOf,
 }
 
 impl Tree {
     pub(crate) fn new() -> Self {
-        let words = AtomicArray::new(MOST as usize * GROUP_WORDS).ok();
-        Self { words, next: Mutex::new(1), classes: ClassOf::new(MOST) }
+        let most = MAX_GROUPS as usize;
+        let arrays =
+            AtomicArray::new(most * GROUP_WORDS).and_then(|words| Ok((words, AtomicArray::new(most)?)));
+        let (words, classes) = arrays.ok().unzip();
+        Self { words, turn: Mutex::new(()), next: AtomicU32::new(1), classes: ClassOf::new(classes) }
+    }
+
+    /// Bytes of the lines of groups but the root, those that were removed among them.
+    pub(crate) fn memory(&self) -> u64 {
+        u64::from(self.next.load(Ordering::Relaxed) - 1) * (GROUP_WORDS * size_of::<u64>()) as u64
     }
 }
 
@@ -86,14 +98,15 @@ impl Engine {
     /// # Errors
     /// When there is no such parent, or too many groups were made.
     pub fn new_group(&self, parent: GroupId) -> Result<GroupId, EngineError> {
-        let mut next = self.tree.next.lock();
+        let _turn = self.tree.turn.lock();
         let parent = self.existing(parent)?;
-        if *next >= MOST || self.tree.words.is_none() {
-            return Err(EngineError::TooManyGroups { made: *next });
+        let next = self.tree.next.load(Ordering::Relaxed);
+        if next >= MAX_GROUPS || self.tree.words.is_none() {
+            return Err(EngineError::TooManyGroups { made: next - 1 });
         }
-        let group = GroupId::new(*next);
+        let group = GroupId::new(next);
         self.group_tree().make(group, parent)?;
-        *next += 1;
+        self.tree.next.store(next + 1, Ordering::Relaxed);
         Ok(group)
     }
 
@@ -102,7 +115,7 @@ impl Engine {
     /// # Errors
     /// When there is no such group; the root stays.
     pub fn remove_group(&self, group: GroupId) -> Result<(), EngineError> {
-        let _tree = self.tree.next.lock();
+        let _turn = self.tree.turn.lock();
         self.group_tree().remove(group)?;
         self.give_class_up(group);
         Ok(())
@@ -171,7 +184,7 @@ impl Engine {
     /// # Errors
     /// When there is no group `to`.
     pub fn regroup(&self, to: GroupId, change: impl FnOnce(Groups<'_>)) -> Result<(), EngineError> {
-        let _tree = self.tree.next.lock();
+        let _turn = self.tree.turn.lock();
         self.existing(to)?;
         change(self.group_tree());
         Ok(())
@@ -248,7 +261,7 @@ impl Engine {
 
     /// A cluster that the caller keeps in use goes to another group with all that it has charged, whatever that group's limits.
     pub(crate) fn regroup_cluster(&self, cluster: ClusterId, to: GroupId) -> Result<(), EngineError> {
-        let _tree = self.tree.next.lock();
+        let _turn = self.tree.turn.lock();
         self.existing(to)?;
         let tree = self.group_tree();
         loop {
@@ -272,7 +285,7 @@ impl Engine {
     /// What is charged wrongly.
     pub fn audit_groups(&self) -> Result<(), String> {
         let tree = self.group_tree();
-        let mut sums = vec![[0u64; 2]; MOST as usize];
+        let mut sums: BTreeMap<GroupId, [u64; 2]> = BTreeMap::new();
         for cluster in (0..self.space.end()).map(ClusterId::new) {
             if !self.space.state(cluster).in_use() {
                 continue;
@@ -289,13 +302,14 @@ impl Engine {
             }
             let up = std::iter::successors(Some(charge.group()), |at| tree.parent(*at));
             for at in up {
-                sums[at.get() as usize][0] += u64::from(load.pages);
-                sums[at.get() as usize][1] += u64::from(load.pool);
+                let sum = sums.entry(at).or_default();
+                sum[0] += u64::from(load.pages);
+                sum[1] += u64::from(load.pool);
             }
         }
         for group in tree.all() {
             let charged = [Resource::Swap, Resource::Pool].map(|resource| tree.usage(group, resource));
-            let sum = sums[group.get() as usize];
+            let sum = sums.get(&group).copied().unwrap_or_default();
             if sum != charged {
                 return Err(format!("group {} has {sum:?} and is charged {charged:?}", group.get()));
             }

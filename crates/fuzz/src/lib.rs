@@ -8,7 +8,8 @@
 //!   checksums made right.
 //! - [`area`], [`signatures`]: what is on a file or device before it is used.
 //! - [`codec`]: encoded pages. [`control`]: the socket's lines. [`sizes`]: what people type. [`maps`]: `/proc/PID/maps`.
-//! - [`hello`], [`ring`]: what stub and supervisor tell each other.
+//! - [`hello`], [`ring`], [`link`]: what stub and supervisor tell each other. [`message`]: what the processes of a run do.
+//! - [`setup_state`]: what `vswap setup --undo` goes by.
 //!
 //! Invariant: a target does the same for the same bytes each time, except that keys for encryption are random.
 #![forbid(unsafe_code)]
@@ -22,9 +23,9 @@ mod words;
 
 pub use codecs::codec;
 pub use segments::{segment, segment_bytes};
-pub use stubs::{hello, ring};
+pub use stubs::{hello, link, ring};
 pub use tier::{area, signatures};
-pub use words::{control, maps, sizes};
+pub use words::{control, maps, message, setup_state, sizes};
 
 /// What is done with bytes, and by which name.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +44,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "codec", run: codec, seeds: codecs::seeds },
     Target { name: "control", run: control, seeds: words::control_seeds },
     Target { name: "hello", run: hello, seeds: stubs::hello_seeds },
+    Target { name: "link", run: link, seeds: stubs::link_seeds },
     Target { name: "maps", run: maps, seeds: words::maps_seeds },
+    Target { name: "message", run: message, seeds: vswap_run::fuzz::messages },
     Target { name: "ring", run: ring, seeds: stubs::ring_seeds },
     Target { name: "segment", run: segment, seeds: segments::seeds },
     Target { name: "segment_bytes", run: segment_bytes, seeds: segments::bytes_seeds },
+    Target { name: "setup_state", run: setup_state, seeds: words::setup_state_seeds },
     Target { name: "signatures", run: signatures, seeds: tier::signatures_seeds },
     Target { name: "sizes", run: sizes, seeds: words::sizes_seeds },
 ];

@@ -1,8 +1,13 @@
 //! What a stub and its supervisor tell each other, of whom either may be a program that wants to confuse the other.
 
 use crate::input::Input;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use vswap_core::Bitmap512;
+use vswap_pager::{Eviction, Mover, StubLink};
 use vswap_stub::logic::fuzz::{FakeKernel, Window};
-use vswap_stub::protocol::{Hello, RING_MAGIC, STAGING_WINDOWS, WINDOW_BYTES, op};
+use vswap_stub::protocol::{Hello, RING_LEN, RING_MAGIC, Ring, STAGING_WINDOWS, WINDOW_BYTES, op};
 
 /// Bytes are read as a hello: the windows that it names can be.
 pub fn hello(data: &[u8]) {
@@ -79,4 +84,109 @@ pub(crate) fn ring_seeds() -> Vec<Vec<u8>> {
         seeds.push((code * 4).to_le_bytes().to_vec());
     }
     seeds
+}
+
+/// The supervisor's end of a ring whose other end writes into it whatever it likes, between one step of the supervisor's and the next: no command that
+/// somebody waits for is written over, and the supervisor gets an error or an answer, and never waits.
+pub fn link(data: &[u8]) {
+    // No memory for a ring: nothing to be seen.
+    let Ok(link) = StubLink::new() else { return };
+    let mover = Mover::Stub(link);
+    let Some(link) = mover.link() else { return };
+    let ring: &Ring = link.memory().view();
+    let mut input = Input::new(data);
+    let mut ours = Posted::default();
+    while !input.is_empty() {
+        match input.u8() % 8 {
+            0 => ours.evict(&mover, ring),
+            1 => ours.finish(&mover, ring),
+            2 if mover.discard(WINDOW_BYTES) => ours.count(ring),
+            3 => ours.call(link, ring),
+            4 => _ = link.owes(),
+            kind => scribble(ring, kind, &mut input),
+        }
+    }
+}
+
+/// What the supervisor has asked for.
+#[derive(Default)]
+struct Posted {
+    /// Commands so far.
+    all: u32,
+    /// Those that are waited for, with their places and where the pages are.
+    evictions: VecDeque<(usize, u64, Eviction)>,
+}
+
+impl Posted {
+    /// A command was posted: our count says so, whatever was written there meanwhile.
+    fn count(&mut self, ring: &Ring) {
+        self.all += 1;
+        assert_eq!(ring.posted.load(Relaxed), self.all, "the next command's place is not ours to say");
+    }
+
+    fn evict(&mut self, mover: &Mover, ring: &Ring) {
+        let (place, src) = ((self.all % RING_LEN) as usize, u64::from(self.all) << 21);
+        let Some(eviction) = mover.evict(src, 0, &Bitmap512::FULL, &Bitmap512::EMPTY) else { return };
+        assert!(self.evictions.iter().all(|(taken, ..)| *taken != place), "a command was written over");
+        self.count(ring);
+        assert_eq!(ring.commands[place].args[0].load(Relaxed), src);
+        self.evictions.push_back((place, src, eviction));
+    }
+
+    /// The oldest eviction has an answer, the one that is there, or is waited for on.
+    fn finish(&mut self, mover: &Mover, ring: &Ring) {
+        let Some((place, src, eviction)) = self.evictions.pop_front() else { return };
+        match mover.finish(eviction, Duration::ZERO) {
+            Ok(evicted) => {
+                let failed = std::array::from_fn(|at| ring.commands[place].failed[at].load(Relaxed));
+                assert_eq!(evicted.failed, Bitmap512::from_words(failed));
+            }
+            Err(eviction) => self.evictions.push_front((place, src, eviction)),
+        }
+    }
+
+    fn call(&mut self, link: &StubLink, ring: &Ring) {
+        let place = (self.all % RING_LEN) as usize;
+        let before = ring.posted.swap(self.all, Relaxed);
+        let answer = link.syscall_within(Duration::ZERO, 9, [1; 6]);
+        match ring.posted.load(Relaxed) == self.all {
+            // There was no place.
+            true => ring.posted.store(before, Relaxed),
+            false => self.count(ring),
+        }
+        match answer {
+            Ok(result) => assert_eq!(result, ring.commands[place].result.load(Relaxed)),
+            Err(error) => {
+                let number = error.raw_os_error();
+                assert!(number.map_or(error.kind() == std::io::ErrorKind::TimedOut, |number| {
+                    (1..4096).contains(&number)
+                }));
+            }
+        }
+    }
+}
+
+/// What is done to a ring by whoever can.
+fn scribble(ring: &Ring, kind: u8, input: &mut Input) {
+    let at = input.u8();
+    let command = &ring.commands[usize::from(at) % RING_LEN as usize];
+    match kind {
+        5 => ring.done.store(ring.done.load(Relaxed).wrapping_add(u32::from(at)), Relaxed),
+        6 => command.result.store(input.u64() as i64 >> (at / 8), Relaxed),
+        _ => {
+            let counters =
+                [&ring.done, &ring.posted, &ring.stub_sleeps, &ring.client_sleeps, &ring.magic, &command.op];
+            counters[usize::from(at / 8) % counters.len()].store(input.u32(), Relaxed);
+            command.failed[usize::from(at) % 8].store(input.u64(), Relaxed);
+            command.args[0].store(input.u64(), Relaxed);
+        }
+    }
+}
+
+pub(crate) fn link_seeds() -> Vec<Vec<u8>> {
+    let full = [[0; 9].as_slice(), &[1, 5, 1, 1, 0, 5, 8], &[1; 9], &[0; 9]].concat();
+    let calls = [3, 5, 1, 3, 6, 3, 1, 2, 3, 4, 5, 6, 7, 8, 3, 2, 4];
+    let back = [0, 0, 7, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 1];
+    let discards = [[2; 9].as_slice(), &[5, 4, 2, 2, 2, 2, 2, 0, 1]].concat();
+    vec![full, calls.to_vec(), back.to_vec(), discards]
 }

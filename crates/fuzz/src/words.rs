@@ -152,3 +152,28 @@ pub(crate) fn maps_seeds() -> Vec<Vec<u8>> {
     seeds.push(lines.join("\n").into_bytes());
     seeds
 }
+
+/// Bytes are read as a message between the processes of a run: what was read can be sent on, and is the same then.
+pub fn message(data: &[u8]) {
+    vswap_run::fuzz::message_is_sent_as_received(data);
+}
+
+/// A text is read as the state of a setup: an undo of it does nothing that a setup cannot have done.
+pub fn setup_state(data: &[u8]) {
+    vswap_doctor::fuzz::state_is_written_as_read(&String::from_utf8_lossy(data));
+}
+
+pub(crate) fn setup_state_seeds() -> Vec<Vec<u8>> {
+    let whole = "# Made by `vswap setup`\ndevice 0600 0 7\ngroup vswap\nmember ann vswap\n\
+        directory /etc/udev\nfile /etc/udev/rules.d/60-vswap-userfaultfd.rules\n";
+    let lines = [
+        "",
+        "group -r\n",
+        "member ann -G\n",
+        "file /../x\n",
+        "directory /\n",
+        "file /etc/\u{1b}[2J\n",
+        "device 10000 0 0\n",
+    ];
+    [whole].iter().chain(&lines).map(|text| text.as_bytes().to_vec()).collect()
+}

@@ -11,10 +11,12 @@
 use crate::pager::Shared;
 use crate::space::Space;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use vswap_core::{ChargeError, Event, GroupId, Resource};
+use vswap_core::{ChargeError, Event, GroupId, MAX_GROUPS, Resource};
 
 /// Bits of the number of pages; above them the group's.
 const PAGES: u32 = 48;
+
+const _: () = assert!(MAX_GROUPS as u64 <= 1 << (u64::BITS - PAGES));
 
 /// The word. Relaxed throughout: it publishes nothing but itself.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::block::Block;
 use crate::pager::{Pager, Shared};
 use crate::space::Space;
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use vswap_core::{Bitmap512, ByteCount, Event, GroupId, Resource};
@@ -146,11 +146,8 @@ impl Pager {
         let mut names = self.shared.groups.names.lock();
         let group = self.find(&names, &parts)?;
         let parent = self.engine().group(group)?.parent.ok_or(GroupError::Root("removed"))?;
-        for (below, name) in names.iter() {
-            let is_below = self.shared.parent(*below) == Some(group);
-            if is_below && self.child(&names, parent, name).is_some_and(|other| other != group) {
-                return Err(GroupError::NameTaken { path: path.into(), name: name.clone() });
-            }
+        if let Some(name) = self.taken(&names, group, parent) {
+            return Err(GroupError::NameTaken { path: path.into(), name: name.into() });
         }
         self.engine().remove_group(group)?;
         names.remove(&group);
@@ -306,6 +303,22 @@ impl Pager {
         Ok(())
     }
 
+    /// A name below `group` that another below `parent` has.
+    fn taken<'a>(
+        &self,
+        names: &'a BTreeMap<GroupId, String>,
+        group: GroupId,
+        parent: GroupId,
+    ) -> Option<&'a str> {
+        let below = |above: GroupId| {
+            let is =
+                move |at: &(&GroupId, &String)| *at.0 != group && self.shared.parent(*at.0) == Some(above);
+            names.iter().filter(is).map(|(_, name)| name.as_str())
+        };
+        let beside: BTreeSet<&str> = below(parent).collect();
+        below(group).find(|name| beside.contains(name))
+    }
+
     fn child(&self, names: &BTreeMap<GroupId, String>, parent: GroupId, name: &str) -> Option<GroupId> {
         let is = |(group, other): &(&GroupId, &String)| {
             other.as_str() == name && self.shared.parent(**group) == Some(parent)
@@ -331,7 +344,7 @@ impl Pager {
     pub fn audit_groups(&self) -> Result<(), String> {
         let tree = self.engine().group_tree();
         let mut sums: BTreeMap<GroupId, u64> = BTreeMap::new();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for space in self.shared.all_spaces() {
             let charge = space.charged.get();
             let (mut has, mut counts) = (0, 0);

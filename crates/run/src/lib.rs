@@ -21,6 +21,8 @@ mod control;
 mod disk;
 mod engine;
 mod front;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod grow;
 mod inject;
 mod keeper;

@@ -8,7 +8,7 @@ use vswap_sys::process::Change;
 use vswap_sys::scm;
 
 /// The longest message.
-const LONGEST: usize = 16 << 10;
+pub(crate) const LONGEST: usize = 16 << 10;
 /// Kind and value, which most messages are.
 const HEAD: usize = 5;
 
@@ -61,14 +61,18 @@ impl Message {
         ([kind, a, b, c, d], texts)
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let (head, texts) = self.head_and_texts();
-        let mut bytes = [&head, texts[0].as_bytes(), texts[1].as_bytes()].concat();
-        bytes.truncate(LONGEST);
-        bytes
+    /// With texts cut at the end of a character where all of it would be too long: what is sent can always be read.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let (mut head, [first, second]) = self.head_and_texts();
+        let first = cut(first, LONGEST - HEAD);
+        let second = cut(second, LONGEST - HEAD - first.len());
+        if let Message::Stats(..) = self {
+            head[1..].copy_from_slice(&(first.len() as i32).to_le_bytes());
+        }
+        [&head, first.as_bytes(), second.as_bytes()].concat()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Message> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Message> {
         let (kind, rest) = bytes.split_first()?;
         let (value, text) = rest.split_first_chunk::<4>()?;
         let value = i32::from_le_bytes(*value);
@@ -124,6 +128,11 @@ impl Message {
     }
 }
 
+/// As much of a text as so many bytes hold.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +148,22 @@ mod tests {
         let (message, fd) = Message::receive(here.as_fd()).unwrap().unwrap();
         assert!(message == Message::Program(7) && fd.is_none(), "{message:?}");
         assert!(Message::receive(here.as_fd()).unwrap().is_none());
+    }
+
+    /// They were cut in the middle of a character, and a table that did not fit was none to whoever received it.
+    #[test]
+    fn a_text_that_is_too_long_is_cut_at_the_end_of_a_character_and_can_be_read() {
+        let long = "\u{fc}".repeat(LONGEST);
+        let fits = (LONGEST - HEAD) / 2;
+        assert_eq!(
+            Message::decode(&Message::Say(long.clone()).encode()),
+            Some(Message::Say("\u{fc}".repeat(fits)))
+        );
+        let table = Message::Stats(long.clone(), "{}".into()).encode();
+        let rest = "{".repeat((LONGEST - HEAD) % 2);
+        assert_eq!(Message::decode(&table), Some(Message::Stats("\u{fc}".repeat(fits), rest)));
+        let json = Message::Stats("table\n".into(), long).encode();
+        assert!(matches!(Message::decode(&json), Some(Message::Stats(table, _)) if table == "table\n"));
     }
 
     #[test]

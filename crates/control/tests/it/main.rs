@@ -15,6 +15,8 @@ use vswap_control::{Client, ClientError, Controlled, Run, Server};
 struct Fake {
     steps: AtomicU64,
     cancelled: AtomicU64,
+    /// Groups besides the root.
+    groups: AtomicU64,
 }
 
 impl Controlled for Fake {
@@ -56,7 +58,11 @@ impl Controlled for Fake {
     }
 
     fn groups(&self) -> Vec<Group> {
-        vec![Group { path: "/".into(), memory: 4096, ..Group::default() }]
+        let root = Group { path: "/".into(), memory: 4096, ..Group::default() };
+        let name = "n".repeat(255);
+        let others = (0..self.groups.load(Ordering::Relaxed))
+            .map(|number| Group { path: format!("/{name}/{number}"), ..Group::default() });
+        [root].into_iter().chain(others).collect()
     }
 
     fn add_group(&self, path: &str) -> Result<(), String> {
@@ -117,6 +123,18 @@ fn questions_are_answered_one_after_the_other() {
     let removed = client.ask(&remove, &mut |moved, left| seen.push((moved, left))).unwrap();
     assert_eq!(removed, Answer::Removed(Removed { segments: 3, bytes: 6, pooled: 2, lost: 1 }));
     assert_eq!(seen, [(0, 3), (1, 2), (2, 1)]);
+}
+
+/// From a thousand groups on the answer was longer than what was read of it.
+#[test]
+fn an_answer_may_be_longer_than_a_question() {
+    let (_dir, fake, server) = served();
+    fake.groups.store(4_000, Ordering::Relaxed);
+    let mut client = Client::connect(server.path(), me()).unwrap();
+    let answer = client.ask(&Request::Groups, &mut |_, _| {}).unwrap();
+    assert!(serde_json::to_string(&answer).unwrap().len() > LONGEST);
+    assert!(matches!(answer, Answer::Groups { groups } if groups.len() == 4_001));
+    assert_eq!(client.status().unwrap().pid, 42, "nothing of it is left over");
 }
 
 #[test]

@@ -204,3 +204,40 @@ fn what_is_charged_below_the_root_leaves_the_root_alone_and_the_most_is_remember
     groups.force(id(1), Resource::Swap, 100);
     assert_eq!([groups.usage(id(0), Resource::Swap), groups.peak(id(1))], [100, 11]);
 }
+
+/// Whatever goes through all groups takes as long as there are any, so the list of these must be right at its ends and in the middle.
+#[test]
+fn those_that_are_there_are_met_in_order_wherever_one_was_removed_or_made() {
+    let words = words();
+    let groups = Groups::new(&words);
+    let all = || groups.all().map(GroupId::get).collect::<Vec<_>>();
+    let id = GroupId::new;
+    [1, 2, 5].into_iter().for_each(|group| groups.make(id(group), GroupId::ROOT).unwrap());
+    assert_eq!(all(), [0, 1, 2, 5]);
+    groups.make(id(3), id(2)).unwrap();
+    assert_eq!(all(), [0, 1, 2, 3, 5], "made behind one with a higher number");
+    groups.remove(id(5)).unwrap();
+    groups.make(id(6), id(3)).unwrap();
+    assert_eq!(all(), [0, 1, 2, 3, 6], "the last was removed");
+    groups.remove(id(3)).unwrap();
+    assert_eq!((all(), groups.parent(id(6))), (vec![0, 1, 2, 6], Some(id(2))));
+    groups.remove(id(1)).unwrap();
+    groups.remove(id(6)).unwrap();
+    groups.remove(id(2)).unwrap();
+    assert_eq!(all(), [0]);
+    assert!(groups.make(id(6), GroupId::ROOT).is_err(), "numbers are not used twice");
+    assert_eq!(Groups::new(&[]).all().count(), 0);
+}
+
+/// Who stands at a group while it is removed goes on to those that are behind it, though they have lost others meanwhile.
+#[test]
+fn who_goes_through_all_meets_those_that_stay_though_where_it_stands_is_removed() {
+    let words = words();
+    let groups = Groups::new(&words);
+    let id = GroupId::new;
+    (1..5).for_each(|group| groups.make(id(group), GroupId::ROOT).unwrap());
+    let mut passing = groups.all().skip(1);
+    assert_eq!(passing.next(), Some(id(1)));
+    [2, 1, 3].into_iter().for_each(|group| groups.remove(id(group)).unwrap());
+    assert_eq!(passing.collect::<Vec<_>>(), [id(4)]);
+}

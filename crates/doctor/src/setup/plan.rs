@@ -97,8 +97,12 @@ pub fn plan_undo(root: &Path) -> Result<Plan, SetupError> {
     let system = System::new(root);
     let state =
         State::load(&system)?.ok_or_else(|| SetupError::NothingToUndo(system.at(super::STATE_FILE)))?;
-    let steps = state.entries.iter().rev().map(back).collect();
-    Ok(Plan { system, steps, undo: true })
+    Ok(Plan { system, steps: steps_back(&state), undo: true })
+}
+
+/// The steps that take back what a state says, the last first.
+pub(crate) fn steps_back(state: &State) -> Vec<Step> {
+    state.entries.iter().rev().map(back).collect()
 }
 
 fn back(entry: &Entry) -> Step {

@@ -5,13 +5,14 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
+use super::accounts::check_name;
 use super::{MARK, Owner, STATE_FILE, SetupError, System};
 
 /// One thing that was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// The device was opened; this is what it had before the first time.
     Device(Owner),
     /// A group was made.
@@ -35,27 +36,37 @@ impl Entry {
         }
     }
 
+    /// Only what a setup can have made: an undo gives names to commands, and removes files, as root.
     fn from_line(line: &str) -> Option<Entry> {
         let words: Vec<&str> = line.split(' ').collect();
-        let path = |text: &str| text.starts_with('/').then(|| PathBuf::from(text));
+        let name = |text: &str, what| check_name(text, what).is_ok().then(|| text.to_owned());
         match words.as_slice() {
             ["device", mode, uid, gid] => Some(Entry::Device(Owner {
                 mode: u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o7777)?,
                 uid: uid.parse().ok()?,
                 gid: gid.parse().ok()?,
             })),
-            ["group", group] => Some(Entry::Group((*group).to_owned())),
-            ["member", user, group] => Some(Entry::Member((*user).to_owned(), (*group).to_owned())),
-            ["file", file] => path(file).map(Entry::File),
-            ["directory", directory] => path(directory).map(Entry::Directory),
+            ["group", group] => name(group, "group").map(Entry::Group),
+            ["member", user, group] => Some(Entry::Member(name(user, "user")?, name(group, "group")?)),
+            ["file", file] => path_below_root(file).map(Entry::File),
+            ["directory", directory] => path_below_root(directory).map(Entry::Directory),
             _ => None,
         }
     }
 }
 
+/// A path that stays below the system's root, whichever that is, and is shown as it is.
+fn path_below_root(text: &str) -> Option<PathBuf> {
+    let mut parts = Path::new(text).components();
+    let begins = parts.next() == Some(Component::RootDir);
+    let parts: Vec<Component> = parts.collect();
+    let stays = !parts.is_empty() && parts.iter().all(|part| matches!(part, Component::Normal(_)));
+    (begins && stays && !text.contains(char::is_control)).then(|| PathBuf::from(text))
+}
+
 /// The entries, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) entries: Vec<Entry>,
 }
 
@@ -68,14 +79,21 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(SetupError::io("read", &file)(error)),
         };
-        let mut entries = Vec::new();
-        for (index, line) in
-            text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        {
-            let bad = || SetupError::BadState { file: file.clone(), line: index + 1, text: line.to_owned() };
-            entries.push(Entry::from_line(line).ok_or_else(bad)?);
-        }
-        Ok(Some(State { entries }))
+        let bad = |(line, text)| SetupError::BadState { file: file.clone(), line, text };
+        State::parse(&text).map(Some).map_err(bad)
+    }
+
+    /// What the file says, or the first line that says nothing: its number, from 1, and what is there.
+    pub(crate) fn parse(text: &str) -> Result<State, (usize, String)> {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let read = |(at, line)| Entry::from_line(line).ok_or_else(|| (at + 1, line.to_owned()));
+        Ok(State { entries: lines.map(read).collect::<Result<_, _>>()? })
+    }
+
+    /// The file's text.
+    pub(crate) fn text(&self) -> String {
+        let lines: String = self.entries.iter().map(|entry| entry.to_line() + "\n").collect();
+        format!("{MARK}\n{lines}")
     }
 
     /// Writes it, or removes it and its directory if nothing is left to undo.
@@ -89,8 +107,7 @@ impl State {
             return Ok(());
         }
         fs::create_dir_all(directory).map_err(SetupError::io("make", directory))?;
-        let lines: String = self.entries.iter().map(|entry| entry.to_line() + "\n").collect();
-        super::apply::replace(&file, &format!("{MARK}\n{lines}"))
+        super::apply::replace(&file, &self.text())
     }
 
     /// Adds an entry that is not there yet. The first one of a device stays: it is what was there before vswap.
@@ -131,6 +148,25 @@ mod tests {
         for line in
             ["device", "device 99999 0 0", "device 0600 -1 0", "file etc/x", "rm -rf /", "group a b", "group"]
         {
+            assert_eq!(Entry::from_line(line), None, "{line}");
+        }
+    }
+
+    /// They went to `groupdel` and the like as they were, and outside of what `--root` names.
+    #[test]
+    fn names_that_are_options_and_paths_that_lead_out_of_the_system_are_refused() {
+        for line in [
+            "group -r",
+            "group ",
+            "group --prefix=/x",
+            "member -d vswap",
+            "member ann -G",
+            "file /../x",
+            "file /etc/../../x",
+            "directory /",
+            "directory //",
+            "file /etc/\u{1b}[2J",
+        ] {
             assert_eq!(Entry::from_line(line), None, "{line}");
         }
     }

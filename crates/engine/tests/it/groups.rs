@@ -3,7 +3,7 @@ use crate::flaky::{Faults, Flaky};
 use crate::rig::{middling, share_of};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vswap_core::{ByteCount, Event, GroupId, PAGE_SIZE, PageIndex, Resource};
+use vswap_core::{ByteCount, Event, GroupId, MAX_GROUPS, PAGE_SIZE, PageIndex, Resource};
 use vswap_engine::{Bounds, Engine, EngineConfig, StoreError};
 
 fn index(at: usize) -> PageIndex {
@@ -191,4 +191,73 @@ fn charges_are_exact_after_everything_met_everything() {
     blocks.into_iter().for_each(|block| block.into_inner().dispose(&engine));
     engine.audit_groups().unwrap();
     assert_eq!(engine.group(GroupId::ROOT).unwrap().swap.usage, 0);
+}
+
+/// A group for each job, over months: what was made before must not be in the way, nor in what is charged to whom.
+#[test]
+fn thousands_of_groups_come_and_go_and_every_figure_stays_right() {
+    const TURNS: usize = 6_000;
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut scratch = engine.scratch();
+    let stays = engine.new_group(GroupId::ROOT).unwrap();
+    let mut kept = engine.owner_block(stays).unwrap();
+    let mut store = |block: &mut vswap_engine::OwnerBlock, at: usize| {
+        let slot = block.slot_for_store(&engine, index(at)).unwrap();
+        engine.store(slot, &middling(at), &mut scratch).unwrap();
+    };
+    store(&mut kept, 0);
+    let mut living = std::collections::VecDeque::new();
+    let mut left = Vec::new();
+    for turn in 0..TURNS {
+        let group = engine.new_group([stays, GroupId::ROOT][turn % 2]).unwrap();
+        if turn % 500 == 0 {
+            let mut block = engine.owner_block(group).unwrap();
+            store(&mut block, 1);
+            left.push(block);
+        }
+        living.push_back(group);
+        if living.len() > 20 {
+            engine.remove_group(living.pop_front().unwrap()).unwrap();
+        }
+    }
+    engine.audit_groups().unwrap();
+    let there: Vec<_> = engine.groups().into_iter().map(|group| group.id).collect();
+    let expected: Vec<_> = [GroupId::ROOT, stays].into_iter().chain(living.iter().copied()).collect();
+    assert_eq!(there, expected);
+    // All that had pages have gone, and were below the one that stays.
+    assert_eq!(engine.group(stays).unwrap().swap.usage, 1 + left.len() as u64);
+    engine.set_group_limit(living[0], Resource::Swap, Some(1)).unwrap();
+    assert_eq!(engine.group(living[0]).unwrap().swap.effective, Some(1));
+    left.into_iter().for_each(|block| block.dispose(&engine));
+    kept.dispose(&engine);
+    engine.audit_groups().unwrap();
+    assert!(engine.groups().iter().all(|group| group.swap.usage == 0 && group.pool.usage == 0));
+}
+
+#[test]
+fn as_many_groups_can_be_made_as_a_clusters_word_can_name_and_the_next_is_refused() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let before = engine.metadata_bytes().get();
+    let mut last = GroupId::ROOT;
+    for _ in 1..MAX_GROUPS {
+        let group = engine.new_group(GroupId::ROOT).unwrap();
+        if last != GroupId::ROOT {
+            engine.remove_group(last).unwrap();
+        }
+        last = group;
+    }
+    assert_eq!(last.get(), MAX_GROUPS - 1);
+    let refused = engine.new_group(GroupId::ROOT).unwrap_err().to_string();
+    assert_eq!(refused, "no other group can be made: 65535 were made since the start");
+    assert_eq!(engine.groups().len(), 2, "those that were removed count all the same");
+    // What is charged to the last is not taken for another's.
+    let mut block = engine.owner_block(last).unwrap();
+    let slot = block.slot_for_store(&engine, index(0)).unwrap();
+    engine.store(slot, &middling(0), &mut engine.scratch()).unwrap();
+    assert_eq!(engine.group_of(slot), last);
+    assert_eq!(engine.group(last).unwrap().swap.usage, 1);
+    engine.audit_groups().unwrap();
+    let lines = u64::from(MAX_GROUPS - 1) * 256;
+    assert!(engine.metadata_bytes().get() >= before + lines, "their lines are memory of the engine's");
+    block.dispose(&engine);
 }

@@ -219,6 +219,30 @@ fn names_are_kept_apart_and_a_group_that_is_removed_leaves_all_to_its_parent() {
     audit(&fixture);
 }
 
+/// Each takes what a job had for a moment; the one that is left has what there is, under its name.
+#[test]
+fn a_space_that_went_through_thousands_of_groups_is_charged_to_the_last() {
+    const TURNS: usize = 3_000;
+    let mut fixture = fixture_with(1, PagerConfig::new(ByteCount::mib(64)));
+    fixture.manage(0..512);
+    (0..512).for_each(|page| write(fixture.bytes.as_mut_slice(), page, 1));
+    let pager = &fixture.pager;
+    for turn in 0..TURNS {
+        let path = format!("/job {turn}");
+        let group = pager.add_group(&path).unwrap();
+        pager.limit_group(&path, Resource::Resident, Some(4 * MIB)).unwrap();
+        pager.move_to_group(&fixture.space, group).unwrap();
+        if turn > 0 {
+            pager.remove_group(&format!("/job {}", turn - 1)).unwrap();
+        }
+    }
+    let last = group(&fixture, "/job 2999");
+    assert_eq!((last.id.get() as usize, last.resident.usage), (TURNS, 512));
+    assert_eq!(pager.groups().len(), 2);
+    assert_eq!(pager.path_of(fixture.space.group()), "/job 2999");
+    audit(&fixture);
+}
+
 /// Writes, reads and discards while the space goes from group to group, groups come and go, and their limits change all the time.
 #[test]
 fn charges_are_exact_after_faults_met_moves_limits_and_removals() {

@@ -261,7 +261,14 @@ fn a_group_uses_of_each_tier_what_it_may_and_a_tier_stays_if_what_is_on_it_may_n
     assert!(all > Some(4 * MIB) && all <= most && of("/b", 1, "max") == most, "in whole segments: {all:?}");
     assert!(of("/", 1, "current") <= most && of("/b", 1, "max.effective") == most);
     let table = running.ask("groups RUN").out;
-    assert!(table.contains("TIER 1") && !table.contains("TIER 0") && table.contains("8.00 MiB"), "{table}");
+    assert!(table.contains("TIER-1") && !table.contains("TIER-0") && table.contains("8.00 MiB"), "{table}");
+    let raw = running.ask("groups RUN --bytes --raw --output group,memory-max,tiers").out;
+    let rows: Vec<Vec<&str>> = raw.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(rows[0], ["GROUP", "MEMORY-MAX", "TIER-1", "TIER-1-MAX"], "{raw}");
+    assert_eq!(rows[2], ["/a", "25165824", "0", "0"], "{raw}");
+    assert_eq!((rows.len(), rows[3][0], rows[3][3]), (4, "/b", "8388608"), "{raw}");
+    let has: u64 = rows[3][2].parse().expect("a plain number");
+    assert!(has > 4 * MIB && Some(has) <= most, "{raw}");
     let none = running.ask("set RUN /a memory.max=30M memory.swap.tier.7.max=0");
     assert!(none.code == Some(1) && none.err.contains("there is no tier 7"), "{none:?}");
     assert_eq!(running.figure("/a", "memory.max"), 24 * MIB, "none was set");

@@ -33,6 +33,23 @@ fn what_changes_a_tier_can_answer_in_json_and_its_help_says_so() {
     assert!(said.out.contains("segments and bytes"), "{said:?}");
 }
 
+/// As swapon and zramctl list theirs.
+#[test]
+fn the_help_of_what_shows_a_table_lists_its_columns() {
+    for (command, columns) in [("tiers", ["PRIO", "LIVE"]), ("groups", ["ZSWAP-MAX", "MEMORY-PEAK"])] {
+        let said = line(&format!("{command} --help"));
+        let options = ["--bytes", "--noheadings", "--raw", "--output <COLUMN,...>", "--output-all"];
+        for part in options.iter().chain(&columns) {
+            assert!(said.out.contains(part), "{command}: {part} is missing in {}", said.out);
+        }
+        for words in [["--output", "FOO"], ["--raw", "--json"]] {
+            let said = vswap([command].iter().chain(&words));
+            assert!(said.code == Some(125) && said.all_prefixed(), "{words:?}: {said:?}");
+        }
+    }
+    assert!(line("status --help").out.contains("--bytes"));
+}
+
 #[test]
 fn no_words_at_all_show_the_help_as_an_error() {
     let said = vswap::<[&str; 0], _>([]);

@@ -3,6 +3,7 @@
 mod bad_usage;
 mod control_of_a_region;
 mod doctor;
+mod encrypt;
 mod groups;
 mod help;
 mod lost;

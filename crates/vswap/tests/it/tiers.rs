@@ -70,7 +70,7 @@ pub fn filled_by(mut command: Command) -> Running {
 }
 
 impl Running {
-    fn ask(&self, words: &[&str]) -> Said {
+    pub fn ask(&self, words: &[&str]) -> Said {
         asked(self.runtime.path(), words)
     }
 
@@ -85,6 +85,15 @@ impl Running {
         let told = self.ask(&["status", &self.child.id().to_string(), "--json"]);
         assert_eq!((told.code, told.err.as_str()), (Some(0), ""));
         serde_json::from_str::<Value>(&told.out).expect("JSON")[0].take()
+    }
+
+    /// Waits until it can be asked.
+    pub fn until_asked(&self) {
+        let since = Instant::now();
+        while self.ask_it(&["status"]).code != Some(0) {
+            assert!(since.elapsed() < Duration::from_secs(60), "it has no socket");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits until something is on a tier.
@@ -253,6 +262,40 @@ fn a_run_may_begin_with_several_tiers_and_a_removal_may_be_killed() {
             break;
         }
     }
+    assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
+}
+
+/// In the words of swapon --show and zramctl.
+#[test]
+fn a_table_is_shown_as_a_script_wants_it() {
+    if !works() {
+        return;
+    }
+    let place =
+        tempfile::Builder::new().prefix("two words ").tempdir_in("/var/tmp").expect("a directory on a disk");
+    let spec = format!("{},size=64M,priority=-7", place.path().display());
+    let running = filled(&["--disk", "none", "--tier", &spec], "4096");
+    running.until_asked();
+    let of = |options: &[&str]| {
+        let told = running.ask_it(&[&["tiers"], options].concat());
+        assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{options:?}");
+        told.out
+    };
+    let json: Value = serde_json::from_str(&of(&["--json", "--bytes"])).expect("JSON");
+    let name = place.path().display().to_string().replace(' ', "\\x20");
+    let size = json[0]["tiers"][0]["size"].as_u64().expect("a size");
+    let raw = of(&["--bytes", "--raw", "--output", "name,prio,size"]);
+    let pool = raw.lines().nth(1).and_then(|row| row.strip_prefix("- first ")).map(str::parse::<u64>);
+    assert!(matches!(pool, Some(Ok(1..))), "{raw}");
+    assert!(raw.starts_with("NAME PRIO SIZE\n") && raw.ends_with(&format!("\n{name} -7 {size}\n")), "{raw}");
+    let bare = of(&["--noheadings", "-o", "TIER,STATE,TYPE"]);
+    assert_eq!(bare, "-  open  pool\n0  open  directory\n");
+    let all = of(&["--output-all", "--raw", "--noheadings"]);
+    let number = running.child.id().to_string();
+    assert!(all.lines().all(|row| row.starts_with(&format!("{number} python3 "))), "{all}");
+    let status = running.ask_it(&["status", "--bytes"]).out;
+    let limit = running.status()["limit"].as_u64().expect("a limit");
+    assert!(status.contains(&format!(" of {limit}, ")) && !status.contains("iB"), "{status}");
     assert_eq!(running.end(), (Some(0), "0 wrong\n".to_owned()));
 }
 

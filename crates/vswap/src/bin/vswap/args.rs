@@ -8,13 +8,17 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::size;
-pub use control::{AskArgs, GroupAction, GroupsArgs, Kind, SetArgs, TierAction, TierArgs};
+pub use control::{
+    AskArgs, GroupAction, GroupsArgs, Kind, SetArgs, StatusArgs, TierAction, TierArgs, TiersArgs,
+};
 use control::{
     CONTROL_MORE, GROUPS_ABOUT, GROUPS_MORE, SET_ABOUT, SET_MORE, STATUS_ABOUT, TIER_ABOUT, TIER_MORE,
-    TIERS_ABOUT,
+    TIERS_ABOUT, TIERS_EXAMPLES,
 };
+pub use table::{Column, GroupColumn, TableArgs, TierColumn};
 
 mod control;
+mod table;
 
 /// The least `--memory`: below it the pager has no room to work in.
 pub const LEAST_MEMORY: u64 = vswap_pager::LEAST_LIMIT.get();
@@ -71,10 +75,10 @@ pub enum Command {
     Setup(SetupArgs),
     /// Show how a running vswap is: its limit, what it uses, where pages are
     #[command(long_about = STATUS_ABOUT, after_long_help = CONTROL_MORE)]
-    Status(AskArgs),
+    Status(StatusArgs),
     /// Show where a running vswap keeps compressed pages
-    #[command(long_about = TIERS_ABOUT, after_long_help = CONTROL_MORE)]
-    Tiers(AskArgs),
+    #[command(long_about = TIERS_ABOUT, after_long_help = [CONTROL_MORE, TIERS_EXAMPLES].concat())]
+    Tiers(TiersArgs),
     /// Add a place for compressed pages to a running vswap, or empty and remove one
     #[command(long_about = TIER_ABOUT, after_long_help = TIER_MORE)]
     Tier(TierArgs),

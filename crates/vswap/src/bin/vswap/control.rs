@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use vswap_control::protocol::{Answer, NewTier, Removed, Request, Status, Tier};
 use vswap_control::{Client, ClientError, Run, find};
 
-use crate::args::{AskArgs, TierAction};
+use crate::args::{AskArgs, Column, StatusArgs, TierAction, TierColumn, TiersArgs};
 use crate::say;
+use crate::table::{Style, Table};
 
 /// What was asked for is not there, or was refused.
 const EXIT_REFUSED: u8 = 1;
@@ -35,31 +35,29 @@ pub(crate) fn print(text: &str) {
 }
 
 /// Runs `vswap status`.
-pub fn status(args: &AskArgs) -> ExitCode {
-    exit(wanted(args).map(|runs| {
-        if args.json {
+pub fn status(args: &StatusArgs) -> ExitCode {
+    exit(wanted(&args.ask).map(|runs| {
+        if args.ask.json {
             return print_json(&json!(runs));
         }
-        print(&runs.iter().map(show).collect::<Vec<_>>().join("\n"));
+        let style = Style { bytes: args.bytes, ..Style::default() };
+        print(&runs.iter().map(|status| show(status, style)).collect::<Vec<_>>().join("\n"));
     }))
 }
 
 /// Runs `vswap tiers`.
-pub fn tiers(args: &AskArgs) -> ExitCode {
-    exit(wanted(args).map(|runs| {
-        if args.json {
+pub fn tiers(args: &TiersArgs) -> ExitCode {
+    exit(wanted(&args.ask).map(|runs| {
+        if args.ask.json {
             let of = |run: &Status| {
                 let pool = json!({ "size": run.pool_size, "used": run.pool, "live": run.pool_live });
                 json!({ "pid": run.pid, "program": run.program, "pool": pool, "tiers": run.tiers })
             };
             return print_json(&runs.iter().map(of).collect());
         }
-        let several = runs.len() > 1;
-        let of = |status: &Status| {
-            let head = if several { format!("{} ({})\n", status.pid, status.program) } else { String::new() };
-            head + &tier_table(status)
-        };
-        print(&runs.iter().map(of).collect::<Vec<_>>().join("\n"));
+        let (style, columns) = (Style::from(&args.table), args.table.columns());
+        let of = |run: &Status| (format!("{} ({})", run.pid, run.program), tier_table(run, &columns, style));
+        print(&style.join(runs.iter().map(of)));
     }))
 }
 
@@ -216,64 +214,59 @@ fn remove(tier: &str, lose: bool, run: Option<&str>, json: bool) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn plain_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header.iter().copied());
-    table
+fn tier_table(status: &Status, columns: &[TierColumn], style: Style) -> String {
+    let mut table = Table::new(columns.iter().map(|column| (column.name(), column.is_figure())));
+    let tiers = status.tiers.iter().map(Some);
+    for tier in std::iter::once(None).chain(tiers) {
+        table.add(columns.iter().map(|column| tier_cell(status, tier, *column, style)).collect());
+    }
+    table.text(style)
 }
 
-pub(crate) fn text_of(mut table: Table, right: impl IntoIterator<Item = usize>) -> String {
-    for column in right {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+/// Of a tier, or of the pool.
+fn tier_cell(status: &Status, tier: Option<&Tier>, column: TierColumn, style: Style) -> String {
+    match (column, tier) {
+        (TierColumn::Run, _) => status.pid.to_string(),
+        (TierColumn::Program, _) => status.program.clone(),
+        (TierColumn::Tier, tier) => or_dash(tier.map(|tier| tier.tier)),
+        (TierColumn::Name, tier) => path_or_dash(tier.and_then(|tier| tier.path.as_deref())),
+        (TierColumn::Type, tier) => tier.map_or("pool", |tier| &tier.kind).to_owned(),
+        (TierColumn::Size, tier) => style.size(tier.map_or(status.pool_size, |tier| tier.size)),
+        (TierColumn::Used, tier) => style.size(tier.map_or(status.pool, |tier| tier.used)),
+        (TierColumn::Live, tier) => style.size(tier.map_or(status.pool_live, |tier| tier.live)),
+        (TierColumn::Prio, tier) => tier.map_or("first".into(), |tier| tier.priority.to_string()),
+        (TierColumn::State, tier) => tier.map_or("open", |tier| &tier.state).to_owned(),
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-fn tier_table(status: &Status) -> String {
-    let mut table = plain_table(&["TIER", "NAME", "TYPE", "SIZE", "USED", "LIVE", "PRIO", "STATE"]);
-    let bytes = |count: u64| BinaryBytes(count).to_string();
-    let (size, used, live) = (bytes(status.pool_size), bytes(status.pool), bytes(status.pool_live));
-    table.add_row(["-", "-", "pool", &size, &used, &live, "first", "open"]);
-    for tier in &status.tiers {
-        let name = tier.path.as_ref().map_or("-".into(), |path| path.display().to_string());
-        table.add_row([
-            tier.tier.to_string(),
-            name,
-            tier.kind.clone(),
-            bytes(tier.size),
-            bytes(tier.used),
-            bytes(tier.live),
-            tier.priority.to_string(),
-            tier.state.clone(),
-        ]);
-    }
-    text_of(table, 3..7)
+fn or_dash(known: Option<impl ToString>) -> String {
+    known.map_or("-".into(), |known| known.to_string())
+}
+
+fn path_or_dash(path: Option<&Path>) -> String {
+    or_dash(path.map(Path::display))
 }
 
 fn lost_table(status: &Status) -> String {
-    let mut table = plain_table(&["LOST AT", "PROCESS", "ADDRESS", "TIER", "NAME", "OFFSET", "REASON"]);
-    let or_dash = |known: Option<String>| known.unwrap_or_else(|| "-".into());
+    let headings = ["LOST AT", "PROCESS", "ADDRESS", "TIER", "NAME", "OFFSET", "REASON"];
+    let mut table =
+        Table::new(headings.iter().enumerate().map(|(at, heading)| ((*heading).to_owned(), at < 2)));
     for page in &status.lost_pages {
-        table.add_row([
+        table.add(vec![
             format!("{:.1} s", page.elapsed_ms as f64 / 1e3),
             page.pid.to_string(),
             format!("{:#x}", page.address),
-            or_dash(page.tier.map(|tier| tier.to_string())),
-            or_dash(page.path.as_ref().map(|path| path.display().to_string())),
+            or_dash(page.tier),
+            path_or_dash(page.path.as_deref()),
             or_dash(page.offset.map(|offset| format!("{offset:#x}"))),
             page.reason.clone(),
         ]);
     }
-    text_of(table, [0, 1])
+    table.text(Style::default())
 }
 
-fn show(status: &Status) -> String {
-    let bytes = |count: u64| BinaryBytes(count).to_string();
+fn show(status: &Status, style: Style) -> String {
+    let bytes = |count: u64| style.size(count);
     let ratio = |from: u64, to: u64| if to == 0 { 0.0 } else { from as f64 / to as f64 };
     let pages = |pages: u64, moved: u64| format!("{pages} pages, {}", bytes(moved));
     let mut lines = vec![
@@ -324,5 +317,5 @@ fn show(status: &Status) -> String {
         text += &lost_table(status);
         text += "\n";
     }
-    text + &tier_table(status)
+    text + &tier_table(status, &TierColumn::usual(), style)
 }

@@ -2,18 +2,18 @@
 
 use std::process::ExitCode;
 
-use indicatif::BinaryBytes;
 use serde_json::json;
 use vswap_control::protocol::{Answer, Group, Request, Share};
 use vswap_control::{Client, ClientError, Run};
 
-use crate::args::{AskArgs, GroupAction, GroupsArgs, SetArgs};
-use crate::control::{Outcome, exit, plain_table, print, print_json, running, text_of, wanted_runs};
+use crate::args::{Column, GroupAction, GroupColumn, GroupsArgs, SetArgs};
+use crate::control::{Outcome, exit, print, print_json, running, wanted_runs};
+use crate::table::{Style, Table};
 
 /// Runs `vswap groups`.
 pub fn groups(args: &GroupsArgs) -> ExitCode {
     exit(match &args.action {
-        None => show(&args.ask),
+        None => show(args),
         Some(GroupAction::Add { run, path }) => ask(run, &Request::AddGroup { path: path.clone() }),
         Some(GroupAction::Remove { run, path }) => ask(run, &Request::RemoveGroup { path: path.clone() }),
         Some(GroupAction::Move { run, pid, path }) => {
@@ -40,53 +40,68 @@ fn groups_of(run: &Run) -> Result<Vec<Group>, ClientError> {
     }
 }
 
-fn show(args: &AskArgs) -> Outcome {
-    let runs = wanted_runs(args)?;
-    let several = runs.len() > 1;
-    let (mut texts, mut values) = (Vec::new(), Vec::new());
-    for run in &runs {
+fn show(args: &GroupsArgs) -> Outcome {
+    let (mut tables, mut values) = (Vec::new(), Vec::new());
+    let (style, columns) = (Style::from(&args.table), args.table.columns());
+    for run in &wanted_runs(&args.ask)? {
         let groups = groups_of(run)?;
-        let head = if several { format!("{run}\n") } else { String::new() };
-        texts.push(head + &table(&groups));
+        tables.push((run.to_string(), table(run, &groups, &columns, style)));
         values.push(json!({ "pid": run.status.pid, "program": run.status.program, "groups": groups }));
     }
-    match args.json {
+    match args.ask.json {
         true => print_json(&values.into()),
-        false => print(&texts.join("\n")),
+        false => print(&style.join(tables.into_iter())),
     }
     Ok(())
 }
 
-fn table(groups: &[Group]) -> String {
-    let mut header: Vec<String> =
-        ["GROUP", "PROCS", "MEMORY", "MAX", "ZSWAP", "MAX", "SWAP", "MAX"].map(str::to_owned).into();
+fn table(run: &Run, groups: &[Group], columns: &[GroupColumn], style: Style) -> String {
     let tiers = limited_tiers(groups);
-    header.extend(tiers.iter().flat_map(|tier| [format!("TIER {tier}"), "MAX".to_owned()]));
-    let columns = header.len();
-    let mut table = plain_table(&header.iter().map(String::as_str).collect::<Vec<_>>());
-    for group in groups {
-        let bytes = |count: u64| BinaryBytes(count).to_string();
-        let limit = |limit: Option<u64>| limit.map_or_else(|| "max".into(), bytes);
-        // What others say of themselves is shown on a terminal.
-        let path = group.path.chars().map(|c| if c.is_control() { '?' } else { c });
-        let mut row = vec![
-            path.collect::<String>(),
-            group.processes.len().to_string(),
-            bytes(group.memory),
-            limit(group.memory_max),
-            bytes(group.zswap),
-            limit(group.zswap_max),
-            bytes(group.swap),
-            limit(group.swap_max),
-        ];
-        for tier in &tiers {
-            let share = group.tiers.iter().find(|share| share.tier == *tier);
-            row.push(share.map_or_else(|| "-".into(), |share| bytes(share.current)));
-            row.push(share.map_or_else(|| "max".into(), |share| limit(share.max)));
+    let headings = |column: &GroupColumn| match column {
+        GroupColumn::Tiers => {
+            tiers.iter().flat_map(|tier| [format!("TIER-{tier}"), format!("TIER-{tier}-MAX")]).collect()
         }
-        table.add_row(row);
+        column => vec![column.name()],
+    };
+    let mut table = Table::new(
+        columns.iter().flat_map(|column| headings(column).into_iter().map(|name| (name, column.is_figure()))),
+    );
+    for group in groups {
+        table.add(columns.iter().flat_map(|column| cells(run, group, *column, &tiers, style)).collect());
     }
-    text_of(table, 1..columns)
+    table.text(style)
+}
+
+fn cells(run: &Run, group: &Group, column: GroupColumn, tiers: &[u8], style: Style) -> Vec<String> {
+    let one = match column {
+        GroupColumn::Tiers => return tiers.iter().flat_map(|tier| tier_cells(group, *tier, style)).collect(),
+        GroupColumn::Run => run.status.pid.to_string(),
+        GroupColumn::Program => run.status.program.clone(),
+        // What others say of themselves is shown on a terminal.
+        GroupColumn::Group => group.path.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+        GroupColumn::Procs => group.processes.len().to_string(),
+        GroupColumn::Memory => style.size(group.memory),
+        GroupColumn::MemoryMax => limit(group.memory_max, style),
+        GroupColumn::MemoryPeak => style.size(group.memory_peak),
+        GroupColumn::Zswap => style.size(group.zswap),
+        GroupColumn::ZswapMax => limit(group.zswap_max, style),
+        GroupColumn::Swap => style.size(group.swap),
+        GroupColumn::SwapMax => limit(group.swap_max, style),
+    };
+    vec![one]
+}
+
+fn limit(limit: Option<u64>, style: Style) -> String {
+    limit.map_or_else(|| "max".into(), |limit| style.size(limit))
+}
+
+/// What a group has and may have of a tier.
+fn tier_cells(group: &Group, tier: u8, style: Style) -> [String; 2] {
+    let share = group.tiers.iter().find(|share| share.tier == tier);
+    [
+        share.map_or_else(|| "-".into(), |share| style.size(share.current)),
+        limit(share.and_then(|share| share.max), style),
+    ]
 }
 
 /// Tiers of which a group may not have all.

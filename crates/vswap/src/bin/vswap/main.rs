@@ -20,6 +20,7 @@ mod run;
 mod say;
 mod setup;
 mod size;
+mod table;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Subcommand, ValueEnum};
 use vswap_control::protocol::RECLAIM;
 use vswap_engine::TierKind;
 
+use super::table::{GroupColumn, TableArgs, TierColumn};
 use super::{Cli, priority, share, tier_size};
 use crate::size;
 
@@ -30,6 +31,14 @@ Exit status:
 Files:
   $XDG_RUNTIME_DIR/vswap/PID.sock   the socket of a run (else /run/user/UID/vswap, root's /run/vswap, or
                                     /tmp/vswap-UID); it is there from a fifth of a second after the start";
+
+/// After [`CONTROL_MORE`].
+pub(super) const TIERS_EXAMPLES: &str = "
+
+Examples:
+  vswap tiers 4711
+  vswap tiers --output RUN,PROGRAM,NAME,USED,SIZE
+  vswap tiers 4711 --bytes --noheadings --raw --output TIER,USED";
 
 pub(super) const TIER_ABOUT: &str = "\
 Changes where a running `vswap run` keeps compressed pages. Its programs run on and do not notice.
@@ -77,16 +86,40 @@ Examples:
   vswap tier remove /var/tmp
   vswap tier remove 0 --run 4711";
 
-/// `vswap status`, `vswap tiers`.
+/// Which run is asked, and whether a program reads the answer.
 #[derive(Debug, Args)]
 pub struct AskArgs {
     /// Which: the number of a `vswap run`, or the name of its program
     #[arg(value_name = "RUN")]
     pub run: Option<String>,
 
-    /// Print JSON instead of a table
+    /// Print JSON instead of a table; sizes are bytes
     #[arg(long)]
     pub json: bool,
+}
+
+/// `vswap status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Which, and how
+    #[command(flatten)]
+    pub ask: AskArgs,
+
+    /// Print sizes in bytes, as plain numbers
+    #[arg(long, short)]
+    pub bytes: bool,
+}
+
+/// `vswap tiers`.
+#[derive(Debug, Args)]
+pub struct TiersArgs {
+    /// Which, and how
+    #[command(flatten)]
+    pub ask: AskArgs,
+
+    /// The table
+    #[command(flatten)]
+    pub table: TableArgs<TierColumn>,
 }
 
 /// `vswap tier`.
@@ -208,7 +241,7 @@ impl Kind {
 
 pub(super) const GROUPS_ABOUT: &str = "\
 Shows the groups of a running `vswap run`, and what each has: pages in memory, compressed pages in memory, pages in the swap space, each with its limit \
-(`max` for none; of a limit above that is less, the least counts). What a group has counts for those above it, too. Where a group has a limit of a tier, a column shows \
+(`max` for none; of a limit above that is less, the least counts). What a group has counts for those above it, too. Where a group has a limit of tier N, a column TIER-N shows \
 what each such group has there, in whole segments of 2 MiB.
 
 Groups are what memory cgroups are to the kernel, within one run: a tree of names like /web/worker. Each process is of one, from its parent's on, \
@@ -224,7 +257,8 @@ Examples:
   vswap groups add 4711 /web
   vswap groups move 4711 4720 /web
   vswap set 4711 /web memory.max=200M
-  vswap groups 4711";
+  vswap groups 4711
+  vswap groups 4711 --bytes --raw --output GROUP,MEMORY,MEMORY-MAX";
 
 pub(super) const SET_ABOUT: &str = "\
 Sets limits of a group. Programs run on; a limit may be below what the group has:
@@ -269,6 +303,10 @@ pub struct GroupsArgs {
     /// Which, and how
     #[command(flatten)]
     pub ask: AskArgs,
+
+    /// The table
+    #[command(flatten)]
+    pub table: TableArgs<GroupColumn>,
 }
 
 /// What is done to groups.
