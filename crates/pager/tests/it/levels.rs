@@ -1,6 +1,6 @@
 //! Tiers of two levels under a pager: what is cold sinks, what is wanted again rises, and every byte stays.
 
-use crate::fixture::{PAGE, config, fixture_over};
+use crate::fixture::{Fixture, PAGE, config, fixture, fixture_over};
 use vswap_core::ByteCount;
 use vswap_engine::{Engine, EngineConfig, TierConfig};
 
@@ -54,4 +54,33 @@ fn cold_pages_sink_to_the_slow_tier_and_those_wanted_again_leave_it() {
     println!("{} of {segments} promoted, {} demoted", stats.promoted, engine.demoted_bytes);
     let slow = fixture.pager.engine().tiers()[1].used;
     assert!(slow > ByteCount::mib(8), "{slow} on the slow tier");
+}
+
+/// A removal of the last tier was let begin, and the limit was passed: what is moved out for what comes back to the pool goes to the pool too.
+#[test]
+fn memory_that_what_does_not_compress_would_have_to_make_is_not_promised() {
+    let mut fixture = fixture(16);
+    fixture.manage(0..16 * 512);
+    let free = |fixture: &Fixture| {
+        let stats = fixture.pager.stats();
+        stats.limit.saturating_sub(stats.used)
+    };
+    for (number, page) in fixture.bytes.as_mut_slice().chunks_exact_mut(PAGE).enumerate() {
+        fill(page, number, 0);
+        if fixture.pager.engine().stats().pool_pages.get() > 200 {
+            break;
+        }
+    }
+    let room = fixture.pager.room_for_compressed().get();
+    assert!(room <= free(&fixture), "{room} of {}", free(&fixture));
+    // Written over, all but the last are out, and take next to nothing.
+    for round in 1..3 {
+        fixture.bytes.as_mut_slice().chunks_exact_mut(PAGE).for_each(|page| {
+            page.fill(0);
+            page[9] = round;
+        });
+    }
+    fixture.pager.wait_for_room(std::time::Duration::from_secs(10));
+    let room = fixture.pager.room_for_compressed().get();
+    assert!(room > free(&fixture) + (1 << 20), "{room}, and {} is free", free(&fixture));
 }

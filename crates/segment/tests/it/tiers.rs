@@ -238,7 +238,7 @@ fn a_tier_that_the_others_cannot_hold_is_refused_at_once_with_the_sum() {
     let none = refused();
     let TierError::NoRoom { needs, .. } = none else { panic!("{none}") };
     assert_eq!(none, TierError::NoRoom { tier: TierId::new(0), holds: live, room: 0, memory: 0, needs });
-    let way_out = format!("vswap tier add --kind ghost --size {}M", needs >> 20);
+    let way_out = format!("vswap tier add PATH --size {}M", needs >> 20);
     assert!(needs > live && none.to_string().contains(&way_out), "{none}");
     store.add_tier(there, 0).unwrap();
     let some = refused();
