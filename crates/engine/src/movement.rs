@@ -52,7 +52,9 @@ enum Attempt {
     Loaded,
     /// The entry was gone: look at the word again.
     Stale,
-    /// The entry is the slot's own but gives no page.
+    /// The entry was the slot's own but gives no page. The word says so now; this is what it said.
+    Lost(SlotWord),
+    /// The same of a segment's entry, which the word does not say yet.
     Undecodable,
     Unreadable(ReadError),
 }
@@ -187,10 +189,15 @@ impl Engine {
                 self.count_event(slot, if pool { Event::Zswpin } else { Event::Pswpin });
                 return Ok(from);
             }
+            if let Attempt::Lost(old) = attempt {
+                Counters::add(&self.counters.lost, 1);
+                self.free_lost(slot, old);
+                return Err(LoadError::Damaged { slot });
+            }
             // Whatever went wrong is believed only if the bytes did not move meanwhile.
             if cell.load().same_backing(word) {
                 match attempt {
-                    Attempt::Loaded | Attempt::Stale => {}
+                    Attempt::Loaded | Attempt::Stale | Attempt::Lost(_) => {}
                     // The bytes may have been away and come back to where they were, in between: so it is believed the second time.
                     Attempt::Unreadable(ReadError::NotThere { .. }) if !missed => missed = true,
                     Attempt::Undecodable => {
@@ -216,11 +223,22 @@ impl Engine {
         page: &mut Page,
         scratch: &mut Scratch,
     ) -> Attempt {
-        let decoded = self.pool.read(handle, slot, |tag, bytes| {
-            let named = cell.load().backing().pool_entry() == Some(handle);
-            named.then(|| decodes(&mut scratch.decompressor, codec_tag(tag), bytes, &self.dictionaries, page))
+        let named = |word: SlotWord| word.backing().pool_entry() == Some(handle);
+        let read = self.pool.read(handle, slot, |tag, bytes| {
+            if !named(cell.load()) {
+                return None;
+            }
+            if decodes(&mut scratch.decompressor, codec_tag(tag), bytes, &self.dictionaries, page) {
+                return Some(Ok(()));
+            }
+            // Later the handle may be another's of the slot's own, stored since.
+            Some(Err(self.mark_lost(slot, cell, named, Reason::Undecodable.into())))
         });
-        decoded.flatten().map_or(Attempt::Stale, attempt)
+        match read.flatten() {
+            Some(Ok(())) => Attempt::Loaded,
+            Some(Err(Some(old))) => Attempt::Lost(old),
+            _ => Attempt::Stale,
+        }
     }
 
     fn load_segment(
@@ -244,14 +262,28 @@ impl Engine {
     /// The page is lost: later loads say so at once, and the bytes of no use are freed.
     fn poison(&self, slot: SlotId, cell: SlotCell<'_>, seen: SlotWord, lost: Lost) -> LoadError {
         Counters::add(&self.counters.lost, 1);
+        let old = self.mark_lost(slot, cell, |word| word.same_backing(seen), lost);
+        old.into_iter().for_each(|old| self.free_lost(slot, old));
+        LoadError::Damaged { slot }
+    }
+
+    /// Puts it into the slot's word that its page is lost, if that `is` the one. Gives what it said before.
+    fn mark_lost(
+        &self,
+        slot: SlotId,
+        cell: SlotCell<'_>,
+        is: impl Fn(SlotWord) -> bool,
+        lost: Lost,
+    ) -> Option<SlotWord> {
         // Before the word says so: whoever sees it there finds why.
         self.losses.remember(slot, lost);
-        if cell.update(|word| word.same_backing(seen).then(|| word.moved_to(Backing::Poisoned))).is_ok() {
-            // The reader's own reference keeps the cluster.
-            let pool = self.free_backing(slot, seen) as u32;
-            self.uncharge(slot, Load { pages: 0, pool });
-        }
-        LoadError::Damaged { slot }
+        cell.update(|word| is(word).then(|| word.moved_to(Backing::Poisoned))).ok()
+    }
+
+    /// Frees what a word named whose page is lost. The reader's own reference keeps the cluster.
+    fn free_lost(&self, slot: SlotId, old: SlotWord) {
+        let pool = self.free_backing(slot, old) as u32;
+        self.uncharge(slot, Load { pages: 0, pool });
     }
 
     fn undecodable(&self, seen: SlotWord) -> Lost {
@@ -283,8 +315,10 @@ mod tests {
     use super::{Attempt, entry_tag};
     use crate::config::{CodecChoice, EngineConfig, TierConfig};
     use crate::engine::Engine;
+    use crate::error::LoadError;
+    use crate::losses::Reason;
     use vswap_codec::{Algorithm, CodecTag};
-    use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PageIndex};
+    use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PageIndex, PoolHandle, SlotId};
 
     /// The algorithm of the last of many pages that lz4 makes as short as zstd does: half zeroes, half noise.
     fn chosen(codec: CodecChoice, disk: bool) -> Algorithm {
@@ -345,7 +379,41 @@ mod tests {
         assert!(matches!(attempt, Attempt::Stale));
         engine.load(slot, &mut found, &mut scratch).unwrap();
         assert!(found == present);
+        // Nor is what gives no page there.
+        damage(&engine, slot, stale);
+        assert!(matches!(engine.load_entry(slot, cell, handle, &mut found, &mut scratch), Attempt::Stale));
+        engine.load(slot, &mut found, &mut scratch).unwrap();
+        assert!(found == present);
         engine.pool.remove(stale, slot);
+        block.dispose(&engine);
+    }
+
+    /// Puts bytes that no codec gives in the place of an entry, as many.
+    fn damage(engine: &Engine, slot: SlotId, handle: PoolHandle) {
+        let length = engine.pool.remove(handle, slot).unwrap();
+        let damaged = engine.pool.insert(slot, entry_tag(CodecTag::LZ4), &vec![0xff; length]).unwrap();
+        assert_eq!(damaged, handle, "the place that was freed last is the first to be used again");
+    }
+
+    #[test]
+    fn an_entry_that_gives_no_page_is_lost_and_freed_once_and_says_why() {
+        let engine =
+            Engine::new(EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() }).unwrap();
+        let mut scratch = engine.scratch();
+        let mut block = engine.owner_block(GroupId::ROOT).unwrap();
+        let slot = block.slot_for_store(&engine, PageIndex::new(0).unwrap()).unwrap();
+        let mut page = std::array::from_fn(|at| (at / 16) as u8);
+        engine.store(slot, &page, &mut scratch).unwrap();
+        damage(&engine, slot, engine.word(slot).backing().pool_entry().unwrap());
+
+        let error = engine.load(slot, &mut page, &mut scratch).unwrap_err();
+        assert!(matches!(error, LoadError::Damaged { .. }), "{error}");
+        let again = engine.load(slot, &mut page, &mut scratch).unwrap_err();
+        assert!(matches!(again, LoadError::Poisoned { .. }), "{again}");
+        assert_eq!(engine.lost(&again), Reason::Undecodable.into());
+        assert_eq!((engine.pool_payload(), engine.generations.total()), (ByteCount::ZERO, 0));
+        assert_eq!(engine.stats().lost, 1);
+        engine.audit_groups().unwrap();
         block.dispose(&engine);
     }
 }

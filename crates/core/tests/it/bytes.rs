@@ -9,6 +9,8 @@ use vswap_core::{Age, Backing, FillPattern, MoveId, Moving, PoolHandle, SegmentA
 const AGE: u64 = 1;
 /// The batch number that compaction has for itself.
 const COMPACTION: u8 = (1 << MoveId::BITS) - 1;
+/// How often a load looks again. Others do a few things only.
+const PATIENCE: usize = 20;
 /// Entries of one segment.
 const ENTRIES: usize = 3;
 /// Segments, one for each batch of a model.
@@ -33,6 +35,21 @@ pub(crate) enum Found {
     Empty,
     Content(u32),
     Lost,
+}
+
+/// What a compaction comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Compacted {
+    /// There was nothing for it.
+    Not,
+    /// Marked; when it came to copy, the entry was gone, and the mark with it.
+    Gone,
+    /// It had copied when it found the mark gone, and took its copy away.
+    Lost,
+    /// There was no room for a copy, and the mark was gone when it would have turned it back.
+    LostInVain,
+    TurnedBack,
+    Moved,
 }
 
 /// A slot: its number, its word, and where its bytes may be.
@@ -100,8 +117,13 @@ impl Bytes {
 
     /// What is there, if it is this slot's and `believed`, asked while it stays there, says so.
     fn read_if(&self, handle: PoolHandle, slot: u64, believed: impl FnOnce() -> bool) -> Option<u32> {
+        self.pinned(handle, slot, |content| believed().then_some(content)).flatten()
+    }
+
+    /// As `Pool::read`: as long as `read` looks at the entry, nobody frees it.
+    fn pinned<R>(&self, handle: PoolHandle, slot: u64, read: impl FnOnce(u32) -> R) -> Option<R> {
         let entry = self.pool[handle.index()].lock().unwrap();
-        entry.filter(|(owner, _)| *owner == slot && believed()).map(|(_, content)| content)
+        entry.filter(|(owner, _)| *owner == slot).map(|(_, content)| read(content))
     }
 
     fn remove(&self, handle: PoolHandle, slot: u64) {
@@ -154,32 +176,7 @@ impl Slot<'_> {
 
     /// As `Engine::load`.
     pub(crate) fn look(self) -> Found {
-        self.read_as(|word, content| {
-            self.cell.mark_accessed(word);
-            Some(Found::Content(content))
-        })
-    }
-
-    /// As `Engine::load` where what is read is not what was written, though it is there: tells whether that lost the page.
-    pub(crate) fn load_damaged(self) -> bool {
-        let mut poisoned = false;
-        self.read_as(|word, _| {
-            // It is believed only if the bytes did not move meanwhile.
-            self.cell.load().same_backing(word).then(|| {
-                let poison = |now: SlotWord| now.same_backing(word).then(|| now.moved_to(Backing::Poisoned));
-                if self.cell.update(poison).is_ok() {
-                    self.free_backing(word);
-                    poisoned = true;
-                }
-                Found::Lost
-            })
-        });
-        poisoned
-    }
-
-    /// Looks at the word until its backing can be read, and `read` has an answer to what was read.
-    fn read_as(self, mut read: impl FnMut(SlotWord, u32) -> Option<Found>) -> Found {
-        loop {
+        for _ in 0..PATIENCE {
             let word = self.cell.load();
             let content = match word.backing() {
                 Backing::Empty => return Found::Empty,
@@ -193,14 +190,52 @@ impl Slot<'_> {
                     self.bytes.read_if(handle, self.number, named)
                 }
             };
-            match content.map(|content| read(word, content)) {
-                Some(Some(found)) => return found,
-                Some(None) => {}
-                // An entry that is gone means that the word changed.
-                None => assert!(!self.cell.load().same_backing(word), "{word:?} names nothing"),
+            if let Some(content) = content {
+                self.cell.mark_accessed(word);
+                return Found::Content(content);
             }
+            // An entry that is gone means that the word changed, though it may have come back: a compaction brings what was stored since to the place
+            // of what was there before.
             thread::yield_now();
         }
+        panic!("{:?} names nothing", self.cell.load());
+    }
+
+    /// As `Engine::load` where the bytes of this content are damaged wherever they are read: tells whether that lost the page.
+    pub(crate) fn load_damaged(self, damaged: u32) -> bool {
+        for _ in 0..PATIENCE {
+            let word = self.cell.load();
+            let read = match word.backing() {
+                Backing::Empty | Backing::Poisoned | Backing::Fill(_) => return false,
+                Backing::Segment(addr) => {
+                    let content = self.bytes.read_disk(addr, self.number);
+                    content.map(|content| {
+                        (content == damaged).then(|| self.poison(|now| now.same_backing(word)))
+                    })
+                }
+                Backing::Pool(handle) | Backing::Moving(Moving { source: handle, .. }) => {
+                    let named = |word: SlotWord| word.backing().pool_entry() == Some(handle);
+                    // Before anybody frees it: later the handle may be another entry's of this slot.
+                    let poison = |content| (content == damaged).then(|| self.poison(named));
+                    self.bytes.pinned(handle, self.number, poison)
+                }
+            };
+            match read {
+                Some(Some(Some(old))) => {
+                    self.free_backing(old);
+                    return true;
+                }
+                // It was sound.
+                Some(None) => return false,
+                Some(Some(None)) | None => thread::yield_now(),
+            }
+        }
+        panic!("{:?} names nothing", self.cell.load());
+    }
+
+    /// As `Engine::mark_lost`. Gives what the word said before, if that `is` the one.
+    fn poison(self, is: impl Fn(SlotWord) -> bool) -> Option<SlotWord> {
+        self.cell.update(|word| is(word).then(|| word.moved_to(Backing::Poisoned))).ok()
     }
 
     /// As `Engine::store` of a page that is one word over and over.
@@ -346,27 +381,25 @@ impl Slot<'_> {
         }
     }
 
-    /// As `Engine::move_entry`, of the entry that the slot has now.
-    pub(crate) fn compact(self) {
-        self.try_compact();
-    }
-
-    /// The same. Tells whether it was marked, and whether it moved.
-    pub(crate) fn try_compact(self) -> (bool, bool) {
+    /// As `Engine::move_entry`, of the entry that the slot has now, where there is room for the copy or none.
+    pub(crate) fn compact(self, room: bool) -> Compacted {
         let batch = MoveId::new(COMPACTION).unwrap();
-        let Backing::Pool(source) = self.cell.load().backing() else { return (false, false) };
+        let Backing::Pool(source) = self.cell.load().backing() else { return Compacted::Not };
         let moving = Backing::Moving(Moving { source, batch });
         let marked =
             self.cell.update(|word| (word.backing() == Backing::Pool(source)).then(|| word.moved_to(moving)));
         if marked.is_err() {
-            return (false, false);
+            return Compacted::Not;
         }
-        let Some(content) = self.bytes.read(source, self.number) else { return (true, false) };
+        let Some(content) = self.bytes.read(source, self.number) else { return Compacted::Gone };
+        if !room {
+            return if self.turn_back(batch) { Compacted::TurnedBack } else { Compacted::LostInVain };
+        }
         let target = self.bytes.insert(self.number, content);
         let flipped =
             self.cell.update(|word| moving_from(word, batch).map(|_| word.moved_to(Backing::Pool(target))));
         self.bytes.remove(if flipped.is_ok() { source } else { target }, self.number);
-        (true, flipped.is_ok())
+        if flipped.is_ok() { Compacted::Moved } else { Compacted::Lost }
     }
 }
 

@@ -387,7 +387,9 @@ fn what_is_kept_outlives_its_owners_release_while_it_is_compacted() {
     model(Some(3), || {
         let world = World::new();
         let (mut owner, slot) = kept(&world);
-        let compaction = spawn(&world, move |world| world.slot(slot).compact());
+        let compaction = spawn(&world, move |world| {
+            world.slot(slot).compact(true);
+        });
         let heir = spawn(&world, move |world| {
             assert_eq!(world.slot(slot).load(), Some(1));
             world.let_slot_go(slot);

@@ -3,7 +3,7 @@
 //! What is proven, whatever the interleaving: a load gives the bytes that are the slot's, or says that they are lost if somebody found that
 //! they are; a store or release prevails; counts are exact; each backing is freed once. And that the matrix of docs/transitions.md is true: two
 //! that it says to meet have both happened in one run, and two that it says not to never have.
-use crate::bytes::{Bytes, Filling, Found, Slot, model};
+use crate::bytes::{Bytes, Compacted, Filling, Found, Slot, model};
 use crate::transitions::{Transition, matrix};
 use Transition as T;
 use loom::sync::{Arc, Mutex};
@@ -37,6 +37,7 @@ enum Actor {
     WriteBack,
     WriteInVain,
     Compact,
+    CompactInVain,
     Clean,
     Move,
     GiveUp,
@@ -44,7 +45,7 @@ enum Actor {
 }
 
 impl Actor {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::StorePattern,
         Self::StorePage,
         Self::ReleaseSole,
@@ -56,6 +57,7 @@ impl Actor {
         Self::WriteBack,
         Self::WriteInVain,
         Self::Compact,
+        Self::CompactInVain,
         Self::Clean,
         Self::Move,
         Self::GiveUp,
@@ -76,6 +78,7 @@ impl Actor {
             Self::WriteBack => &[T::Take, T::Flip],
             Self::WriteInVain => &[T::Take, T::TurnBack],
             Self::Compact => &[T::CompactionTakes, T::CompactionFlips],
+            Self::CompactInVain => &[T::CompactionTakes, T::CompactionTurnsBack],
             Self::Clean => &[T::Clean],
             Self::Move => &[T::Move],
             Self::GiveUp => &[T::GiveUp],
@@ -92,9 +95,22 @@ impl Actor {
         matches!(self, Self::Leave | Self::Load | Self::Damage | Self::Fork)
     }
 
+    fn stores(self) -> bool {
+        matches!(self, Self::StorePattern | Self::StorePage)
+    }
+
     fn loses_bytes(self) -> bool {
         matches!(self, Self::Damage | Self::GiveUp)
     }
+}
+
+/// What a load may come upon.
+#[derive(Clone, Copy)]
+struct Others {
+    /// Somebody finds that the bytes are gone.
+    lose: bool,
+    /// Its owner stores.
+    store: bool,
 }
 
 /// Where the slot's bytes are at first.
@@ -130,7 +146,7 @@ impl World {
             }
             Start::Poisoned => {
                 slot.store(OLD);
-                assert!(slot.load_damaged());
+                assert!(slot.load_damaged(OLD));
             }
         }
         let _ = slot.cell.update(|word| Some(word.with_count(owners)));
@@ -178,8 +194,18 @@ impl World {
         std::iter::once(T::Take).chain(ended.then_some(end)).collect()
     }
 
-    /// Gives what has happened. `lost`: whether a load may find that the bytes are gone.
-    fn act(&self, actor: Actor, start: Start, lost: bool) -> Vec<Transition> {
+    /// Where there is room for a copy, or none.
+    fn compact(&self, room: bool) -> Vec<Transition> {
+        match self.slot().compact(room) {
+            Compacted::Not => vec![],
+            Compacted::Gone | Compacted::Lost | Compacted::LostInVain => vec![T::CompactionTakes],
+            Compacted::TurnedBack => vec![T::CompactionTakes, T::CompactionTurnsBack],
+            Compacted::Moved => vec![T::CompactionTakes, T::CompactionFlips],
+        }
+    }
+
+    /// Gives what has happened.
+    fn act(&self, actor: Actor, start: Start, others: Others) -> Vec<Transition> {
         let slot = self.slot();
         let only = |happened: bool| if happened { actor.transitions().to_vec() } else { vec![] };
         match actor {
@@ -198,12 +224,14 @@ impl World {
             Actor::Leave => vec![self.leave()],
             Actor::Load => {
                 match slot.look() {
-                    Found::Lost => assert!(lost, "lost, and nobody has found any damage"),
+                    Found::Lost => assert!(others.lose, "lost, and nobody has found any damage"),
+                    Found::Content(NEW) if others.store => {}
                     found => assert_eq!(found, at_first(start)),
                 }
                 only(true)
             }
-            Actor::Damage => only(slot.load_damaged()),
+            // What is stored meanwhile is sound.
+            Actor::Damage => only(slot.load_damaged(OLD)),
             Actor::Fork => {
                 self.fork();
                 only(true)
@@ -211,11 +239,8 @@ impl World {
             Actor::Hand => only(slot.pass()),
             Actor::WriteBack => self.write_back(true),
             Actor::WriteInVain => self.write_back(false),
-            Actor::Compact => match slot.try_compact() {
-                (false, _) => vec![],
-                (true, false) => vec![T::CompactionTakes],
-                (true, true) => vec![T::CompactionTakes, T::CompactionFlips],
-            },
+            Actor::Compact => self.compact(true),
+            Actor::CompactInVain => self.compact(false),
             Actor::Clean => only(slot.clean()),
             Actor::Move => only(slot.move_segment()),
             Actor::GiveUp => only(slot.give_up()),
@@ -275,12 +300,13 @@ fn meet(actors: &[Actor], preemptions: Option<usize>, start: Start, owners: u64,
             // There is something for it.
             let _ = world.slot().cell.update(|word| Some(word.with_accessed()));
         }
-        let lost = start == Start::Poisoned || actors.iter().any(|actor| actor.loses_bytes());
+        let lose = start == Start::Poisoned || actors.iter().any(|actor| actor.loses_bytes());
+        let store = actors.iter().any(|actor| actor.stores());
         let act = |actor: Actor| {
             let (world, clock) = (Arc::clone(&world), std::sync::Arc::clone(&clock));
             move || {
                 let from = clock.fetch_add(1, Ordering::Relaxed);
-                (world.act(actor, start, lost), from..clock.fetch_add(1, Ordering::Relaxed))
+                (world.act(actor, start, Others { lose, store }), from..clock.fetch_add(1, Ordering::Relaxed))
             }
         };
         let (last, others) = actors.split_last().expect("somebody acts");

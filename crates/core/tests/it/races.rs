@@ -3,7 +3,7 @@
 //!
 //! What is done to the slot is in `bytes.rs`. What is proven: a load gives the bytes that were stored, never torn,
 //! freed or another slot's; each entry is freed exactly once; a move that lost its race flips nothing.
-use crate::bytes::{Bytes, Filling, Slot, model};
+use crate::bytes::{Bytes, Compacted, Filling, Slot, model};
 use crate::seen::Seen;
 use loom::sync::Arc;
 use loom::thread;
@@ -262,7 +262,9 @@ fn compaction_between_the_two_copies_changes_nothing() {
     model(Some(3), || {
         let world = World::new();
         let writer = spawn(&world, |world| TWICE.note(write_back_twice(world, true)));
-        let compaction = spawn(&world, |world| world.slot().compact());
+        let compaction = spawn(&world, |world| {
+            world.slot().compact(true);
+        });
         world.store(2);
         writer.join().unwrap();
         compaction.join().unwrap();
@@ -271,13 +273,70 @@ fn compaction_between_the_two_copies_changes_nothing() {
     TWICE.check();
 }
 
+/// What a compaction comes to beside whatever `others` do, in which it has been seen to copy and to lose at least once. It is the one that is
+/// spawned: beside a shorter thread loom would not try all.
+fn compaction_loses(preemptions: Option<usize>, others: fn(&Arc<World>), expected: Option<u32>) {
+    let lost = std::sync::Arc::new(Seen::new());
+    let note = std::sync::Arc::clone(&lost);
+    model(preemptions, move || {
+        let (world, note) = (World::new(), std::sync::Arc::clone(&note));
+        let compaction = spawn(&world, move |world| note.note(world.slot().compact(true) == Compacted::Lost));
+        others(&world);
+        compaction.join().unwrap();
+        world.check(expected);
+    });
+    lost.check();
+}
+
+#[test]
+fn a_compaction_that_lost_to_a_store_leaves_no_copy() {
+    compaction_loses(None, |world| world.store(2), Some(2));
+    compaction_loses(None, |world| world.slot().store_pattern(2), Some(2));
+}
+
+#[test]
+fn a_compaction_that_lost_to_a_release_leaves_no_copy() {
+    compaction_loses(None, |world| world.release(), None);
+}
+
+/// Its copy may be where the load looks, under the slot's name.
+#[test]
+fn a_load_beside_a_compaction_that_has_lost_reads_what_was_stored() {
+    let store_and_load = |world: &Arc<World>| {
+        world.store(2);
+        assert_eq!(world.load(), Some(2));
+        world.store(3);
+        assert_eq!(world.load(), Some(3));
+    };
+    compaction_loses(Some(4), store_and_load, Some(3));
+}
+
+/// What it lost to is on its way to a segment by then, maybe from the very place of its copy.
+#[test]
+fn a_writeback_beside_a_compaction_that_has_lost_takes_what_was_stored() {
+    let store_and_write_back = |world: &Arc<World>| {
+        world.store(2);
+        world.write_back(0);
+        assert_eq!(world.load(), Some(2));
+    };
+    compaction_loses(None, store_and_write_back, Some(2));
+    let write_back_what_is_stored = |world: &Arc<World>| {
+        let writer = spawn(world, |world| world.write_back(0));
+        world.store(2);
+        assert_eq!(world.load(), Some(2));
+        writer.join().unwrap();
+    };
+    compaction_loses(Some(3), write_back_what_is_stored, Some(2));
+}
+
 /// Compaction copies content 1, loses to a store, and puts its copy, under the slot's name, where content 2 was until it was written
 /// back a moment ago: a load that was on its way there took it.
 #[test]
 fn what_compaction_copied_in_vain_is_never_loaded() {
+    static LOST: Seen = Seen::new();
     model(Some(4), || {
         let world = World::new();
-        let compaction = spawn(&world, |world| world.slot().compact());
+        let compaction = spawn(&world, |world| LOST.note(world.slot().compact(true) == Compacted::Lost));
         world.store(2);
         let writer = spawn(&world, |world| world.slot().write_back(0));
         assert_eq!(world.load(), Some(2));
@@ -285,4 +344,5 @@ fn what_compaction_copied_in_vain_is_never_loaded() {
         compaction.join().unwrap();
         world.check(Some(2));
     });
+    LOST.check();
 }

@@ -19,6 +19,7 @@ pub(crate) enum Transition {
     TurnBack,
     CompactionTakes,
     CompactionFlips,
+    CompactionTurnsBack,
     Clean,
     Move,
     GiveUp,
@@ -44,7 +45,7 @@ pub(crate) enum Who {
 use Transition as T;
 
 impl Transition {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         T::StorePattern,
         T::StorePage,
         T::ReleaseSole,
@@ -59,6 +60,7 @@ impl Transition {
         T::TurnBack,
         T::CompactionTakes,
         T::CompactionFlips,
+        T::CompactionTurnsBack,
         T::Clean,
         T::Move,
         T::GiveUp,
@@ -82,6 +84,7 @@ impl Transition {
             T::TurnBack => "writeback fails",
             T::CompactionTakes => "compaction takes",
             T::CompactionFlips => "compaction flips",
+            T::CompactionTurnsBack => "compaction turns back",
             T::Clean => "cleaning flips",
             T::Move => "its segment moves",
             T::GiveUp => "its tier is given up",
@@ -95,7 +98,7 @@ impl Transition {
             T::ReleaseOne | T::Load | T::Damage | T::Fork => Who::Owner,
             T::ReleaseLast => Who::Last,
             T::Hand | T::Take | T::Flip | T::TurnBack | T::Clean => Who::Writer,
-            T::CompactionTakes | T::CompactionFlips => Who::Compaction,
+            T::CompactionTakes | T::CompactionFlips | T::CompactionTurnsBack => Who::Compaction,
             T::Move | T::GiveUp => Who::Remover,
             T::ComeBack => Who::RemoverWriting,
         }
@@ -129,6 +132,7 @@ impl Transition {
             )],
             T::CompactionTakes => &[("`Pool(h)`", "compaction takes it")],
             T::CompactionFlips => &[("`Moving(h, 31)`", "copied to `h'`")],
+            T::CompactionTurnsBack => &[("`Moving(h, 31)`", "there is no room for the copy")],
             T::Clean => &[("`Segment(a)`", "cleaned")],
             T::Move => &[("`Segment(a)`", "its segment moves to another tier")],
             T::GiveUp => &[("`Segment(a)`", "its tier is given up, unreadable")],
@@ -139,7 +143,11 @@ impl Transition {
     /// Why two cannot meet on one slot, as the matrix says it; `None` if they can.
     pub(crate) fn apart(self, other: Self) -> Option<char> {
         use Who::{Compaction, Last, Owner, Remover, RemoverWriting, Sole, Writer};
+        let stores = |one| matches!(one, T::StorePattern | T::StorePage);
+        let loads = |one| matches!(one, T::Load | T::Damage);
         match (self.who(), other.who()) {
+            // An mremap stores to pages that their owner is just loading.
+            _ if stores(self) && loads(other) || loads(self) && stores(other) => None,
             (Sole, Sole | Owner | Last) | (Owner | Last, Sole) => Some('o'),
             (Last, Last) => Some('l'),
             (Last, Owner) if other != T::ReleaseOne => Some('l'),

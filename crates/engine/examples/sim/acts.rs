@@ -1,6 +1,7 @@
 //! What owners do, each act against the map of what their pages must be.
 
-use crate::disk::SimDisk;
+use crate::deeds::Deed;
+use crate::disk::{Device, SimDisk, SimGhost};
 use crate::random::page;
 use crate::table::Event;
 use crate::world::{Owner, World, index};
@@ -8,9 +9,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use vswap_core::{ByteCount, GroupId, PAGE_SIZE, Resource};
 use vswap_engine::{
-    EngineError, LoadError, LoadedFrom, RemoveTierError, Removing, SEGMENT_BYTES, StoreError, TierError,
-    TierId, TierState, Unreadable, WritebackError,
+    Emptied, EngineError, LoadError, LoadedFrom, RemoveTierError, Removing, SEGMENT_BYTES, StoreError, Tier,
+    TierError, TierId, TierState, Unreadable, WritebackError,
 };
+use vswap_segment::TierKind;
+
+/// Bytes that change before a tier is removed of which may be lost what cannot be read.
+const ROTTEN: u64 = 16;
 
 impl World {
     /// One act, of the choices of the moment.
@@ -38,6 +43,7 @@ impl World {
             981..984 => self.demote(),
             980 => self.change_groups(),
             984..987 => self.limit_tier(),
+            987 => self.limit_ghosts(),
             _ => {}
         }
     }
@@ -123,6 +129,17 @@ impl World {
         }
     }
 
+    /// There is room for so much in memory, or no limit.
+    fn limit_ghosts(&self) {
+        let segments = self.draw(8);
+        let most = if segments < 6 { segments * SEGMENT_BYTES as u64 } else { u64::MAX };
+        self.ghosts.set_limit(most);
+    }
+
+    fn has_ghosts(&self) -> bool {
+        self.state().disks.values().any(|device| device.kind().is_memory())
+    }
+
     /// A group comes or goes.
     fn change_groups(&self) {
         let group = self.any_group();
@@ -144,7 +161,7 @@ impl World {
         self.engine.starve(starving);
     }
 
-    fn starves(&self) -> bool {
+    pub(crate) fn starves(&self) -> bool {
         self.state().starving
     }
 
@@ -351,9 +368,14 @@ impl World {
         let world = self.state().this.upgrade().expect("it is alive");
         // Tiers of eight and more keep room for cleaning.
         let segments = if self.draw(2) == 0 { 8 } else { 1 + self.draw(4) as usize };
-        let disk = SimDisk::new(segments, self.faults, &world);
-        let tier = self.engine.add_storage(Arc::clone(&disk) as _, self.draw(3) as i16);
-        self.state().disks.insert(tier.expect("few tiers"), disk);
+        let (priority, kind) = (self.draw(3) as i16, TierKind::ALL[self.draw(4) as usize]);
+        let device = match kind {
+            TierKind::Ghost => Device::Ghost(SimGhost::new(segments, Arc::clone(&self.ghosts), &world)),
+            kind => Device::Disk(SimDisk::new(kind, segments, self.faults, &world)),
+        };
+        let tier = self.engine.add_storage(device.storage(), priority).expect("few tiers");
+        self.state().disks.insert(tier, device);
+        self.note(Deed::Added, kind);
     }
 
     fn compact(&self) {
@@ -370,8 +392,13 @@ impl World {
         if self.faults.read == 0 || tiers.is_empty() {
             return;
         }
-        let tier = tiers[self.draw(tiers.len() as u64) as usize].id;
-        self.state().disks[&tier].rot(at);
+        self.rot_on(tiers[self.draw(tiers.len() as u64) as usize].id, at);
+    }
+
+    fn rot_on(&self, tier: TierId, at: u64) {
+        if let Device::Disk(disk) = &self.state().disks[&tier] {
+            disk.rot(at);
+        }
     }
 
     fn reopen(&self) {
@@ -382,15 +409,31 @@ impl World {
 
     fn remove_some(&self) {
         let tiers = self.engine.tiers();
-        if self.state().writer || tiers.is_empty() {
+        // It would wait for who is just giving room back.
+        if self.state().writer || self.state().tidying > 0 || tiers.is_empty() {
             return;
         }
         let lose = self.draw(3) == 0 && self.state().depth == 0;
-        self.remove(tiers[self.draw(tiers.len() as u64) as usize].id, lose);
+        let tier = &tiers[self.draw(tiers.len() as u64) as usize];
+        if lose {
+            self.make_losses(tier.id);
+        }
+        self.remove(tier, lose);
+    }
+
+    /// Something on a tier cannot be read, and there is room for the rest.
+    fn make_losses(&self, tier: TierId) {
+        for _ in 0..if self.faults.read > 0 { ROTTEN } else { 0 } {
+            self.rot_on(tier, self.draw(u64::MAX));
+        }
+        if self.engine.tiers().len() < 4 {
+            self.add_tier();
+        }
     }
 
     /// Removes a tier, or begins to; whoever watches lets the others act, and ends it sometimes.
-    pub(crate) fn remove(&self, tier: TierId, lose: bool) {
+    pub(crate) fn remove(&self, Tier { id: tier, kind, live, .. }: &Tier, lose: bool) {
+        let (tier, kind) = (*tier, *kind);
         let unreadable = if lose { Unreadable::Lose } else { Unreadable::Keep };
         let most = ByteCount::new(self.draw(3) * 4 * SEGMENT_BYTES as u64);
         let memory = &|| most;
@@ -398,6 +441,8 @@ impl World {
         let healthy = self.state().healthy;
         let before = self.state().suspects;
         self.begin_to_count_losses();
+        let has_ghosts = self.has_ghosts();
+        let emptied = self.state().emptied.replace(kind);
         let removed = self.engine_does(Event::Removal, true, || {
             self.engine.remove_tier(tier, Removing { unreadable, memory }, &mut |_| {
                 self.state().writer = false;
@@ -407,6 +452,7 @@ impl World {
                 if left == 0 && !healthy { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         });
+        self.state().emptied = emptied;
         let gone = !self.engine.tiers().iter().any(|other| other.id == tier);
         match removed {
             Ok(done) => {
@@ -416,11 +462,13 @@ impl World {
                 self.state().most.retain(|(_, other), _| *other != tier);
                 let disk = self.state().disks.remove(&tier).expect("it was there");
                 // A reader further up may be just reading it.
-                let held = Arc::strong_count(&disk) > 1 && self.state().depth == 0;
+                let held = disk.is_held() && self.state().depth == 0;
                 assert!(!held, "{tier} is gone, its device is held");
                 self.digest(done.segments);
+                self.note_removal(kind, *live, &done);
             }
             Err(error) => {
+                self.note_refusal(kind, &error);
                 let busy = matches!(error, RemoveTierError::Busy);
                 assert!(!gone || busy, "{error}, but {tier} is gone");
                 let excused = match &error {
@@ -428,13 +476,32 @@ impl World {
                     RemoveTierError::Tier(TierError::NoRoom { .. }) | RemoveTierError::NoRoom { .. } => true,
                     RemoveTierError::Busy => self.state().depth > 0,
                     RemoveTierError::Unreadable { .. } => self.state().suspects > before && !lose,
-                    RemoveTierError::Io { .. } => self.faults.write > 0,
+                    // A ghost may be full before its time.
+                    RemoveTierError::Io { source, .. } => {
+                        self.faults.write > 0 || vswap_segment::is_full(source) && has_ghosts
+                    }
                     _ => false,
                 };
                 assert!(excused, "nothing explains: {error}");
                 self.has_lost(0);
             }
         }
+    }
+
+    fn note_removal(&self, kind: TierKind, live: ByteCount, done: &Emptied) {
+        let note = |deed, happened: bool| happened.then(|| self.note(deed, kind));
+        note(Deed::Removed, live > ByteCount::ZERO);
+        note(Deed::Lost, done.lost > 0);
+    }
+
+    fn note_refusal(&self, kind: TierKind, error: &RemoveTierError) {
+        let deed = match error {
+            RemoveTierError::Tier(TierError::NoRoom { .. }) | RemoveTierError::NoRoom { .. } => Deed::NoRoom,
+            RemoveTierError::Cancelled { .. } => Deed::Cancelled,
+            RemoveTierError::Unreadable { .. } => Deed::Unreadable,
+            _ => return,
+        };
+        self.note(deed, kind);
     }
 
     /// So many pages have been lost with a tier.

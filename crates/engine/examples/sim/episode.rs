@@ -1,8 +1,9 @@
 //! Episodes: one engine from its making until nothing is left; and what to do about one that fails.
 
+use crate::deeds::Deeds;
 use crate::random::Random;
 use crate::table::Seen;
-use crate::world::World;
+use crate::world::{Outcome, World};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,8 +12,8 @@ pub(crate) const LENGTH: u64 = 20_000;
 /// Attempts to leave acts out of one that fails.
 const ATTEMPTS: usize = 150;
 
-/// Runs one with all acts but those left out. Gives what was seen and a digest of all outcomes.
-pub(crate) fn episode(seed: u64, episode: u64, acts: u64, left_out: &[Range<u64>]) -> (Seen, u64) {
+/// Runs one with all acts but those left out.
+pub(crate) fn episode(seed: u64, episode: u64, acts: u64, left_out: &[Range<u64>]) -> Outcome {
     let world = World::new(seed, episode);
     for act in (0..acts).filter(|act| !left_out.iter().any(|range| range.contains(act))) {
         {
@@ -58,16 +59,17 @@ fn shrink(seed: u64, number: u64, acts: u64) -> Vec<Range<u64>> {
 
 /// Runs `ops` acts of a seed, or one episode of it, and compares what was seen with the table of transitions.
 pub(crate) fn run(seed: u64, ops: u64, only: Option<u64>) -> Result<(), String> {
-    let mut seen = Seen::default();
+    let (mut seen, mut deeds) = (Seen::default(), Deeds::default());
     let mut digest = 0_u64;
     let episodes = ops.div_ceil(LENGTH);
     for number in only.map_or(0..episodes, |only| only..only + 1) {
         let acts = LENGTH.min(ops - (number * LENGTH).min(ops)).max(1);
         let acts = if only.is_some() { LENGTH } else { acts };
         match catch_unwind(AssertUnwindSafe(|| episode(seed, number, acts, &[]))) {
-            Ok((these, outcome)) => {
-                seen.add(&these);
-                digest = digest.rotate_left(7) ^ outcome;
+            Ok(outcome) => {
+                seen.add(&outcome.seen);
+                deeds.add(&outcome.deeds);
+                digest = digest.rotate_left(7) ^ outcome.digest;
             }
             Err(_) => {
                 let left_out = shrink(seed, number, acts);
@@ -83,14 +85,19 @@ pub(crate) fn run(seed: u64, ops: u64, only: Option<u64>) -> Result<(), String> 
         }
     }
     seen.print();
+    deeds.print();
     println!("seed {seed}: digest {digest:016x}");
     let (strange, unseen) = seen.compare();
     if !strange.is_empty() {
         return Err(format!("transitions that docs/transitions.md does not have: {}", strange.join("; ")));
     }
-    // Rows that are rare need their time.
-    if !unseen.is_empty() && ops >= 1_000_000 && only.is_none() {
-        return Err(format!("rows of docs/transitions.md that were not seen: {}", unseen.join("; ")));
+    // What is rare needs its time.
+    if ops < 1_000_000 || only.is_some() {
+        return Ok(());
+    }
+    let missing: Vec<String> = unseen.into_iter().chain(deeds.missing()).collect();
+    if !missing.is_empty() {
+        return Err(format!("what must be seen and was not: {}", missing.join("; ")));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! fails, acts are left out for as long as it still fails, and the line that replays it is printed.
 
 mod acts;
+mod deeds;
 mod disk;
 mod episode;
 mod random;

@@ -18,6 +18,8 @@ pub(crate) enum Event {
     Compaction,
     Removal,
     Demotion,
+    /// The room of dead segments is given back: changes no slot.
+    Tidying,
 }
 
 /// The table's kinds of backing.
@@ -52,9 +54,7 @@ pub(crate) struct Seen(BTreeMap<(Row, Option<Event>), u64>);
 impl Seen {
     pub(crate) fn note(&mut self, within: Option<Event>, from: Backing, event: Event, to: Backing) {
         let (before, after) = (kind(from), kind(to));
-        if from != to || event == Event::Load {
-            *self.0.entry(((before, event, after), within)).or_default() += 1;
-        }
+        *self.0.entry(((before, event, after), within)).or_default() += 1;
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -105,8 +105,15 @@ fn describe(((from, event, to), within): &(Row, Option<Event>)) -> String {
 }
 
 /// What something can come in the middle of, in the order of the table's columns.
-const WITHIN: [Event; 6] =
-    [Event::Store, Event::Load, Event::Count, Event::Writeback, Event::Removal, Event::Demotion];
+const WITHIN: [Event; 7] = [
+    Event::Store,
+    Event::Load,
+    Event::Count,
+    Event::Writeback,
+    Event::Removal,
+    Event::Demotion,
+    Event::Tidying,
+];
 
 /// Whether a row is met in the middle of something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,13 +4,15 @@
 //! read or a removal other owners store, load, let go and fork. An owner in the middle of a call is not in the list, as its lock
 //! would keep the others out.
 
-use crate::disk::{Faults, SimDisk};
+use crate::deeds::{Deed, Deeds};
+use crate::disk::{Device, Faults};
 use crate::random::Random;
 use crate::table::{Event, Seen};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use vswap_core::{Backing, ByteCount, GroupId, PAGES_PER_CLUSTER, PageCount, PageIndex, Resource, SlotId};
 use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig, OwnerBlock, Scratch, TierId};
+use vswap_segment::{GhostMemory, SEGMENT_BYTES, TierKind};
 
 /// Calls into the engine that are inside of one another.
 const DEEPEST: usize = 3;
@@ -34,12 +36,20 @@ struct Losses {
     lost: u64,
 }
 
+/// What comes of an episode.
+pub(crate) struct Outcome {
+    pub(crate) seen: Seen,
+    pub(crate) deeds: Deeds,
+    /// Of all that was told to who acted.
+    pub(crate) digest: u64,
+}
+
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) random: Random,
     pub(crate) owners: Vec<Owner>,
     pub(crate) groups: Vec<GroupId>,
-    pub(crate) disks: HashMap<TierId, Arc<SimDisk>>,
+    pub(crate) disks: HashMap<TierId, Device>,
     /// What groups with limits of tiers have at most: the limit, or what they had when it was set.
     pub(crate) most: HashMap<(GroupId, TierId), ByteCount>,
     scratches: Vec<Scratch>,
@@ -53,6 +63,11 @@ pub(crate) struct State {
     pub(crate) writer: bool,
     pub(crate) healthy: bool,
     pub(crate) seen: Seen,
+    deeds: Deeds,
+    /// Calls in which the room of dead segments is given back, up the stack.
+    pub(crate) tidying: usize,
+    /// What is being removed.
+    pub(crate) emptied: Option<TierKind>,
     watched: HashMap<SlotId, Backing>,
     /// While a tier is being removed and nobody else is in the middle of anything.
     losses: Option<Losses>,
@@ -78,6 +93,8 @@ pub(crate) struct World {
     pub(crate) engine: Arc<Engine>,
     pub(crate) faults: Faults,
     pub(crate) limited: bool,
+    /// What tiers in memory hold, and may.
+    pub(crate) ghosts: Arc<GhostMemory>,
     /// Whether what is seen is compared with the table of transitions.
     watching: bool,
     state: Mutex<State>,
@@ -114,8 +131,8 @@ impl World {
         };
         let engine = Engine::new(config).expect("no tier that could fail");
         let state = Mutex::new(State { random, ..State::default() });
-        let world =
-            Arc::new(Self { engine, faults, limited, watching: episode.is_multiple_of(WATCHED), state });
+        let (watching, ghosts) = (episode.is_multiple_of(WATCHED), Arc::default());
+        let world = Arc::new(Self { engine, faults, limited, ghosts, watching, state });
         let small = world.engine.new_group(GroupId::ROOT).expect("room for groups");
         let tiny = world.engine.new_group(small).expect("room for groups");
         for (group, resource, limit) in [(small, Resource::Pool, 300_000), (tiny, Resource::Swap, 24)] {
@@ -137,6 +154,18 @@ impl World {
 
     pub(crate) fn faulty(&self) -> bool {
         !self.state().healthy
+    }
+
+    pub(crate) fn note(&self, deed: Deed, kind: TierKind) {
+        self.state().deeds.note(deed, kind);
+    }
+
+    /// A segment was written to a tier.
+    pub(crate) fn note_write(&self, kind: TierKind) {
+        self.note(Deed::Written, kind);
+        let from = { self.state().emptied }.filter(|from| from.is_memory() != kind.is_memory());
+        let removal = self.state().event == Some(Event::Removal);
+        from.filter(|_| removal).into_iter().for_each(|from| self.note(Deed::Crossed, from));
     }
 
     pub(crate) fn suspect(&self) {
@@ -191,8 +220,8 @@ impl World {
         result
     }
 
-    /// Others act, in the middle of what the engine is at: if that is nothing that changes every slot, of what an owner does.
-    pub(crate) fn interlude(&self, owners: Event) {
+    /// Others act, in the middle of what the engine is at: if that is nothing that changes every slot, of what an owner does, or who tidies up.
+    pub(crate) fn interlude(&self, other: Event) {
         self.watch_all();
         {
             let mut state = self.state();
@@ -201,10 +230,21 @@ impl World {
             }
             state.depth += 1;
         }
-        let (suspects, event, within) = {
+        let event = self.state().event;
+        // A load of several pages may have lost one already: nobody else is to be seen at that.
+        if event.is_none() {
+            self.resync(other);
+        }
+        let (suspects, within) = {
             let mut state = self.state();
-            let event = state.event.take();
-            (state.suspects, event, state.within.replace(event.unwrap_or(owners)))
+            state.event = None;
+            let within = match (event, other) {
+                // It waits for nothing itself: what comes before it does.
+                (Some(Event::Compaction), Event::Tidying) => Event::Tidying,
+                (event, other) => event.unwrap_or(other),
+            };
+            state.tidying += usize::from(other == Event::Tidying);
+            (state.suspects, state.within.replace(within))
         };
         self.count_losses();
         for _ in 0..1 + self.draw(6) {
@@ -218,6 +258,7 @@ impl World {
         state.suspects = suspects;
         state.event = event;
         state.within = within;
+        state.tidying -= usize::from(other == Event::Tidying);
         state.depth -= 1;
     }
 
@@ -282,15 +323,8 @@ impl World {
 
     /// Looks at every slot, to see what the engine has made of it since.
     fn watch_all(&self) {
-        let mut state = self.state();
-        let Some(event) = state.event.filter(|_| self.watching) else { return };
-        let State { watched, seen, within, .. } = &mut *state;
-        watched.retain(|slot, before| {
-            let now = self.engine.peek(*slot).backing();
-            seen.note(*within, *before, event, now);
-            *before = now;
-            now != Backing::Empty
-        });
+        let event = self.state().event;
+        event.into_iter().for_each(|event| self.resync(event));
     }
 
     /// What one owner's act has made of one slot.
@@ -302,16 +336,26 @@ impl World {
         let mut state = self.state();
         let before = state.watched.insert(slot, now.backing()).unwrap_or(Backing::Empty);
         let within = state.within;
-        state.seen.note(within, before, event, now.backing());
+        if before != now.backing() || event == Event::Load {
+            state.seen.note(within, before, event, now.backing());
+        }
     }
 
     /// Whatever an act has done to slots that it does not name: fork, dispose, going over to a list.
     pub(crate) fn resync(&self, event: Event) {
+        if !self.watching {
+            return;
+        }
         let mut state = self.state();
-        let before = state.event.replace(event);
-        drop(state);
-        self.watch_all();
-        self.state().event = before;
+        let State { watched, seen, within, .. } = &mut *state;
+        watched.retain(|slot, before| {
+            let now = self.engine.peek(*slot).backing();
+            if now != *before {
+                seen.note(*within, *before, event, now);
+                *before = now;
+            }
+            now != Backing::Empty
+        });
     }
 
     pub(crate) fn digest(&self, value: u64) {
@@ -321,20 +365,31 @@ impl World {
 
     /// Everything that can be counted agrees.
     pub(crate) fn check_sums(&self) {
-        let stats = self.engine.stats();
         self.check_nothing_moves();
         self.engine.audit_groups().expect("what is charged is what is there");
         if self.state().depth == 0 {
             self.engine.audit_tiers().expect("what is charged is what is there");
         }
+        self.check_limits();
+        // Others may act in the middle of looking at the tiers, but not behind it.
+        let used: u64 = self.engine.tiers().iter().map(|tier| tier.used.get()).sum();
+        let segments = self.engine.stats().disk_bytes;
+        assert!(used >= segments.get(), "{used} in use on tiers, {segments} of segments");
+    }
+
+    /// No group has more of a tier than it may.
+    fn check_limits(&self) {
         for group in self.engine.groups() {
             for share in &group.tiers {
                 let most = self.state().most.get(&(group.id, share.tier)).copied();
                 assert!(most.is_none_or(|most| share.usage <= most), "{most:?} at most: {group:?}");
+                let next = share.usage.saturating_add(ByteCount::new(SEGMENT_BYTES as u64));
+                if share.usage > ByteCount::ZERO && share.limit.is_some_and(|limit| next > limit) {
+                    let kind = self.state().disks[&share.tier].kind();
+                    self.note(Deed::Limited, kind);
+                }
             }
         }
-        let used: u64 = self.engine.tiers().iter().map(|tier| tier.used.get()).sum();
-        assert!(used >= stats.disk_bytes.get(), "{used} in use on tiers, {} of segments", stats.disk_bytes);
     }
 
     /// Between writes no page may be left on its way.
@@ -351,10 +406,11 @@ impl World {
         }
     }
 
-    /// All owners go; then nothing may be left anywhere. Gives what was seen and the digest.
-    pub(crate) fn finish(&self) -> (Seen, u64) {
+    /// All owners go; then nothing may be left anywhere.
+    pub(crate) fn finish(&self) -> Outcome {
         self.check_nothing_moves();
         self.state().healthy = true;
+        self.state().starving = false;
         self.engine.starve(false);
         let owners = std::mem::take(&mut self.state().owners);
         for owner in owners {
@@ -380,12 +436,14 @@ impl World {
         }
         for tier in self.engine.tiers() {
             assert_eq!(tier.used, ByteCount::ZERO, "room of {} that nobody uses", tier.id);
-            self.remove(tier.id, false);
+            self.remove(&tier, false);
         }
         let mut state = self.state();
         for (tier, disk) in state.disks.drain() {
-            assert_eq!(Arc::strong_count(&disk), 1, "{tier} is gone, its device is held");
+            assert!(!disk.is_held(), "{tier} is gone, its device is held");
         }
-        (std::mem::take(&mut state.seen), state.digest)
+        assert_eq!(self.ghosts.held(), 0, "memory of ghosts that nobody uses");
+        let (seen, deeds) = (std::mem::take(&mut state.seen), std::mem::take(&mut state.deeds));
+        Outcome { seen, deeds, digest: state.digest }
     }
 }
