@@ -421,7 +421,7 @@ impl Removal<'_> {
         let mut buf = AlignedBuf::zeroed(SEGMENT_BYTES);
         for segment in self.segments() {
             self.go_on()?;
-            let lives = disk.store().usage(segment).map_or(0, |found| found.live_bytes as u64);
+            let lives = disk.store().usage(segment).map_or(0, |found| found.live_bytes);
             if lives > (self.memory)().get() {
                 return Err(self.no_room());
             }

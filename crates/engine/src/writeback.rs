@@ -476,7 +476,7 @@ impl Engine {
                     let _ = self.settle(&self.disk, &mut writing, written, &mut WritebackReport::default());
                 }
                 Ok(None) => break Ok(()),
-                Err(error) => break Err(error.into()),
+                Err(error) => break Err(error),
             }
         };
         self.disk.put_buffers_away(&mut writing);

@@ -133,7 +133,7 @@ impl Shared {
         let stored = stats.pool_pages.get() * 4096;
         let held = stats.pool_bytes.get().min(stored);
         // Of 4096 bytes so many are won.
-        let won = if stored == 0 { 0 } else { (stored - held) * 4096 / stored };
+        let won = ((stored - held) * 4096).checked_div(stored).unwrap_or(0);
         let free = self.budget.free().saturating_sub(self.budget.reserve());
         let could = free * 4096 + self.budget.charged() * won;
         let may = self
