@@ -36,6 +36,16 @@ pub fn fixture_with(blocks: usize, config: PagerConfig) -> Fixture {
 }
 
 pub fn fixture_over(engine: Arc<Engine>, blocks: usize, config: PagerConfig) -> Fixture {
+    fixture_moved_by(engine, blocks, config, Mover::Local)
+}
+
+/// Whoever moves its pages is made of its staging area.
+pub fn fixture_moved_by(
+    engine: Arc<Engine>,
+    blocks: usize,
+    config: PagerConfig,
+    mover: impl FnOnce(LocalStaging) -> Mover,
+) -> Fixture {
     let pager = Pager::new(config, engine).unwrap();
     let (memory, bytes) = PagedMemory::new(blocks).unwrap();
     let staging = LocalStaging::new(3, Arc::clone(&memory)).unwrap();
@@ -46,7 +56,7 @@ pub fn fixture_over(engine: Arc<Engine>, blocks: usize, config: PagerConfig) -> 
         pid,
         uffd: main,
         staging: StagingArea { base: staging.base(), windows: 3 },
-        mover: Mover::Local(staging),
+        mover: mover(staging),
         pagemap: Pagemap::open(pid).unwrap(),
         group: GroupId::ROOT,
     };

@@ -3,6 +3,7 @@
 mod ahead;
 mod fixture;
 mod groups;
+mod halfway;
 mod levels;
 mod passing;
 mod reclaim;

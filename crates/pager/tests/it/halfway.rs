@@ -1,0 +1,205 @@
+//! A stub that stops in the middle of an eviction, as one does that has lost its CPU: of a block some pages are in their window, others in their place.
+//! What the program does to either meanwhile is what it finds. (Not here: a discard that was read and that the kernel has not done yet. That it comes in between
+//! is a matter of chance, and tried with real programs.)
+use crate::fixture::{Fixture, PAGE, config, fixture_moved_by};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use vswap_core::Bitmap512;
+use vswap_engine::{Engine, EngineConfig};
+use vswap_pager::{Mover, Space, StubLink};
+use vswap_stub::protocol::{Command, RING_LEN, Ring, op};
+use vswap_sys::futex;
+use vswap_sys::staging::LocalStaging;
+
+const BLOCKS: usize = 8;
+const PAGES: usize = BLOCKS * 512;
+const ROUNDS: usize = 200;
+
+/// An eviction that has stopped: of which block, which pages were wanted, and from which on they have not been moved yet.
+type Halfway = (u64, Bitmap512, usize);
+
+/// A thread of ours that does what a stub would.
+struct Stub {
+    staging: LocalStaging,
+    /// So many of the pages that are wanted (by what there are) are moved before it stops, the next time; 0 is not to stop.
+    part: AtomicUsize,
+    stopped: Sender<Halfway>,
+    go_on: Mutex<Receiver<()>>,
+    over: AtomicBool,
+}
+
+impl Stub {
+    fn run(&self, space: &Space) {
+        let ring = space.link().expect("it has a stub").memory().view::<Ring>();
+        while !self.over.load(Relaxed) {
+            let done = ring.done.load(SeqCst);
+            if done == ring.posted.load(SeqCst) {
+                std::thread::sleep(Duration::from_micros(50));
+                continue;
+            }
+            let command = &ring.commands[(done % RING_LEN) as usize];
+            let result = self.execute(command);
+            command.result.store(result, Relaxed);
+            ring.done.store(done.wrapping_add(1), SeqCst);
+            if ring.client_sleeps.load(SeqCst) > 0 {
+                futex::wake(&ring.done, i32::MAX);
+            }
+        }
+    }
+
+    fn execute(&self, command: &Command) -> i64 {
+        let args = [0, 1].map(|at| command.args[at].load(Relaxed));
+        match command.op.load(Relaxed) {
+            op::EVICT => {
+                let words = |words: &[std::sync::atomic::AtomicU64; 8]| {
+                    Bitmap512::from_words(std::array::from_fn(|at| words[at].load(Relaxed)))
+                };
+                let failed = self.evict(args[0], args[1], &words(&command.want), &words(&command.avoid));
+                for (to, word) in command.failed.iter().zip(failed.words()) {
+                    to.store(*word, Relaxed);
+                }
+                failed.count() as i64
+            }
+            op::DISCARD => self.staging.discard(args[0]),
+            other => panic!("nobody asks this stub for {other}"),
+        }
+    }
+
+    fn evict(&self, src: u64, window: u64, want: &Bitmap512, avoid: &Bitmap512) -> Bitmap512 {
+        let moved = |part: &Bitmap512, avoid: &Bitmap512| {
+            Bitmap512::from_words(self.staging.evict(src, window, part.words(), avoid.words()))
+        };
+        let (part, count) = (self.part.load(Relaxed), want.count());
+        if part == 0 || count < 2 {
+            return moved(want, avoid);
+        }
+        self.part.store(0, Relaxed);
+        let part = 1 + part % (count - 1);
+        let split = want.iter().nth(part).expect("there are more").get();
+        let below = below(split);
+        let (first, second) = (*want & below, want.and_not(&below));
+        // What lies between pages that are wanted goes along, but not before its turn.
+        let failed = moved(&first, &(*avoid | Bitmap512::FULL.and_not(&below)));
+        self.stopped.send((src, *want, split)).expect("somebody waits for that");
+        self.go_on.lock().unwrap().recv().expect("it goes on");
+        failed | moved(&second, &(*avoid | below))
+    }
+}
+
+fn below(split: usize) -> Bitmap512 {
+    let mut below = Bitmap512::EMPTY;
+    vswap_core::PageIndex::all().filter(|page| page.get() < split).for_each(|page| below.set(page));
+    below
+}
+
+/// A program, and what it should find in each page.
+struct Program {
+    fixture: Fixture,
+    values: Vec<u8>,
+    random: u64,
+}
+
+impl Program {
+    fn draw(&mut self, below: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % below as u64) as usize
+    }
+
+    fn write(&mut self, page: usize, value: u8) {
+        self.fixture.bytes.as_mut_slice()[page * PAGE + 9] = value;
+        self.values[page] = value;
+    }
+
+    fn check(&self, page: usize) {
+        assert_eq!(self.fixture.bytes.as_slice()[page * PAGE + 9], self.values[page], "page {page}");
+    }
+
+    fn discard(&mut self, page: usize, count: usize) {
+        self.fixture.bytes.discard(page * PAGE, count * PAGE);
+        self.values[page..page + count].fill(0);
+    }
+
+    /// Writes here and there until an eviction has stopped.
+    fn until_halfway(&mut self, stopped: &Receiver<Halfway>) -> Halfway {
+        loop {
+            if let Ok(halfway) = stopped.try_recv() {
+                return halfway;
+            }
+            let (page, value) = (self.draw(PAGES), 1 + self.draw(255) as u8);
+            self.write(page, value);
+        }
+    }
+
+    /// Reads, writes and discards pages of a block that is being evicted, on both sides of where that has stopped.
+    fn act(&mut self, (block, want, split): Halfway) {
+        let first = ((block - self.fixture.start) / PAGE as u64) as usize;
+        let near: Vec<usize> =
+            want.iter().map(|page| page.get()).filter(|page| page.abs_diff(split) < 40).collect();
+        for _ in 0..3 {
+            let page = if near.is_empty() { self.draw(512) } else { near[self.draw(near.len())] };
+            // Of one and its neighbours, one after the other: what a discard has left is touched at once, or later.
+            for _ in 0..5 {
+                let page = (page + self.draw(3)).saturating_sub(1).min(511);
+                match self.draw(3) {
+                    0 => {
+                        let count = (1 + self.draw(3)).min(512 - page);
+                        self.discard(first + page, count);
+                    }
+                    1 => {
+                        let value = 1 + self.draw(255) as u8;
+                        self.write(first + page, value);
+                    }
+                    _ => self.check(first + page),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_done_to_a_block_in_the_middle_of_its_eviction_is_what_is_found() {
+    let (stopped, is_stopped) = channel();
+    let (go_on, goes_on) = channel();
+    let mut stub = None;
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let fixture = fixture_moved_by(engine, BLOCKS, config(), |staging| {
+        let (part, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        stub = Some(Arc::new(Stub { staging, part, stopped, go_on: Mutex::new(goes_on), over }));
+        Mover::Stub(StubLink::new().unwrap())
+    });
+    fixture.manage(0..PAGES);
+    let stub = stub.expect("made");
+    let serving = {
+        let (stub, space) = (Arc::clone(&stub), Arc::clone(&fixture.space));
+        std::thread::spawn(move || stub.run(&space))
+    };
+    let over = Arc::clone(&stub);
+    // A fault of the first thread of a process with a stub counts as the stub's.
+    let program = std::thread::spawn(move || {
+        let mut program = Program { fixture, values: vec![0; PAGES], random: 0x9e37_79b9_7f4a_7c15 };
+        let mut halfway = 0;
+        for _ in 0..ROUNDS {
+            stub.part.store(1 + program.draw(511), Relaxed);
+            let halfway_through = program.until_halfway(&is_stopped);
+            program.act(halfway_through);
+            go_on.send(()).unwrap();
+            halfway += 1;
+            (0..20).for_each(|_| {
+                let page = program.draw(PAGES);
+                program.check(page);
+            });
+        }
+        (0..PAGES).for_each(|page| program.check(page));
+        let stats = program.fixture.pager.stats();
+        // (The limit may be passed: while the stub stands nothing leaves the memory.)
+        assert!(halfway == ROUNDS && stats.evicted > 1000, "{stats:?}");
+    });
+    let right = program.join();
+    over.over.store(true, Relaxed);
+    serving.join().expect("it has been asked for nothing else");
+    right.expect("no page was wrong");
+}
