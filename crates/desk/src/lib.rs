@@ -22,7 +22,7 @@ use vswap_sys::signal;
 /// How long a removal waits for the limit to be kept again, before each piece that goes to a tier in memory,
 const FOR_GHOSTS: Duration = Duration::from_millis(100);
 /// and before each that comes back to the pool: if it is not by then, that is the end of it.
-const FOR_MEMORY: Duration = Duration::from_secs(1);
+const FOR_MEMORY: Duration = Duration::from_millis(200);
 
 /// Who has a pager to show.
 pub trait Served: Send + Sync + 'static {
