@@ -195,7 +195,11 @@ impl World {
                 self.digest(from as u64);
             }
             (Err(error), None) => panic!("{slot} holds no page: {error}"),
-            (Err(LoadError::Poisoned { .. }), Some(_)) => assert!(lost, "{slot} is lost, and nobody said so"),
+            (Err(LoadError::Poisoned { .. }), Some(_)) => {
+                let just_found = self.state().loading.contains(&slot);
+                assert!(lost || just_found, "{slot} is lost, and nobody said so");
+                self.state().lost.insert(slot);
+            }
             (Err(error @ LoadError::Io { .. }), Some(_)) => assert!(explained, "no fault explains: {error}"),
             (Err(error), Some(_)) => {
                 assert!(explained, "no fault explains: {error}");
@@ -218,11 +222,14 @@ impl World {
         for slot in slots.iter().flatten() {
             self.watch(*slot, Event::Count);
         }
+        let others = self.state().loading.len();
+        self.state().loading.extend(slots.iter().flatten());
         self.with_scratch(|scratch| self.engine.load_run(&slots, asked, &mut pages, &mut loaded, scratch));
+        self.state().loading.truncate(others);
         assert_eq!(loaded[asked].is_some(), slots[asked].is_some(), "the page asked for");
         for (at, (result, bytes)) in loaded.iter().zip(&pages).enumerate() {
             let (Some(result), Some(slot)) = (result, slots[at]) else { continue };
-            let lost = self.state().lost.contains(&slot);
+            let lost = self.state().lost.contains(&slot) || self.state().loading.contains(&slot);
             let explained = self.state().suspects > before || lost;
             match (result, owner.pages.get(&(from + at))) {
                 (Ok(_), Some(number)) => assert!(*bytes == page(*number), "{slot} is not page {number}"),

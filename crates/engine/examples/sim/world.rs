@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub(crate) healthy: bool,
     pub(crate) seen: Seen,
     deeds: Deeds,
+    /// What loads of several pages are at, up the stack: one may have been found lost already, of which they tell at their end.
+    pub(crate) loading: Vec<SlotId>,
     /// Calls in which the room of dead segments is given back, up the stack.
     pub(crate) tidying: usize,
     /// What is being removed.
