@@ -197,6 +197,24 @@ fn what_came_back_is_the_first_to_go_again() {
     rig.finish();
 }
 
+/// Much that came back made generations of its own, and what was stored just before was the older of the two.
+#[test]
+fn what_was_stored_before_much_came_back_does_not_go_first() {
+    let mut rig = Rig::over(sound(16), 8);
+    rig.fill(0..3700);
+    rig.write_all_back();
+    rig.fill(3700..PAGES);
+    remove(&rig.engine, 64 * SEGMENT).unwrap();
+    rig.engine.add_storage(sound(16), 0).unwrap();
+    rig.engine.writeback(ByteCount::new(3 * SEGMENT), &mut rig.scratch).unwrap();
+    let gone = |rig: &mut Rig, pages: std::ops::Range<usize>| {
+        pages.filter(|number| rig.load(*number).unwrap().0 == LoadedFrom::Segment).count()
+    };
+    let (former, stored) = (gone(&mut rig, 0..3700), gone(&mut rig, 3700..PAGES));
+    assert!(former > 2400 && stored == 0, "{former} and {stored}");
+    rig.finish();
+}
+
 /// They take a whole page in the pool each.
 #[test]
 fn what_does_not_compress_comes_back_as_it_is() {
