@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("vswap-segment", 2),
     ("vswap-engine", 3),
     ("vswap-pager", 4),
+    ("vswap-objects", 4),
     ("vswap-desk", 5),
     ("vswap-run", 6),
     ("vswap-doctor", 6),

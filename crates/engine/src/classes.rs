@@ -11,7 +11,7 @@ use crate::error::EngineError;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vswap_core::{ByteCount, ClusterId, GroupId, Groups, Resource, SlotId};
-use vswap_segment::{ClassId, SEGMENT_BYTES, Share, TierError, TierId};
+use vswap_segment::{BLOCK, ClassId, SEGMENT_BYTES, Share, TierError, TierId};
 use vswap_sys::atomics::AtomicArray;
 
 /// The class of each group that has one of its own, or 0. Relaxed: who sees a change late writes as if it had come before.
@@ -207,6 +207,15 @@ impl Engine {
     pub fn tier_of(&self, slot: SlotId) -> Option<TierId> {
         let vswap_core::Backing::Segment(addr) = self.word(slot).backing() else { return None };
         self.disk.store().tier_of(crate::movement::entry_addr(addr)?.segment())
+    }
+
+    /// The blocks of a tier that hold a slot's bytes, if it is on one: where they begin in the tier's file or device, and their bytes.
+    pub fn extent_of(&self, slot: SlotId) -> Option<(TierId, u64, ByteCount)> {
+        let vswap_core::Backing::Segment(addr) = self.word(slot).backing() else { return None };
+        let addr = crate::movement::entry_addr(addr)?;
+        let (tier, offset) = self.disk.store().whereabouts(addr)?;
+        let block = BLOCK as u64;
+        Some((tier, offset / block * block, ByteCount::new(addr.blocks() as u64 * block)))
     }
 
     /// Counts anew, segment by segment, what is charged to groups for tiers. For tests, and for whoever doubts: no segment may be on its way between

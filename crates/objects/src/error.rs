@@ -1,0 +1,48 @@
+//! What can go wrong with an object.
+
+use vswap_core::ByteCount;
+use vswap_engine::{EngineError, LoadError, StoreError, WritebackError};
+
+/// An operation on an object failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObjectError {
+    /// An object cannot be so long.
+    #[error("an object has at most {most}: byte {end:#x} is beyond", most = ByteCount::new(crate::MAX_LEN))]
+    TooLong {
+        /// The byte behind the last one that was asked for, held at the greatest value.
+        end: u64,
+    },
+    /// A page of it cannot be read back. Writing all of it, or punching it, makes that good.
+    #[error("the page at byte {offset:#x} of the object cannot be read: {source}")]
+    Unreadable {
+        /// Where the page begins in the object.
+        offset: u64,
+        /// Why.
+        source: LoadError,
+    },
+    /// There is no room for more.
+    #[error("no room for byte {offset:#x} of the object: {source}")]
+    NoRoom {
+        /// The first byte that was not written; those before it were.
+        offset: u64,
+        /// What is full.
+        source: StoreError,
+    },
+    /// Room could not be made: a tier failed.
+    #[error("no room for byte {offset:#x} of the object, and none can be made: {source}")]
+    Writeback {
+        /// The first byte that was not written; those before it were.
+        offset: u64,
+        /// What the tier said.
+        source: WritebackError,
+    },
+    /// There are no slots for more.
+    #[error("no slot for byte {offset:#x} of the object: {source}")]
+    NoSlot {
+        /// The first byte that was not written; those before it were.
+        offset: u64,
+        /// Why.
+        source: EngineError,
+    },
+}

@@ -1,0 +1,29 @@
+//! Objects: bytes by offset in the virtual swap space.
+//!
+//! An [`Object`] is sparse: it has a length, and each of its bytes is there or not. What is there lies where the engine has it, page by page, and
+//! moves between fill patterns, the pool and the tiers like the pages of any other owner; [`Object::extents`] tells where. Objects of this crate are
+//! anonymous: they end with whoever holds them.
+//!
+//! - [`Objects`] makes them, all in one group of one engine.
+//! - [`Object::read`] gives what is there and says what is not; [`Object::write`], [`Object::set_len`] and [`Object::punch`] change it;
+//!   [`Object::present`] and [`Object::missing`] tell which bytes are there.
+//! - [`Object::snapshot`] makes a second object of the same bytes, which are kept once until one of the two changes them.
+//!
+//! # Invariants
+//! - A byte that was never written, or was punched or cut off since, is not there, whatever its page holds.
+//! - A write that fails leaves every byte that it did not report as written as it was.
+//! - A read gives the bytes that were written last, or an error that says where; what is not there reads as zeroes and is named.
+//!
+//! # Lock order
+//! An object's lock, then whatever the engine takes. Nobody holds two objects' locks.
+#![forbid(unsafe_code)]
+
+mod error;
+mod extents;
+mod hands;
+mod object;
+mod presence;
+
+pub use error::ObjectError;
+pub use extents::{Extent, Holder};
+pub use object::{MAX_LEN, Object, Objects, Read};
