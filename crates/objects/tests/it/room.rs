@@ -89,6 +89,23 @@ fn a_full_pool_is_written_back_to_a_tier() {
 }
 
 #[test]
+fn what_an_object_was_lengthened_by_is_missing_until_it_is_written() {
+    let (engine, objects) = objects(EngineConfig::default());
+    let object = objects.create();
+    object.set_len(100).unwrap();
+    // In the page in which it ended, and which has nothing.
+    object.write(200, &[1; 50]).unwrap();
+    assert_eq!(object.missing(0..u64::MAX), Vec::from_iter(Some(0..200)));
+    object.write(0, &[2; 200]).unwrap();
+    assert_eq!(object.missing(0..u64::MAX), []);
+    object.write(4100, &[3; 10]).unwrap();
+    assert_eq!(object.missing(0..u64::MAX), Vec::from_iter(Some(250..4100)));
+    object.audit().unwrap();
+    drop(object);
+    finish(&engine, objects);
+}
+
+#[test]
 fn an_object_ends_where_a_file_would_have_to() {
     let (engine, objects) = objects(EngineConfig::default());
     let object = objects.create();

@@ -28,6 +28,26 @@ fn what_was_written_in_sequence_is_a_few_extents_of_a_tier() {
     finish(&engine, objects);
 }
 
+#[test]
+fn pages_that_follow_each_other_in_the_object_alone_are_extents_of_their_own() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let tier = TierConfig::new(dir.path(), ByteCount::mib(64));
+    let (engine, objects) = objects(EngineConfig { tiers: vec![tier], ..EngineConfig::default() });
+    let object = objects.create();
+    for odd in 0..2 {
+        for page in 0..8 {
+            object.write((page * 2 + odd) * 4096, &bytes(2, 4096)).unwrap();
+        }
+        engine.writeback(engine.pool_payload(), &mut engine.scratch()).unwrap();
+    }
+    let extents = object.extents(0..u64::MAX);
+    assert_eq!(extents.len(), 16, "{extents:?}");
+    let ranges = extents.iter().map(|extent| extent.range.clone());
+    assert!(ranges.eq((0..16).map(|page| page * 4096..(page + 1) * 4096)));
+    drop(object);
+    finish(&engine, objects);
+}
+
 /// Two write, each to their own pages of every 8; two read those and find each as it was written at some time, while all goes to a tier.
 #[test]
 fn threads_read_whole_writes_while_all_moves() {
