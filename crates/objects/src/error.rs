@@ -46,3 +46,15 @@ pub enum ObjectError {
         source: EngineError,
     },
 }
+
+/// Something that was missing could not be brought.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError<E> {
+    /// Whoever was to bring it says this.
+    #[error("what is missing could not be fetched: {0}")]
+    Source(E),
+    /// It could not be read or kept.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}

@@ -7,23 +7,29 @@
 //! - [`Objects`] makes them, all in one group of one engine.
 //! - [`Object::read`] gives what is there and says what is not; [`Object::write`], [`Object::set_len`] and [`Object::punch`] change it;
 //!   [`Object::present`] and [`Object::missing`] tell which bytes are there.
+//! - [`Object::read_through`] and [`Object::fetch`] have what is missing brought from elsewhere, once however many ask.
+//! - [`Object::write_dirty`], [`Object::dirty`], [`Object::cleaned`]: what is to be stored elsewhere.
 //! - [`Object::snapshot`] makes a second object of the same bytes, which are kept once until one of the two changes them.
 //!
 //! # Invariants
 //! - A byte that was never written, or was punched or cut off since, is not there, whatever its page holds.
 //! - A write that fails leaves every byte that it did not report as written as it was.
+//! - What is fetched never takes the place of what was written, and is thrown away if its range was punched or cut off meanwhile.
 //! - A read gives the bytes that were written last, or an error that says where; what is not there reads as zeroes and is named.
 //!
 //! # Lock order
-//! An object's lock, then whatever the engine takes. Nobody holds two objects' locks.
+//! An object's lock, then that of its flights, or whatever the engine takes. Nobody holds two objects' locks.
 #![forbid(unsafe_code)]
 
+mod dirty;
 mod error;
 mod extents;
+mod fetch;
 mod hands;
 mod object;
 mod presence;
 
-pub use error::ObjectError;
+pub use dirty::Dirty;
+pub use error::{FetchError, ObjectError};
 pub use extents::{Extent, Holder};
 pub use object::{MAX_LEN, Object, Objects, Read};

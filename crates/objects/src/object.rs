@@ -1,6 +1,8 @@
 //! [`Object`]: reading and changing.
 
+use crate::dirty::{Dirty, DirtyRanges};
 use crate::error::ObjectError;
+use crate::fetch::Flights;
 use crate::hands::{Hands, RUN, Spare};
 use crate::presence::{Presence, common, page_range, pages_of};
 use parking_lot::RwLock;
@@ -47,6 +49,7 @@ pub struct Read {
 pub struct Object {
     of: Arc<Objects>,
     content: RwLock<Content>,
+    flights: Flights,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +58,14 @@ pub(crate) struct Content {
     /// By number of 2 MiB.
     blocks: BTreeMap<u64, OwnerBlock>,
     presence: Presence,
+    dirty: DirtyRanges,
+}
+
+/// Whether what is written is to be stored elsewhere too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Clean,
+    Dirty,
 }
 
 fn place(page: u64) -> (u64, PageIndex) {
@@ -70,7 +81,11 @@ impl Objects {
 
     /// An object of no bytes.
     pub fn create(self: &Arc<Self>) -> Object {
-        Object { of: Arc::clone(self), content: RwLock::default() }
+        self.holding(Content::default())
+    }
+
+    fn holding(self: &Arc<Self>, content: Content) -> Object {
+        Object { of: Arc::clone(self), content: RwLock::new(content), flights: Flights::default() }
     }
 
     /// Makes room for a page that found none. Tells whether it is worth another attempt.
@@ -136,26 +151,81 @@ impl Object {
         Ok(Read { len: buf.len(), missing })
     }
 
-    /// Writes bytes from `offset` on; the object is as long as it needs to be afterwards.
+    /// Writes bytes from `offset` on; the object is as long as it needs to be afterwards. They need not be stored elsewhere: if they were dirty, they are not any more.
     ///
     /// # Errors
     /// [`ObjectError::TooLong`], with nothing written. When there is no room, or a page of which a part is to be written cannot be read back: the
     /// error names the first byte that was not written, and those before it were.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), ObjectError> {
+        self.write_as(Written::Clean, offset, bytes)
+    }
+
+    /// As [`Object::write`]; what is written is dirty until the object's owner has stored it elsewhere and says so by [`Object::cleaned`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_dirty(&self, offset: u64, bytes: &[u8]) -> Result<(), ObjectError> {
+        self.write_as(Written::Dirty, offset, bytes)
+    }
+
+    fn write_as(&self, how: Written, offset: u64, bytes: &[u8]) -> Result<(), ObjectError> {
         let end = offset.saturating_add(bytes.len() as u64);
         if end > MAX_LEN {
             return Err(ObjectError::TooLong { end });
         }
-        let wanted = offset..end;
         let mut content = self.content.write();
+        self.of.spare.lend(&self.of.engine, |hands| content.write(&self.of, how, offset, bytes, hands))
+    }
+
+    /// Writes, where bytes are missing, what `bytes` has for them, if `valid` says so at the moment at which nobody else changes anything.
+    pub(crate) fn change_missing<'b>(
+        &self,
+        range: Range<u64>,
+        valid: impl FnOnce(&Self) -> bool,
+        bytes: impl Fn(&Range<u64>) -> &'b [u8],
+    ) -> Result<(), ObjectError> {
+        let mut content = self.content.write();
+        if !valid(self) {
+            return Ok(());
+        }
+        let (mut gaps, range) = (Vec::new(), common(&range, &(0..content.len)));
+        content.each_missing(&self.of.engine, &range, |gap| gaps.push(gap));
         self.of.spare.lend(&self.of.engine, |hands| {
-            pages_of(&wanted).try_for_each(|page| {
-                let part = common(&(page * PAGE..(page + 1) * PAGE), &wanted);
-                let from = (part.start - offset) as usize;
-                let new = &bytes[from..from + (part.end - part.start) as usize];
-                content.write_page(&self.of, page, part, new, hands)
-            })
+            let mut fill =
+                |gap: Range<u64>| content.write(&self.of, Written::Clean, gap.start, bytes(&gap), hands);
+            gaps.into_iter().try_for_each(&mut fill)
         })
+    }
+
+    /// What is missing of a range, and what `also` gives before anything can change.
+    pub(crate) fn look_at_missing<T>(
+        &self,
+        range: &Range<u64>,
+        also: impl FnOnce() -> T,
+    ) -> (T, Vec<Range<u64>>) {
+        let content = self.content.read();
+        let (mut gaps, range) = (Vec::new(), common(range, &(0..content.len)));
+        content.each_missing(&self.of.engine, &range, |gap| gaps.push(gap));
+        (also(), gaps)
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.flights
+    }
+
+    /// The ranges that are dirty, in order.
+    pub fn dirty(&self) -> Vec<Dirty> {
+        self.content.write().dirty.ask()
+    }
+
+    /// Whether anything is dirty.
+    pub fn is_dirty(&self) -> bool {
+        !self.content.read().dirty.is_empty()
+    }
+
+    /// What was dirty has been stored elsewhere, as it was read after [`Object::dirty`] told of it. What was written to that range since then stays dirty.
+    pub fn cleaned(&self, stored: &Dirty) {
+        self.content.write().dirty.clean(stored);
     }
 
     /// Ends the object there: what lies behind is cut off, or what is new is not there.
@@ -166,13 +236,16 @@ impl Object {
         if len > MAX_LEN {
             return Err(ObjectError::TooLong { end: len });
         }
-        self.content.write().set_len(&self.of.engine, len);
+        let mut content = self.content.write();
+        self.flights.void(&(len..u64::MAX));
+        content.set_len(&self.of.engine, len);
         Ok(())
     }
 
-    /// Gives up the bytes of a range. The object is as long as before.
+    /// Gives up the bytes of a range, dirty ones too. The object is as long as before.
     pub fn punch(&self, range: Range<u64>) {
         let mut content = self.content.write();
+        self.flights.void(&range);
         let range = common(&range, &(0..content.len));
         content.punch(&self.of.engine, &range);
     }
@@ -187,22 +260,17 @@ impl Object {
 
     /// The ranges of bytes before its end that are not there, of those in `range`.
     pub fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        let content = self.content.read();
-        let mut found = Vec::new();
-        let range = common(&range, &(0..content.len));
-        content.each_missing(&self.of.engine, &range, |range| found.push(range));
-        found
+        self.look_at_missing(&range, || ()).1
     }
 
-    /// A second object of the same bytes, at a cost of some words for each 2 MiB; each byte is kept once until one of the two changes it.
+    /// A second object of the same bytes, none of them dirty, at a cost of some words for each 2 MiB; each byte is kept once until one of the two changes it.
     #[must_use]
     pub fn snapshot(&self) -> Object {
         let mut content = self.content.write();
-        let Content { len, blocks, presence } = &mut *content;
+        let Content { len, blocks, presence, .. } = &mut *content;
         let blocks =
             blocks.iter_mut().map(|(number, block)| (*number, block.fork(&self.of.engine))).collect();
-        let content = Content { len: *len, blocks, presence: presence.clone() };
-        Object { of: Arc::clone(&self.of), content: RwLock::new(content) }
+        self.of.holding(Content { len: *len, blocks, presence: presence.clone(), ..Content::default() })
     }
 
     /// Looks whether what is known of its bytes fits together. For tests, and for whoever doubts.
@@ -322,6 +390,29 @@ impl Content {
         Ok(())
     }
 
+    /// Writes page by page, until one cannot be.
+    fn write(
+        &mut self,
+        of: &Objects,
+        how: Written,
+        offset: u64,
+        bytes: &[u8],
+        hands: &mut Hands,
+    ) -> Result<(), ObjectError> {
+        let wanted = offset..offset + bytes.len() as u64;
+        pages_of(&wanted).try_for_each(|page| {
+            let part = common(&(page * PAGE..(page + 1) * PAGE), &wanted);
+            let from = (part.start - offset) as usize;
+            let new = &bytes[from..from + (part.end - part.start) as usize];
+            self.write_page(of, page, part.clone(), new, hands)?;
+            match how {
+                Written::Clean => self.dirty.remove(part),
+                Written::Dirty => self.dirty.add(part),
+            }
+            Ok(())
+        })
+    }
+
     /// Writes `new` to the bytes of `part`, which lie in one page.
     fn write_page(
         &mut self,
@@ -377,6 +468,7 @@ impl Content {
         let gone = kept..pages_of(&(0..self.len)).end;
         self.release(engine, gone.clone());
         self.presence.forget(gone);
+        self.dirty.remove(len..self.len);
         self.len = len;
         if let Some(last) = kept.checked_sub(1).filter(|last| self.slot(engine, *last).is_some())
             && !self.presence.shorten(last, len)
@@ -394,6 +486,7 @@ impl Content {
         let whole = start..(pages.end - u64::from(!goes(last))).max(start);
         self.release(engine, whole.clone());
         self.presence.forget(whole.clone());
+        self.dirty.remove(range.clone());
         // Of the first and the last page a part may stay.
         for page in [Some(pages.start), (last != pages.start).then_some(last)].into_iter().flatten() {
             let part = common(&page_range(page, self.len), range);

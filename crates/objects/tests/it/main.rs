@@ -1,4 +1,5 @@
 //! Integration tests of objects: against a map of bytes, where there is no room, on tiers.
+mod fetch;
 mod model;
 mod room;
 mod tiers;

@@ -5,32 +5,61 @@ use std::ops::Range;
 use std::sync::Arc;
 use vswap_core::ByteCount;
 use vswap_engine::{Engine, EngineConfig, Scratch, TierConfig};
-use vswap_objects::{Object, Objects};
+use vswap_objects::{Dirty, Object, Objects};
 
-/// What an object is to have: its bytes, those that are there.
+/// What an object is to have.
 #[derive(Clone, Default)]
-struct Model(Vec<Option<u8>>);
+struct Model {
+    /// Its bytes, those that are there.
+    bytes: Vec<Option<u8>>,
+    /// For each byte the number of the write that made it dirty, or 0.
+    dirty: Vec<u64>,
+    writes: u64,
+    /// What was told as dirty and not yet stored, each with the number of the last write before that.
+    asked: Vec<(Vec<Dirty>, u64)>,
+}
 
 impl Model {
     fn clip(&self, range: &Range<u64>) -> Range<usize> {
-        let end = (range.end as usize).min(self.0.len());
+        let end = (range.end as usize).min(self.bytes.len());
         (range.start as usize).min(end)..end
     }
 
-    fn write(&mut self, at: u64, bytes: &[u8]) {
+    fn set_len(&mut self, len: usize) {
+        self.bytes.resize(len, None);
+        self.dirty.resize(len, 0);
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8], dirty: bool) {
         let (at, end) = (at as usize, at as usize + bytes.len());
-        if end > self.0.len() {
-            self.0.resize(end, None);
+        if end > self.bytes.len() {
+            self.set_len(end);
         }
-        for (to, byte) in self.0[at..end].iter_mut().zip(bytes) {
+        self.writes += 1;
+        self.dirty[at..end].fill(if dirty { self.writes } else { 0 });
+        for (to, byte) in self.bytes[at..end].iter_mut().zip(bytes) {
             *to = Some(*byte);
         }
     }
 
+    fn punch(&mut self, range: &Range<u64>) {
+        let clipped = self.clip(range);
+        self.bytes[clipped.clone()].fill(None);
+        self.dirty[clipped].fill(0);
+    }
+
     /// Ranges of bytes that are there, or that are not.
     fn ranges(&self, range: &Range<u64>, there: bool) -> Vec<Range<u64>> {
+        Self::joined(self.clip(range).filter(|at| self.bytes[*at].is_some() == there))
+    }
+
+    fn dirty(&self) -> Vec<Range<u64>> {
+        Self::joined((0..self.dirty.len()).filter(|at| self.dirty[*at] > 0))
+    }
+
+    fn joined(places: impl Iterator<Item = usize>) -> Vec<Range<u64>> {
         let mut found: Vec<Range<u64>> = Vec::new();
-        for at in self.clip(range).filter(|at| self.0[*at].is_some() == there).map(|at| at as u64) {
+        for at in places.map(|at| at as u64) {
             match found.last_mut() {
                 Some(last) if last.end == at => last.end += 1,
                 _ => found.push(at..at + 1),
@@ -42,11 +71,13 @@ impl Model {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Write { object: usize, at: u64, length: usize, number: u64 },
+    Write { object: usize, at: u64, length: usize, number: u64, dirty: bool },
     Read { object: usize, at: u64, length: usize },
     SetLen { object: usize, len: u64 },
     Punch { object: usize, range: Range<u64> },
     Ranges { object: usize, range: Range<u64> },
+    AskDirty { object: usize },
+    Cleaned { object: usize, which: usize },
     Snapshot { object: usize },
     Create,
     Drop { object: usize },
@@ -76,12 +107,14 @@ fn range() -> impl Strategy<Value = Range<u64>> {
 fn op() -> impl Strategy<Value = Op> {
     let object = 0_usize..4;
     prop_oneof![
-        8 => (object.clone(), place(), length(), any::<u64>())
-            .prop_map(|(object, at, length, number)| Op::Write { object, at, length, number }),
+        8 => (object.clone(), place(), length(), any::<u64>(), any::<bool>())
+            .prop_map(|(object, at, length, number, dirty)| Op::Write { object, at, length, number, dirty }),
         6 => (object.clone(), place(), length()).prop_map(|(object, at, length)| Op::Read { object, at, length }),
         3 => (object.clone(), place()).prop_map(|(object, len)| Op::SetLen { object, len }),
         3 => (object.clone(), range()).prop_map(|(object, range)| Op::Punch { object, range }),
         3 => (object.clone(), range()).prop_map(|(object, range)| Op::Ranges { object, range }),
+        2 => object.clone().prop_map(|object| Op::AskDirty { object }),
+        1 => (object.clone(), any::<usize>()).prop_map(|(object, which)| Op::Cleaned { object, which }),
         2 => object.clone().prop_map(|object| Op::Snapshot { object }),
         1 => Just(Op::Create),
         1 => object.prop_map(|object| Op::Drop { object }),
@@ -104,22 +137,22 @@ impl Run {
         let within = model.clip(&(at..at + length as u64));
         assert_eq!(read.len, within.len());
         assert_eq!(read.missing, model.ranges(&(at..at + length as u64), false));
-        let wanted = model.0[within].iter().map(|byte| byte.unwrap_or(0)).chain(std::iter::repeat(0xEE));
+        let wanted = model.bytes[within].iter().map(|byte| byte.unwrap_or(0)).chain(std::iter::repeat(0xEE));
         assert!(buf.iter().copied().eq(wanted.take(length)), "wrong bytes within {length} from {at:#x} on");
     }
 
     fn apply(&mut self, op: Op) {
         let count = self.all.len();
         match op {
-            Op::Write { object, at, length, number } => {
+            Op::Write { object, at, length, number, dirty } => {
                 let (object, model) = &mut self.all[object % count];
                 let new = bytes(number, length);
-                object.write(at, &new).unwrap();
+                if dirty { object.write_dirty(at, &new) } else { object.write(at, &new) }.unwrap();
                 // A write of nothing is nothing: it does not lengthen either.
                 if length > 0 {
-                    model.write(at, &new);
+                    model.write(at, &new, dirty);
                 }
-                assert_eq!(object.len(), model.0.len() as u64);
+                assert_eq!(object.len(), model.bytes.len() as u64);
             }
             Op::Read { object, at, length } => {
                 let (object, model) = &self.all[object % count];
@@ -128,13 +161,12 @@ impl Run {
             Op::SetLen { object, len } => {
                 let (object, model) = &mut self.all[object % count];
                 object.set_len(len).unwrap();
-                model.0.resize(len as usize, None);
+                model.set_len(len as usize);
             }
             Op::Punch { object, range } => {
                 let (object, model) = &mut self.all[object % count];
                 object.punch(range.clone());
-                let clipped = model.clip(&range);
-                model.0[clipped].fill(None);
+                model.punch(&range);
             }
             Op::Ranges { object, range } => {
                 let (object, model) = &self.all[object % count];
@@ -148,9 +180,39 @@ impl Run {
                     assert!(covered(there.start) && covered(there.end - 1), "{there:?} in {extents:?}");
                 }
             }
+            Op::AskDirty { object } => {
+                let (object, model) = &mut self.all[object % count];
+                let asked = object.dirty();
+                let mut joined: Vec<Range<u64>> = Vec::new();
+                for range in asked.iter().map(Dirty::range) {
+                    match joined.last_mut() {
+                        Some(last) if last.end == range.start => last.end = range.end,
+                        _ => joined.push(range),
+                    }
+                }
+                assert_eq!(joined, model.dirty());
+                assert_eq!(object.is_dirty(), !joined.is_empty());
+                model.asked.push((asked, model.writes));
+            }
+            Op::Cleaned { object, which } => {
+                let (object, model) = &mut self.all[object % count];
+                if model.asked.is_empty() {
+                    return;
+                }
+                let (stored, writes) = model.asked.swap_remove(which % model.asked.len());
+                for dirty in stored {
+                    object.cleaned(&dirty);
+                    let range = model.clip(&dirty.range());
+                    for write in model.dirty[range].iter_mut().filter(|write| **write <= writes) {
+                        *write = 0;
+                    }
+                }
+            }
             Op::Snapshot { object } if count < 4 => {
                 let (object, model) = &self.all[object % count];
-                let snapshot = (object.snapshot(), model.clone());
+                let bytes = model.bytes.clone();
+                let model = Model { dirty: vec![0; bytes.len()], bytes, ..Model::default() };
+                let snapshot = (object.snapshot(), model);
                 self.all.push(snapshot);
             }
             Op::Create if count < 4 => self.all.push((self.objects.create(), Model::default())),
@@ -169,7 +231,7 @@ impl Run {
 
     fn end(mut self) {
         for (object, model) in &self.all {
-            self.check(object, model, 0, model.0.len() + 1);
+            self.check(object, model, 0, model.bytes.len() + 1);
         }
         self.all.clear();
         finish(&self.engine, self.objects);

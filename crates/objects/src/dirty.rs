@@ -1,0 +1,60 @@
+//! What was written and is to be stored elsewhere by the object's owner before it may be given up.
+//!
+//! Each dirty range has a stamp. It goes up whenever somebody asks what is dirty, so that whatever is written from then on is told apart
+//! from what that one takes along.
+
+use rangemap::RangeMap;
+use std::ops::Range;
+
+/// Bytes that were dirty when they were asked for; [`Object::cleaned`](crate::Object::cleaned) takes it back when they are stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use = "stays dirty until `cleaned` is told"]
+pub struct Dirty {
+    range: Range<u64>,
+    stamp: u64,
+}
+
+impl Dirty {
+    /// Which bytes of the object.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DirtyRanges {
+    ranges: RangeMap<u64, u64>,
+    stamp: u64,
+}
+
+impl DirtyRanges {
+    pub(crate) fn add(&mut self, range: Range<u64>) {
+        if !range.is_empty() {
+            self.ranges.insert(range, self.stamp);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, range: Range<u64>) {
+        if !range.is_empty() {
+            self.ranges.remove(range);
+        }
+    }
+
+    pub(crate) fn ask(&mut self) -> Vec<Dirty> {
+        self.stamp += 1;
+        self.ranges.iter().map(|(range, stamp)| Dirty { range: range.clone(), stamp: *stamp }).collect()
+    }
+
+    /// What was written since stays dirty.
+    pub(crate) fn clean(&mut self, stored: &Dirty) {
+        let unchanged = |(range, stamp): (&Range<u64>, &u64)| {
+            (*stamp == stored.stamp).then(|| crate::presence::common(range, &stored.range))
+        };
+        let clean: Vec<_> = self.ranges.overlapping(&stored.range).filter_map(unchanged).collect();
+        clean.into_iter().for_each(|range| self.remove(range));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+}

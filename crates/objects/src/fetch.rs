@@ -1,0 +1,165 @@
+//! Fetching what is missing: once, however many ask for it.
+//!
+//! Whoever finds bytes missing and wants them claims them as a *flight* before it asks for them elsewhere; who finds them claimed
+//! waits for that flight. What arrives fills only bytes that are still missing, so that it never takes the place of something written meanwhile. A range that is
+//! punched or cut off while it is being fetched voids its flight: what arrives then is of before, and is thrown away.
+//!
+//! Lock order: the object's lock, then that of its flights. None is held while something is fetched.
+
+use crate::error::{FetchError, ObjectError};
+use crate::object::Object;
+use crate::presence::common;
+use parking_lot::{Condvar, Mutex};
+use std::ops::Range;
+
+/// Bytes that are fetched at once at most: others may fetch what follows at the same time.
+const MOST: u64 = 1 << 20;
+
+#[derive(Debug)]
+struct Flight {
+    number: u64,
+    range: Range<u64>,
+    void: bool,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    flights: Vec<Flight>,
+    last: u64,
+}
+
+/// What is being fetched of an object.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    board: Mutex<Board>,
+    landed: Condvar,
+}
+
+/// What a look at the missing bytes says.
+enum Claim<'a> {
+    /// There are none.
+    None,
+    /// These are the caller's to fetch.
+    Mine(Ticket<'a>),
+    /// Others fetched what is missing, and at least one of them has come to an end since.
+    Others,
+}
+
+/// A flight of the caller's. It ends with this, so that nobody waits for one who failed.
+struct Ticket<'a> {
+    flights: &'a Flights,
+    number: u64,
+    range: Range<u64>,
+}
+
+impl Flights {
+    /// What arrives of this range is out of date. With the object's lock held alone.
+    pub(crate) fn void(&self, range: &Range<u64>) {
+        for flight in &mut self.board.lock().flights {
+            flight.void |= !common(&flight.range, range).is_empty();
+        }
+    }
+
+    fn is_void(&self, number: u64) -> bool {
+        self.board.lock().flights.iter().any(|flight| flight.number == number && flight.void)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.flights.board.lock().flights.retain(|flight| flight.number != self.number);
+        self.flights.landed.notify_all();
+    }
+}
+
+impl Object {
+    /// Has `get` bring what is missing of a range before the object's end, at most 1 MiB at a time: it is given an offset and a buffer to fill. Bytes that somebody
+    /// else is fetching are waited for instead; if that fails, this call tries itself. When it returns, every byte of the range has been there at
+    /// some moment since it was called.
+    ///
+    /// `get` is called without a lock, and must not ask this object for bytes that it is to bring itself.
+    ///
+    /// # Errors
+    /// What `get` says, or why what it brought could not be kept. What came before is there.
+    pub fn fetch<E>(
+        &self,
+        range: Range<u64>,
+        mut get: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), FetchError<E>> {
+        let mut buf = Vec::new();
+        loop {
+            let ticket = match self.claim(&range) {
+                Claim::None => return Ok(()),
+                Claim::Others => continue,
+                Claim::Mine(ticket) => ticket,
+            };
+            let wanted = ticket.range.clone();
+            buf.clear();
+            buf.resize((wanted.end - wanted.start) as usize, 0);
+            get(wanted.start, &mut buf).map_err(FetchError::Source)?;
+            self.fill(wanted.start, &buf, |object| object.flights().is_void(ticket.number))?;
+        }
+    }
+
+    /// Reads, and has `get` bring what is missing as [`Object::fetch`] does. Gives the bytes that lie before the object's end.
+    ///
+    /// # Errors
+    /// As [`Object::fetch`] and [`Object::read`].
+    pub fn read_through<E>(
+        &self,
+        offset: u64,
+        buf: &mut [u8],
+        mut get: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<usize, FetchError<E>> {
+        loop {
+            let read = self.read(offset, buf)?;
+            let (Some(first), Some(last)) = (read.missing.first(), read.missing.last()) else {
+                return Ok(read.len);
+            };
+            self.fetch(first.start..last.end, &mut get)?;
+        }
+    }
+
+    /// Claims the first bytes of a range that are missing and that nobody fetches; if others fetch all that are, waits for one of them.
+    fn claim(&self, range: &Range<u64>) -> Claim<'_> {
+        let flights = self.flights();
+        // Nobody fills and nobody claims between the two looks: the one is done with the object's lock alone, the other with the board's.
+        let (mut board, missing) = self.look_at_missing(range, || flights.board.lock());
+        if missing.is_empty() {
+            return Claim::None;
+        }
+        for gap in missing {
+            let mut start = gap.start;
+            while start < gap.end {
+                match board.flights.iter().find(|flight| flight.range.contains(&start)) {
+                    Some(flight) => start = flight.range.end,
+                    None => {
+                        let next = board.flights.iter().map(|flight| flight.range.start);
+                        let next = next.filter(|at| *at > start).min().unwrap_or(u64::MAX);
+                        let range = start..gap.end.min(start + MOST).min(next);
+                        board.last += 1;
+                        let number = board.last;
+                        board.flights.push(Flight { number, range: range.clone(), void: false });
+                        return Claim::Mine(Ticket { flights, number, range });
+                    }
+                }
+            }
+        }
+        flights.landed.wait(&mut board);
+        Claim::Others
+    }
+
+    /// Writes those of the bytes that are still missing and lie before the end, unless they turn out to be out of date.
+    fn fill(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        is_void: impl FnOnce(&Self) -> bool,
+    ) -> Result<(), ObjectError> {
+        self.change_missing(
+            offset..offset + bytes.len() as u64,
+            |object| !is_void(object),
+            |part| &bytes[(part.start - offset) as usize..(part.end - offset) as usize],
+        )
+    }
+}
