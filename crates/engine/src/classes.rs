@@ -209,13 +209,18 @@ impl Engine {
         self.disk.store().tier_of(crate::movement::entry_addr(addr)?.segment())
     }
 
-    /// The blocks of a tier that hold a slot's bytes, if it is on one: where they begin in the tier's file or device, and their bytes.
+    /// The blocks of a tier that hold a slot's bytes, if it is on one: where they begin in the tier's file or device, and their bytes. Also none if
+    /// they were moved while this looked.
     pub fn extent_of(&self, slot: SlotId) -> Option<(TierId, u64, ByteCount)> {
-        let vswap_core::Backing::Segment(addr) = self.word(slot).backing() else { return None };
+        let word = self.word(slot);
+        let vswap_core::Backing::Segment(addr) = word.backing() else { return None };
         let addr = crate::movement::entry_addr(addr)?;
         let (tier, offset) = self.disk.store().whereabouts(addr)?;
-        let block = BLOCK as u64;
-        Some((tier, offset / block * block, ByteCount::new(addr.blocks() as u64 * block)))
+        // Else the segment's number may have been another segment's by then.
+        self.word(slot).same_backing(word).then(|| {
+            let block = BLOCK as u64;
+            (tier, offset / block * block, ByteCount::new(addr.blocks() as u64 * block))
+        })
     }
 
     /// Counts anew, segment by segment, what is charged to groups for tiers. For tests, and for whoever doubts: no segment may be on its way between

@@ -13,10 +13,10 @@ pub enum ObjectError {
         /// The byte behind the last one that was asked for, held at the greatest value.
         end: u64,
     },
-    /// A page of it cannot be read back. Writing all of it, or punching it, makes that good.
-    #[error("the page at byte {offset:#x} of the object cannot be read: {source}")]
+    /// A page of it cannot be read back. Writing all that it has, or punching it, makes that good.
+    #[error("the page of byte {offset:#x} of the object cannot be read: {source}")]
     Unreadable {
-        /// Where the page begins in the object.
+        /// Of a write, the first byte that was not written; those before it were. Of a read, where the page begins.
         offset: u64,
         /// Why.
         source: LoadError,

@@ -59,21 +59,26 @@ impl Extent {
     }
 }
 
+/// How often what is being moved is looked at again. A move is over long before.
+const PATIENCE: usize = 100;
+
 /// `None` if it has been released meanwhile.
 fn holder(engine: &Engine, slot: SlotId) -> Option<Holder> {
-    // What moves from one place to another between the two questions is asked for again.
-    loop {
-        return Some(match engine.backing(slot) {
+    for _ in 0..PATIENCE {
+        match engine.backing(slot) {
             BackingKind::Empty => return None,
-            BackingKind::Fill => Holder::Pattern,
-            BackingKind::Poisoned => Holder::Lost,
+            BackingKind::Fill => return Some(Holder::Pattern),
+            BackingKind::Poisoned => return Some(Holder::Lost),
             BackingKind::Segment => {
-                let Some((tier, offset, length)) = engine.extent_of(slot) else { continue };
-                Holder::Tier { tier, block: offset / 4096, blocks: length.get() / 4096 }
+                if let Some((tier, offset, length)) = engine.extent_of(slot) {
+                    return Some(Holder::Tier { tier, block: offset / 4096, blocks: length.get() / 4096 });
+                }
             }
-            _ => Holder::Memory,
-        });
+            _ => return Some(Holder::Memory),
+        }
     }
+    // Its word names a place that does not exist: a load says so too.
+    Some(Holder::Lost)
 }
 
 impl Object {

@@ -39,9 +39,9 @@ pub(crate) struct Flights {
 enum Claim<'a> {
     /// There are none.
     None,
-    /// These are the caller's to fetch.
+    /// These are the caller's to fetch. Others fetch what is missing before them.
     Mine(Ticket<'a>),
-    /// Others fetched what is missing, and at least one of them has come to an end since.
+    /// Others fetch all that is missing. If the caller wanted to wait, one of them has come to an end.
     Others,
 }
 
@@ -87,18 +87,32 @@ impl Object {
         mut get: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<(), FetchError<E>> {
         let mut buf = Vec::new();
-        loop {
-            let ticket = match self.claim(&range) {
-                Claim::None => return Ok(()),
-                Claim::Others => continue,
-                Claim::Mine(ticket) => ticket,
-            };
-            let wanted = ticket.range.clone();
-            buf.clear();
-            buf.resize((wanted.end - wanted.start) as usize, 0);
-            get(wanted.start, &mut buf).map_err(FetchError::Source)?;
-            self.fill(wanted.start, &buf, |object| object.flights().is_void(ticket.number))?;
+        // First whatever nobody else fetches, then what others did.
+        for wait in [false, true] {
+            let mut at = range.start;
+            while at < range.end.min(self.len()) {
+                let window = at..range.end.min(at.saturating_add(MOST));
+                let ticket = match self.claim(&window, wait) {
+                    Claim::Mine(ticket) => ticket,
+                    Claim::Others if wait => continue,
+                    Claim::Others | Claim::None => {
+                        at = window.end;
+                        continue;
+                    }
+                };
+                let wanted = ticket.range.clone();
+                buf.clear();
+                buf.resize((wanted.end - wanted.start) as usize, 0);
+                get(wanted.start, &mut buf).map_err(FetchError::Source)?;
+                let filled =
+                    self.fill(wanted.start, &buf, |object| object.flights().is_void(ticket.number))?;
+                // While it waits, what is before may have failed elsewhere.
+                if filled && !wait {
+                    at = wanted.end;
+                }
+            }
         }
+        Ok(())
     }
 
     /// Reads, and has `get` bring what is missing as [`Object::fetch`] does. Gives the bytes that lie before the object's end.
@@ -120,8 +134,8 @@ impl Object {
         }
     }
 
-    /// Claims the first bytes of a range that are missing and that nobody fetches; if others fetch all that are, waits for one of them.
-    fn claim(&self, range: &Range<u64>) -> Claim<'_> {
+    /// Claims the first bytes of a range that are missing and that nobody fetches. If others fetch all that are, `wait`s for one of them.
+    fn claim(&self, range: &Range<u64>, wait: bool) -> Claim<'_> {
         let flights = self.flights();
         // Nobody fills and nobody claims between the two looks: the one is done with the object's lock alone, the other with the board's.
         let (mut board, missing) = self.look_at_missing(range, || flights.board.lock());
@@ -145,17 +159,20 @@ impl Object {
                 }
             }
         }
-        flights.landed.wait(&mut board);
+        if wait {
+            flights.landed.wait(&mut board);
+        }
         Claim::Others
     }
 
-    /// Writes those of the bytes that are still missing and lie before the end, unless they turn out to be out of date.
+    /// Writes those of the bytes that are still missing and lie before the end, unless they turn out to be out of date. Tells whether
+    /// they were not.
     fn fill(
         &self,
         offset: u64,
         bytes: &[u8],
         is_void: impl FnOnce(&Self) -> bool,
-    ) -> Result<(), ObjectError> {
+    ) -> Result<bool, ObjectError> {
         self.change_missing(
             offset..offset + bytes.len() as u64,
             |object| !is_void(object),

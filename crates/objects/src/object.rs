@@ -5,18 +5,20 @@ use crate::error::ObjectError;
 use crate::fetch::Flights;
 use crate::hands::{Hands, RUN, Spare};
 use crate::presence::{Presence, common, page_range, pages_of};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex, SlotId};
-use vswap_engine::{Engine, OwnerBlock, SEGMENT_BYTES, StoreError};
+use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex, Resource, SlotId};
+use vswap_engine::{Engine, EngineError, OwnerBlock, SEGMENT_BYTES, StoreError, WritebackError};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const PAGES: u64 = PAGES_PER_CLUSTER as u64;
-/// How often room is made for one page before the write gives up.
-const ATTEMPTS: usize = 4;
+/// How often room is made for one page before the write gives up: others may take what was made.
+const ATTEMPTS: usize = 16;
+/// Chunks of the pool that are packed at once to make room.
+const CHUNKS_AT_ONCE: usize = 8;
 
 /// The longest that an object can be: what a file can be (`loff_t`), in whole pages.
 pub const MAX_LEN: u64 = i64::MAX as u64 / PAGE * PAGE;
@@ -24,13 +26,14 @@ pub const MAX_LEN: u64 = i64::MAX as u64 / PAGE * PAGE;
 /// Where objects are made: a group of an engine.
 pub struct Objects {
     engine: Arc<Engine>,
-    group: GroupId,
+    /// An empty block of the group: others are made of it, also when the group was removed and all of it is its parent's.
+    first: Mutex<OwnerBlock>,
     spare: Spare,
 }
 
 impl fmt::Debug for Objects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Objects").field("group", &self.group).finish_non_exhaustive()
+        f.debug_struct("Objects").field("group", &self.first.lock().group()).finish_non_exhaustive()
     }
 }
 
@@ -75,8 +78,12 @@ fn place(page: u64) -> (u64, PageIndex) {
 
 impl Objects {
     /// Objects whose pages are charged to this group. Somebody else calls [`Engine::maintain`] now and then.
-    pub fn new(engine: Arc<Engine>, group: GroupId) -> Arc<Self> {
-        Arc::new(Self { engine, group, spare: Spare::default() })
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub fn new(engine: Arc<Engine>, group: GroupId) -> Result<Arc<Self>, EngineError> {
+        let first = Mutex::new(engine.owner_block(group)?);
+        Ok(Arc::new(Self { engine, first, spare: Spare::default() }))
     }
 
     /// An object of no bytes.
@@ -88,23 +95,24 @@ impl Objects {
         Object { of: Arc::clone(self), content: RwLock::new(content), flights: Flights::default() }
     }
 
-    /// Makes room for a page that found none. Tells whether it is worth another attempt.
-    fn make_room(&self, full: &StoreError, hands: &mut Hands) -> Result<bool, vswap_engine::WritebackError> {
+    fn new_block(&self) -> OwnerBlock {
+        self.first.lock().fork(&self.engine)
+    }
+
+    /// Makes room for a page that found none. Tells whether something was done.
+    fn make_room(&self, full: &StoreError, hands: &mut Hands) -> Result<bool, WritebackError> {
         let group = match full {
             StoreError::PoolFull { .. } => GroupId::ROOT,
+            StoreError::GroupFull { full, .. } if full.resource == Resource::Pool => full.group,
             // More pages in the swap space than it may have: no writeback helps.
-            StoreError::GroupFull { full, .. } if full.resource != vswap_core::Resource::Pool => {
-                return Ok(false);
-            }
-            StoreError::GroupFull { full, .. } => full.group,
             _ => return Ok(false),
         };
-        if !self.engine.has_tiers() {
-            return Ok(false);
-        }
         let want = ByteCount::new(SEGMENT_BYTES as u64);
-        let report = self.engine.writeback_of(group, want, &mut hands.scratch)?;
-        Ok(report.pages.get() > 0)
+        let written = self.engine.has_tiers()
+            && !self.engine.writeback_of(group, want, &mut hands.scratch)?.pages.is_zero();
+        // What goes leaves holes of its own size class; only whole chunks are room for every page.
+        let packed = group == GroupId::ROOT && self.engine.compact(CHUNKS_AT_ONCE, 3) > 0;
+        Ok(written || packed)
     }
 }
 
@@ -135,8 +143,8 @@ impl Object {
             let mut first = pages.start;
             while first < pages.end {
                 let run = first..(first + RUN as u64).min(pages.end);
-                content.load_run(&self.of.engine, run.clone(), hands, |page, bytes| {
-                    for there in content.presence.there(&common(&page_range(page, content.len), &wanted)) {
+                content.load_run(&self.of.engine, run.clone(), &wanted, hands, |page, bytes| {
+                    for there in content.there(page, &wanted) {
                         let from = (there.start - page * PAGE) as usize;
                         let length = (there.end - there.start) as usize;
                         buf[(there.start - offset) as usize..][..length]
@@ -177,16 +185,17 @@ impl Object {
         self.of.spare.lend(&self.of.engine, |hands| content.write(&self.of, how, offset, bytes, hands))
     }
 
-    /// Writes, where bytes are missing, what `bytes` has for them, if `valid` says so at the moment at which nobody else changes anything.
+    /// Writes, where bytes are missing, what `bytes` has for them, if `valid` says so at the moment at which nobody else changes anything. Tells what it
+    /// said.
     pub(crate) fn change_missing<'b>(
         &self,
         range: Range<u64>,
         valid: impl FnOnce(&Self) -> bool,
         bytes: impl Fn(&Range<u64>) -> &'b [u8],
-    ) -> Result<(), ObjectError> {
+    ) -> Result<bool, ObjectError> {
         let mut content = self.content.write();
         if !valid(self) {
-            return Ok(());
+            return Ok(false);
         }
         let (mut gaps, range) = (Vec::new(), common(&range, &(0..content.len)));
         content.each_missing(&self.of.engine, &range, |gap| gaps.push(gap));
@@ -194,7 +203,8 @@ impl Object {
             let mut fill =
                 |gap: Range<u64>| content.write(&self.of, Written::Clean, gap.start, bytes(&gap), hands);
             gaps.into_iter().try_for_each(&mut fill)
-        })
+        })?;
+        Ok(true)
     }
 
     /// What is missing of a range, and what `also` gives before anything can change.
@@ -263,7 +273,8 @@ impl Object {
         self.look_at_missing(&range, || ()).1
     }
 
-    /// A second object of the same bytes, none of them dirty, at a cost of some words for each 2 MiB; each byte is kept once until one of the two changes it.
+    /// A second object of the same bytes, none of them dirty, at a cost of some words for each 2 MiB (4 KiB for one that was changed since an
+    /// earlier snapshot); each byte is kept once until one of the two changes it.
     #[must_use]
     pub fn snapshot(&self) -> Object {
         let mut content = self.content.write();
@@ -359,18 +370,24 @@ impl Content {
         }
     }
 
-    /// Loads the pages of a run that have bytes, at most [`RUN`], and gives each to `each`, in any order.
+    /// The bytes of `range` that page `page`, which has some, has.
+    fn there(&self, page: u64, range: &Range<u64>) -> Vec<Range<u64>> {
+        self.presence.there(&common(&page_range(page, self.len), range))
+    }
+
+    /// Loads the pages of a run that have bytes of what is wanted, at most [`RUN`], and gives each to `each`, in any order.
     fn load_run(
         &self,
         engine: &Engine,
         run: Range<u64>,
+        wanted: &Range<u64>,
         hands: &mut Hands,
         mut each: impl FnMut(u64, &Page),
     ) -> Result<(), ObjectError> {
         let Hands { scratch, pages, loaded } = hands;
         let mut slots = [None; RUN];
         for (slot, page) in slots.iter_mut().zip(run.clone()) {
-            *slot = self.slot(engine, page);
+            *slot = self.slot(engine, page).filter(|_| !self.there(page, wanted).is_empty());
         }
         while let Some(asked) = slots.iter().position(Option::is_some) {
             engine.load_run(&slots, asked, pages, loaded, scratch);
@@ -426,19 +443,23 @@ impl Content {
         let (number, index) = place(page);
         let former = self.slot(engine, page);
         let mut bytes = [0; PAGE_SIZE];
-        // What it has beyond the end does not count.
-        let all = page_range(page, self.len.max(part.end)) == part;
-        if let Some(slot) = former.filter(|_| !all) {
+        // Nothing of what it has stays if that is all in the part: what it has beyond the end does not count.
+        let stays = |there: &Range<u64>| there.start < part.start || there.end > part.end;
+        let all = page_range(page, self.len);
+        if let Some(slot) = former.filter(|_| self.there(page, &all).iter().any(stays)) {
             engine
                 .load(slot, &mut bytes, &mut hands.scratch)
-                .map_err(|source| ObjectError::Unreadable { offset: page * PAGE, source })?;
+                .map_err(|source| ObjectError::Unreadable { offset: part.start, source })?;
         }
         bytes[(part.start - page * PAGE) as usize..][..new.len()].copy_from_slice(new);
 
-        let block = self.blocks.entry(number).or_insert_with(|| {
-            engine.owner_block(of.group).expect("the group of these objects is there as long as they are")
-        });
-        store(of, block, index, part.start, &bytes, hands)?;
+        let block = self.blocks.entry(number).or_insert_with(|| of.new_block());
+        if let Err(error) = store(of, block, index, part.start, &bytes, hands) {
+            if is_empty(engine, block) {
+                self.drop_blocks(engine, &[number]);
+            }
+            return Err(error);
+        }
         if part.end > self.len {
             self.lengthen(engine, part.end, Some((page, former.is_some())));
         }
@@ -499,27 +520,38 @@ impl Content {
         }
     }
 
-    /// Lets these pages go, and the blocks of which all go.
+    /// Lets these pages go, and their blocks if nothing is left in them.
     fn release(&mut self, engine: &Engine, pages: Range<u64>) {
         if pages.is_empty() {
             return;
         }
         let numbers = pages.start / PAGES..=(pages.end - 1) / PAGES;
-        let mut gone = Vec::new();
+        let mut empty = Vec::new();
         for (number, block) in self.blocks.range_mut(numbers) {
             let all = number * PAGES..(number + 1) * PAGES;
-            if pages.start <= all.start && all.end <= pages.end {
-                gone.push(*number);
+            let part = common(&all, &pages);
+            if part == all {
+                empty.push(*number);
                 continue;
             }
-            for page in common(&all, &pages) {
-                block.release(engine, place(page).1);
+            part.for_each(|page| block.release(engine, place(page).1));
+            if is_empty(engine, block) {
+                empty.push(*number);
             }
         }
-        for block in gone.iter().filter_map(|number| self.blocks.remove(number)) {
+        self.drop_blocks(engine, &empty);
+    }
+
+    fn drop_blocks(&mut self, engine: &Engine, numbers: &[u64]) {
+        for block in numbers.iter().filter_map(|number| self.blocks.remove(number)) {
             block.dispose(engine);
         }
     }
+}
+
+/// Whether no page of it has bytes.
+fn is_empty(engine: &Engine, block: &OwnerBlock) -> bool {
+    !PageIndex::all().any(|index| block.has_backing(engine, index))
 }
 
 /// Puts a page into the swap space. If that fails, what the page had is as it was.
@@ -558,13 +590,15 @@ fn stored(
 ) -> Result<(), ObjectError> {
     let slot =
         block.slot_for_store(&of.engine, index).map_err(|source| ObjectError::NoSlot { offset, source })?;
-    for _ in 1..ATTEMPTS {
-        let Err(full) = of.engine.store(slot, bytes, &mut hands.scratch) else { return Ok(()) };
-        let another = of.make_room(&full, hands);
-        if !another.map_err(|source| ObjectError::Writeback { offset, source })? {
-            return Err(ObjectError::NoRoom { offset, source: full });
+    let mut stored = of.engine.store(slot, bytes, &mut hands.scratch);
+    for _ in 0..ATTEMPTS {
+        let Err(full) = &stored else { return Ok(()) };
+        let made = of.make_room(full, hands).map_err(|source| ObjectError::Writeback { offset, source })?;
+        // Also if nothing could be done: others may have made room.
+        stored = of.engine.store(slot, bytes, &mut hands.scratch);
+        if !made {
+            break;
         }
     }
-    let last = of.engine.store(slot, bytes, &mut hands.scratch);
-    last.map(drop).map_err(|source| ObjectError::NoRoom { offset, source })
+    stored.map(drop).map_err(|source| ObjectError::NoRoom { offset, source })
 }

@@ -26,7 +26,7 @@ pub fn bytes(number: u64, length: usize) -> Vec<u8> {
 /// An engine, and objects in it.
 pub fn objects(config: EngineConfig) -> (Arc<Engine>, Arc<Objects>) {
     let engine = Engine::new(EngineConfig { lean: true, ..config }).unwrap();
-    (Arc::clone(&engine), Objects::new(engine, GroupId::ROOT))
+    (Arc::clone(&engine), Objects::new(engine, GroupId::ROOT).unwrap())
 }
 
 /// Nobody has anything any more.

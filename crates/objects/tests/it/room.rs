@@ -1,8 +1,9 @@
 //! Where there is no room.
 use crate::{bytes, finish, objects};
-use vswap_core::ByteCount;
+use std::sync::Arc;
+use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{EngineConfig, TierConfig};
-use vswap_objects::{MAX_LEN, Object, ObjectError};
+use vswap_objects::{MAX_LEN, Object, ObjectError, Objects};
 
 const MIB: usize = 1 << 20;
 
@@ -69,6 +70,75 @@ fn without_slots_nothing_is_written_and_later_all_is() {
     object.write(5, b"x").unwrap();
     assert_eq!((object.len(), object.missing(0..10)), (6, Vec::from_iter(Some(0..5))));
     drop(object);
+    finish(&engine, objects);
+}
+
+/// Holes of one size class are no room for another until they are packed.
+#[test]
+fn a_pool_full_of_holes_is_packed_for_pages_of_another_size() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let tier = TierConfig::new(dir.path(), ByteCount::mib(64));
+    let config =
+        EngineConfig { pool_limit: Some(ByteCount::mib(8)), tiers: vec![tier], ..EngineConfig::default() };
+    let (engine, objects) = objects(config);
+    let object = objects.create();
+    let page = |number: u64| [bytes(number << 2 | 2, 700), vec![number as u8; 3396]].concat();
+    let mut pages = 0;
+    while engine.pool_bytes() < ByteCount::new((8 << 20) - (64 << 10)) {
+        object.write(pages * 4096, &page(pages)).unwrap();
+        pages += 1;
+    }
+    // Every second one is in use, so that the others are what goes.
+    let mut buf = vec![0; 4096];
+    for number in (0..pages).step_by(2) {
+        object.read(number * 4096, &mut buf).unwrap();
+    }
+    let other = objects.create();
+    other.write(0, &bytes(7, 4 * MIB)).unwrap();
+    assert!(all(&other) == bytes(7, 4 * MIB));
+    for number in 0..pages {
+        object.read(number * 4096, &mut buf).unwrap();
+        assert!(buf == page(number));
+    }
+    drop((object, other));
+    finish(&engine, objects);
+}
+
+#[test]
+fn what_was_given_up_takes_no_slots_any_more() {
+    let (engine, objects) = objects(EngineConfig::default());
+    let object = objects.create();
+    object.write(0, &vec![1; 3 * MIB]).unwrap();
+    object.punch(0..u64::MAX);
+    assert_eq!((engine.stats().clusters, object.len()), (0, 3 * MIB as u64));
+    object.write(0, &vec![1; 3 * MIB]).unwrap();
+    object.set_len(0).unwrap();
+    assert_eq!(engine.stats().clusters, 0);
+    // Written at one end and given up at the other, less than a block at a time, in one of two since a snapshot.
+    for step in 0..40_u64 {
+        let at = step * MIB as u64 / 2;
+        object.write(at, &vec![1; MIB / 2]).unwrap();
+        drop(object.snapshot());
+        object.punch(0..at);
+    }
+    assert!(engine.stats().clusters <= 4, "{}", engine.stats().clusters);
+    drop(object);
+    finish(&engine, objects);
+}
+
+#[test]
+fn objects_of_a_group_that_is_removed_go_on_as_its_parents() {
+    let (engine, objects) = objects(EngineConfig::default());
+    let group = engine.new_group(GroupId::ROOT).unwrap();
+    let of_group = Objects::new(Arc::clone(&engine), group).unwrap();
+    let object = of_group.create();
+    object.write(0, &bytes(2, 8192)).unwrap();
+    engine.remove_group(group).unwrap();
+    object.write(0, &bytes(3, 3 * MIB)).unwrap();
+    assert!(all(&object) == bytes(3, 3 * MIB));
+    engine.audit_groups().unwrap();
+    assert!(Objects::new(Arc::clone(&engine), group).is_err());
+    drop((object, of_group));
     finish(&engine, objects);
 }
 

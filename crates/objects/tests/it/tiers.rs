@@ -3,7 +3,7 @@ use crate::{bytes, finish, objects};
 use std::thread;
 use vswap_core::ByteCount;
 use vswap_engine::{EngineConfig, TierConfig};
-use vswap_objects::Holder;
+use vswap_objects::{Holder, ObjectError};
 
 const MIB: u64 = 1 << 20;
 
@@ -48,45 +48,75 @@ fn pages_that_follow_each_other_in_the_object_alone_are_extents_of_their_own() {
     finish(&engine, objects);
 }
 
-/// Two write, each to their own pages of every 8; two read those and find each as it was written at some time, while all goes to a tier.
+/// A page that says which it is, whose turn wrote it, and has noise that follows from both.
+fn told(page: u64, turn: u64) -> Vec<u8> {
+    let mut content = bytes((page << 32 | turn << 2) | 2, 4096);
+    content[..8].copy_from_slice(&page.to_le_bytes());
+    content[8..16].copy_from_slice(&turn.to_le_bytes());
+    content
+}
+
+/// Two write, each its own half of the pages, two at a time; two read and find each page as some turn wrote it, never an older one than before; one makes
+/// snapshots, changes and drops them; all while everything goes to a tier.
 #[test]
-fn threads_read_whole_writes_while_all_moves() {
+fn threads_read_what_was_written_last_while_all_moves() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let tier = TierConfig::new(dir.path(), ByteCount::mib(64));
     let (engine, objects) = objects(EngineConfig { tiers: vec![tier], ..EngineConfig::default() });
     let object = objects.create();
     const PAGES: u64 = 256;
-    object.write(0, &vec![0; PAGES as usize * 4096]).unwrap();
+    const TURNS: u64 = 400;
+    for page in 0..PAGES {
+        object.write(page * 4096, &told(page, 0)).unwrap();
+    }
+    // Of a page's writer: where its turn begins.
+    let first = |writer: u64, turn: u64| writer * PAGES / 2 + turn * 7 % (PAGES / 2 - 1);
+    let check = |content: &[u8], page: u64| {
+        let turn = u64::from_le_bytes(content[8..16].try_into().unwrap());
+        assert!(content == told(page, turn), "page {page} is not as turn {turn} wrote it");
+        turn
+    };
     thread::scope(|scope| {
-        for writer in 0..2_u64 {
+        for writer in 0..2 {
             let object = &object;
             scope.spawn(move || {
-                for turn in 0..400_u64 {
-                    let page = turn * 7 % (PAGES / 2) * 2 + writer;
-                    // The number of the turn, and noise that follows from it.
-                    let mut page_bytes = bytes(turn | 2, 4096);
-                    page_bytes[..8].copy_from_slice(&(turn | 2).to_le_bytes());
-                    object.write(page * 4096, &page_bytes).unwrap();
+                for turn in 1..=TURNS {
+                    let page = first(writer, turn);
+                    object.write(page * 4096, &[told(page, turn), told(page + 1, turn)].concat()).unwrap();
                 }
             });
         }
-        for reader in 0..2_u64 {
+        for reader in 0..2 {
             let object = &object;
             scope.spawn(move || {
                 let mut buf = vec![0; 3 * 4096];
-                for turn in 0..600_u64 {
+                let mut newest = [0; PAGES as usize];
+                for turn in 0..600 {
                     let page = (turn * 11 + reader * 128) % (PAGES - 2);
                     let read = object.read(page * 4096, &mut buf).unwrap();
                     assert_eq!((read.len, read.missing), (buf.len(), vec![]));
-                    for page_bytes in buf.chunks(4096) {
-                        let number = u64::from_le_bytes(page_bytes[..8].try_into().unwrap());
-                        let right = if number == 0 { vec![0; 4096] } else { bytes(number, 4096) };
-                        assert!(page_bytes[8..] == right[8..], "a page of write {number} has other bytes");
+                    for (content, page) in buf.chunks(4096).zip(page..) {
+                        let turn = check(content, page);
+                        assert!(turn >= newest[page as usize], "page {page} is older than before");
+                        newest[page as usize] = turn;
                     }
+                    assert!(!object.extents(0..u64::MAX).is_empty());
                 }
             });
         }
-        let engine = &engine;
+        let (object, engine) = (&object, &engine);
+        scope.spawn(move || {
+            let mut buf = vec![0; 4096];
+            for turn in 0..40 {
+                let snapshot = object.snapshot();
+                snapshot.write(turn * 4096 * 3, &[9; 5000]).unwrap();
+                let page = (turn * 3 + 5) % PAGES;
+                snapshot.read(page * 4096, &mut buf).unwrap();
+                check(&buf, page);
+                snapshot.punch(0..turn * 5000);
+                snapshot.audit().unwrap();
+            }
+        });
         scope.spawn(move || {
             let mut scratch = engine.scratch();
             for _ in 0..60 {
@@ -95,6 +125,58 @@ fn threads_read_whole_writes_while_all_moves() {
             }
         });
     });
+    let mut last = [0; PAGES as usize];
+    for (writer, turn) in (0..2).flat_map(|writer| (1..=TURNS).map(move |turn| (writer, turn))) {
+        let page = first(writer, turn) as usize;
+        last[page..page + 2].fill(turn);
+    }
+    let mut buf = vec![0; 4096];
+    for page in 0..PAGES {
+        object.read(page * 4096, &mut buf).unwrap();
+        assert!(buf == told(page, last[page as usize]), "the last write to page {page} is lost");
+    }
     drop(object);
+    finish(&engine, objects);
+}
+
+/// The tier's file is overwritten behind its back, so that every page on it is lost.
+#[test]
+fn a_lost_page_is_told_of_and_made_good_by_writing_all_that_it_has() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = dir.path().join("tier");
+    let tier =
+        TierConfig { size: Some(ByteCount::mib(16)), ..TierConfig::of(vswap_engine::TierKind::File, &path) };
+    let (engine, objects) = objects(EngineConfig { tiers: vec![tier], ..EngineConfig::default() });
+    let object = objects.create();
+    object.write(0, &bytes(2, 3 * 4096)).unwrap();
+    object.write(5 * 4096 + 10, &bytes(3, 50)).unwrap();
+    engine.writeback(engine.pool_payload(), &mut engine.scratch()).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xA5; 2 << 20], 2 << 20).unwrap();
+    let offset_of = |error| match error {
+        ObjectError::Unreadable { offset, .. } => offset,
+        other => panic!("{other}"),
+    };
+    let mut buf = vec![0; 8192];
+    assert_eq!(offset_of(object.read(4096, &mut buf).unwrap_err()), 4096);
+    assert_eq!(offset_of(object.write(5000, &[1; 8]).unwrap_err()), 5000);
+    assert_eq!(offset_of(object.read(5000, &mut buf[..8]).unwrap_err()), 4096);
+    // What a page of which others bytes are lost never had is missing, and nothing more.
+    let read = object.read(5 * 4096 + 30, &mut buf[..20]);
+    assert_eq!(offset_of(read.unwrap_err()), 5 * 4096);
+    assert_eq!(object.read(5 * 4096, &mut buf[..10]).unwrap().missing, Vec::from_iter(Some(20480..20490)));
+    let lost = object.extents(4096..8192);
+    assert_eq!(lost.iter().map(|extent| extent.holder).collect::<Vec<_>>(), [Holder::Lost]);
+    let snapshot = object.snapshot();
+    // More than all that it had; all of it; nothing of it any more.
+    object.write(5 * 4096, &[7; 100]).unwrap();
+    object.write(4096, &[8; 4096]).unwrap();
+    object.punch(0..4096);
+    object.punch(8192..12288);
+    let mut buf = vec![0; 5 * 4096 + 100];
+    assert_eq!(object.read(0, &mut buf).unwrap().missing, vec![0..4096, 8192..20480]);
+    assert!(buf[4096..8192] == [8; 4096] && buf[20480..] == [7; 100]);
+    assert_eq!(offset_of(snapshot.read(4096, &mut buf[..1]).unwrap_err()), 4096);
+    drop((object, snapshot));
     finish(&engine, objects);
 }
