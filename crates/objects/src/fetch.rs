@@ -104,10 +104,9 @@ impl Object {
                 buf.clear();
                 buf.resize((wanted.end - wanted.start) as usize, 0);
                 get(wanted.start, &mut buf).map_err(FetchError::Source)?;
-                let filled =
-                    self.fill(wanted.start, &buf, |object| object.flights().is_void(ticket.number))?;
-                // While it waits, what is before may have failed elsewhere.
-                if filled && !wait {
+                self.fill(wanted.start, &buf, |object| object.flights().is_void(ticket.number))?;
+                // What did not come, since it was out of date, is for the second time round.
+                if !wait {
                     at = wanted.end;
                 }
             }
@@ -165,14 +164,13 @@ impl Object {
         Claim::Others
     }
 
-    /// Writes those of the bytes that are still missing and lie before the end, unless they turn out to be out of date. Tells whether
-    /// they were not.
+    /// Writes those of the bytes that are still missing and lie before the end, unless they turn out to be out of date.
     fn fill(
         &self,
         offset: u64,
         bytes: &[u8],
         is_void: impl FnOnce(&Self) -> bool,
-    ) -> Result<bool, ObjectError> {
+    ) -> Result<(), ObjectError> {
         self.change_missing(
             offset..offset + bytes.len() as u64,
             |object| !is_void(object),

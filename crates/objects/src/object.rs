@@ -107,12 +107,15 @@ impl Objects {
             // More pages in the swap space than it may have: no writeback helps.
             _ => return Ok(false),
         };
-        let want = ByteCount::new(SEGMENT_BYTES as u64);
-        let written = self.engine.has_tiers()
-            && !self.engine.writeback_of(group, want, &mut hands.scratch)?.pages.is_zero();
         // What goes leaves holes of its own size class; only whole chunks are room for every page.
-        let packed = group == GroupId::ROOT && self.engine.compact(CHUNKS_AT_ONCE, 3) > 0;
-        Ok(written || packed)
+        if group == GroupId::ROOT && self.engine.compact(CHUNKS_AT_ONCE, 2) > 0 {
+            return Ok(true);
+        }
+        if !self.engine.has_tiers() {
+            return Ok(false);
+        }
+        let want = ByteCount::new(SEGMENT_BYTES as u64);
+        Ok(!self.engine.writeback_of(group, want, &mut hands.scratch)?.pages.is_zero())
     }
 }
 
@@ -185,17 +188,16 @@ impl Object {
         self.of.spare.lend(&self.of.engine, |hands| content.write(&self.of, how, offset, bytes, hands))
     }
 
-    /// Writes, where bytes are missing, what `bytes` has for them, if `valid` says so at the moment at which nobody else changes anything. Tells what it
-    /// said.
+    /// Writes, where bytes are missing, what `bytes` has for them, if `valid` says so at the moment at which nobody else changes anything.
     pub(crate) fn change_missing<'b>(
         &self,
         range: Range<u64>,
         valid: impl FnOnce(&Self) -> bool,
         bytes: impl Fn(&Range<u64>) -> &'b [u8],
-    ) -> Result<bool, ObjectError> {
+    ) -> Result<(), ObjectError> {
         let mut content = self.content.write();
         if !valid(self) {
-            return Ok(false);
+            return Ok(());
         }
         let (mut gaps, range) = (Vec::new(), common(&range, &(0..content.len)));
         content.each_missing(&self.of.engine, &range, |gap| gaps.push(gap));
@@ -203,8 +205,7 @@ impl Object {
             let mut fill =
                 |gap: Range<u64>| content.write(&self.of, Written::Clean, gap.start, bytes(&gap), hands);
             gaps.into_iter().try_for_each(&mut fill)
-        })?;
-        Ok(true)
+        })
     }
 
     /// What is missing of a range, and what `also` gives before anything can change.

@@ -83,6 +83,31 @@ fn whoever_waits_for_a_fetch_that_fails_tries_by_itself() {
 }
 
 #[test]
+fn what_somebody_else_fetches_is_there_when_a_fetch_returns() {
+    let (engine, objects) = objects(EngineConfig::default());
+    let object = objects.create();
+    object.set_len(3 * MIB as u64).unwrap();
+    let begin = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let slowly = |offset: u64, _: &mut [u8]| {
+                if offset == 5000 {
+                    begin.wait();
+                }
+                thread::sleep(Duration::from_millis(20));
+                Ok::<_, Infallible>(())
+            };
+            object.fetch(5000..9000, slowly).unwrap();
+        });
+        begin.wait();
+        object.fetch(0..u64::MAX, |_, _| Ok::<_, Infallible>(())).unwrap();
+        assert_eq!(object.missing(0..u64::MAX), []);
+    });
+    drop(object);
+    finish(&engine, objects);
+}
+
+#[test]
 fn a_fetch_that_panics_keeps_nobody_waiting() {
     let (engine, objects) = objects(EngineConfig::default());
     let object = objects.create();
