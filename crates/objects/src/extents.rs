@@ -1,7 +1,7 @@
 //! Where an object's bytes are.
 
 use crate::object::Object;
-use crate::presence::{common, page_range};
+use crate::presence::{PAGE, common, page_range};
 use std::ops::Range;
 use vswap_core::SlotId;
 use vswap_engine::{BackingKind, Engine, TierId};
@@ -71,7 +71,7 @@ fn holder(engine: &Engine, slot: SlotId) -> Option<Holder> {
             BackingKind::Poisoned => return Some(Holder::Lost),
             BackingKind::Segment => {
                 if let Some((tier, offset, length)) = engine.extent_of(slot) {
-                    return Some(Holder::Tier { tier, block: offset / 4096, blocks: length.get() / 4096 });
+                    return Some(Holder::Tier { tier, block: offset / PAGE, blocks: length.get() / PAGE });
                 }
             }
             _ => return Some(Holder::Memory),

@@ -21,6 +21,7 @@
 //! An object's lock, then that of its flights, or whatever the engine takes. Nobody holds two objects' locks.
 #![forbid(unsafe_code)]
 
+mod content;
 mod dirty;
 mod error;
 mod extents;

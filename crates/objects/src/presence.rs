@@ -11,7 +11,8 @@ use rangemap::RangeSet;
 use std::ops::Range;
 use vswap_core::PAGE_SIZE;
 
-const PAGE: u64 = PAGE_SIZE as u64;
+/// Bytes of a page, as offsets count.
+pub(crate) const PAGE: u64 = PAGE_SIZE as u64;
 
 /// The bytes of page `page`, of those before `len`.
 pub(crate) fn page_range(page: u64, len: u64) -> Range<u64> {
