@@ -323,12 +323,14 @@ fn stored(
     let slot =
         block.slot_for_store(of.engine(), index).map_err(|source| ObjectError::NoSlot { offset, source })?;
     let mut stored = of.engine().store(slot, bytes, &mut hands.scratch);
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         let Err(full) = &stored else { return Ok(()) };
-        let made = of.make_room(full, hands).map_err(|source| ObjectError::Writeback { offset, source })?;
+        let made =
+            of.make_room(full, attempt, hands).map_err(|source| ObjectError::Writeback { offset, source })?;
         // Also if nothing could be done: others may have made room.
         stored = of.engine().store(slot, bytes, &mut hands.scratch);
-        if !made {
+        // In every other attempt all is tried.
+        if !made && attempt.is_multiple_of(2) {
             break;
         }
     }

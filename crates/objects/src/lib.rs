@@ -11,6 +11,30 @@
 //! - [`Object::write_dirty`], [`Object::dirty`], [`Object::cleaned`]: what is to be stored elsewhere.
 //! - [`Object::snapshot`] makes a second object of the same bytes, which are kept once until one of the two changes them.
 //!
+//! ```
+//! use std::sync::Arc;
+//! use vswap_core::GroupId;
+//! use vswap_engine::{Engine, EngineConfig};
+//! use vswap_objects::Objects;
+//!
+//! let engine = Engine::new(EngineConfig::default())?;
+//! let object = Objects::new(Arc::clone(&engine), GroupId::ROOT)?.create();
+//! object.set_len(10_000)?;
+//! object.write(4000, b"here")?;
+//! let mut buf = [1; 8];
+//! let read = object.read(3998, &mut buf)?;
+//! assert_eq!((read.len, &buf), (8, b"\0\0here\0\0"));
+//! assert_eq!(read.missing, [3998..4000, 4004..4006]);
+//! // Whoever has the rest brings it, once, however many ask.
+//! let from_elsewhere = |_offset: u64, buf: &mut [u8]| {
+//!     buf.fill(b'.');
+//!     Ok::<_, std::io::Error>(())
+//! };
+//! object.read_through(3998, &mut buf, from_elsewhere)?;
+//! assert_eq!(&buf, b"..here..");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Invariants
 //! - A byte that was never written, or was punched or cut off since, is not there, whatever its page holds.
 //! - A write that fails leaves every byte that it did not report as written as it was.

@@ -78,16 +78,22 @@ impl Objects {
         self.first.lock().fork(&self.engine)
     }
 
-    /// Makes room for a page that found none. Tells whether something was done.
-    pub(crate) fn make_room(&self, full: &StoreError, hands: &mut Hands) -> Result<bool, WritebackError> {
+    /// Makes room for a page that found none, `attempt` times before. Tells whether something was done.
+    pub(crate) fn make_room(
+        &self,
+        full: &StoreError,
+        attempt: usize,
+        hands: &mut Hands,
+    ) -> Result<bool, WritebackError> {
         let group = match full {
             StoreError::PoolFull { .. } => GroupId::ROOT,
             StoreError::GroupFull { full, .. } if full.resource == Resource::Pool => full.group,
             // More pages in the swap space than it may have: no writeback helps.
             _ => return Ok(false),
         };
-        // What goes leaves holes of its own size class; only whole chunks are room for every page.
-        if group == GroupId::ROOT && self.engine.compact(CHUNKS_AT_ONCE, 2) > 0 {
+        // What goes leaves holes of its own size class; only whole chunks are room for every page. In turns, since what was packed may have given
+        // none: the last entries of a chunk find no place elsewhere.
+        if attempt.is_multiple_of(2) && group == GroupId::ROOT && self.engine.compact(CHUNKS_AT_ONCE, 2) > 0 {
             return Ok(true);
         }
         if !self.engine.has_tiers() {

@@ -152,7 +152,7 @@ mod tests {
     }
 
     /// Without a class of their own the reads of such a thread were held back by mq-deadline while anybody else read: a program with
-    /// one thread took four times as long beside its own reading ahead.
+    /// one thread took six times as long beside its own reading ahead.
     #[test]
     fn a_thread_that_runs_when_idle_does_not_read_when_idle() {
         std::thread::spawn(|| {
