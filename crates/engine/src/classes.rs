@@ -113,7 +113,7 @@ impl Engine {
         Ok(store.limit_class(class, tier, limit.map(ByteCount::get))?)
     }
 
-    fn new_class(&self, group: GroupId) -> Result<ClassId, EngineError> {
+    pub(crate) fn new_class(&self, group: GroupId) -> Result<ClassId, EngineError> {
         let (tree, classes) = (self.group_tree(), &self.tree.classes);
         let above = classes.of(tree, group);
         let below: Vec<ClassId> = tree

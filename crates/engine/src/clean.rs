@@ -188,6 +188,7 @@ impl Engine {
             writing.give_buffer(written.buf);
         };
         if written.result.is_ok() {
+            self.note_unlisted(writing, &written);
             for ((slot, new), old) in written.entries().zip(moved) {
                 let (from, to) = (Backing::Segment(locator(*old)), Backing::Segment(locator(new)));
                 let flipped = self.space.slot(slot).is_some_and(|cell| {

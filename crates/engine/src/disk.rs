@@ -2,6 +2,7 @@
 
 use crate::ages::Ages;
 use crate::config::Encryption;
+use crate::durable::Unlisted;
 use crate::engine::Engine;
 use crate::movement::entry_addr;
 use crate::stats::EngineStats;
@@ -61,6 +62,8 @@ pub(crate) struct Writing {
     pub(crate) within: GroupId,
     /// Batches under way, by segment. Their numbers differ, since few are under way.
     pub(crate) batches: VecDeque<(SegmentId, MoveId)>,
+    /// What no list that was kept names yet.
+    pub(crate) unlisted: Unlisted,
     next_batch: u8,
     spare: Vec<AlignedBuf>,
 }
@@ -99,6 +102,7 @@ impl Disk {
             ages: BTreeMap::new(),
             within: GroupId::ROOT,
             batches: VecDeque::new(),
+            unlisted: Unlisted::default(),
             next_batch: 0,
             spare: Vec::new(),
         };

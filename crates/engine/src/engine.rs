@@ -111,6 +111,19 @@ impl Engine {
         Scratch::new(self.chooser(), if self.lean { LEAN_RUN_BLOCKS } else { RUN_BLOCKS })
     }
 
+    /// [`Engine::scratch_for_runs`] of a thread that stores pages which outlive the run: it uses no dictionary, since these end with it.
+    pub fn scratch_for_kept(&self) -> Scratch {
+        let compressor = match self.codec {
+            CodecChoice::Lz4 => Compressor::new(Method::Lz4, None),
+            CodecChoice::Auto | CodecChoice::Zstd => Compressor::new(Method::ZSTD_FAST, None),
+        };
+        let chooser = match self.codec {
+            CodecChoice::Auto => Chooser::between(compressor),
+            CodecChoice::Lz4 | CodecChoice::Zstd => Chooser::fixed(compressor),
+        };
+        Scratch { plain: true, ..Scratch::new(chooser, if self.lean { LEAN_RUN_BLOCKS } else { RUN_BLOCKS }) }
+    }
+
     /// One thread's choice of compressors, for as long as it lives. Where there is no device, room is all that counts.
     fn chooser(&self) -> Chooser {
         match self.codec {

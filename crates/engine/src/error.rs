@@ -1,7 +1,7 @@
 //! What can go wrong, by family of operations.
 
 use vswap_core::{ByteCount, ChargeError, GroupId, Resource, SlotId};
-use vswap_segment::{AreaError, ReadError, TierError, TierId};
+use vswap_segment::{AreaError, KeptError, ReadError, SegmentId, TierError, TierId};
 use vswap_sys::direct::PlaceError;
 
 /// An engine could not be made, or could not give another cluster.
@@ -244,4 +244,51 @@ pub enum RemoveTierError {
         /// What the other device said.
         source: std::io::Error,
     },
+}
+
+/// What is to outlive the run cannot be found, or not be kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DurableError {
+    /// It has been used.
+    #[error("what a former run has left can only be taken over by an engine that has done nothing yet")]
+    InUse,
+    /// There is no other group, tier or cluster.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// There is no other tier.
+    #[error(transparent)]
+    Tier(#[from] TierError),
+    /// The list of segments cannot be right.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// The list of clusters cannot be right.
+    #[error("a cluster is listed twice")]
+    ClusterTwice,
+    /// The list of a segment's entries cannot be right.
+    #[error("{segment} is said to have an entry of {slot} that is not in it")]
+    Stray {
+        /// Which.
+        segment: SegmentId,
+        /// Whose.
+        slot: SlotId,
+    },
+    /// A page is in memory only.
+    #[error("{slot} has not been written down")]
+    NotWritten {
+        /// The page.
+        slot: SlotId,
+    },
+    /// Others have it too.
+    #[error("what is shared cannot be kept: only its owner's own clusters are")]
+    Shared,
+    /// Not everything finds room.
+    #[error("no room for {left} that are to be kept")]
+    Full {
+        /// What is still in the pool only.
+        left: ByteCount,
+    },
+    /// A write failed.
+    #[error(transparent)]
+    Write(#[from] WritebackError),
 }

@@ -35,6 +35,7 @@ mod compact;
 mod config;
 mod demote;
 mod disk;
+mod durable;
 mod engine;
 mod error;
 mod groups;
@@ -56,8 +57,11 @@ mod writeback;
 pub use classes::TierShare;
 pub use config::{CodecChoice, Encryption, EngineConfig, TierConfig};
 pub use demote::Demoted;
+pub use durable::{Commit, DurableTier, Kept, KeptCluster, KeptEntry};
 pub use engine::Engine;
-pub use error::{EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError};
+pub use error::{
+    DurableError, EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError,
+};
 pub use groups::{Bounds, Figure, Group};
 pub use losses::{Lost, Place, Reason};
 pub use owner::OwnerBlock;

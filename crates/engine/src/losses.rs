@@ -33,6 +33,8 @@ pub enum Reason {
     LeftBehind,
     /// They are neither in memory nor stored.
     Nowhere,
+    /// A former run has left no entry for them.
+    Unlisted,
     /// They were found lost before, too long ago to know more.
     Forgotten,
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Reason {
             Self::GivenUp => "given up with its tier (--lose-unreadable)",
             Self::LeftBehind => "could not be taken along in an mremap",
             Self::Nowhere => "neither in memory nor stored",
+            Self::Unlisted => "a former run has left nothing for it",
             Self::Forgotten => "was found lost before",
         })
     }

@@ -102,7 +102,7 @@ impl Engine {
             self.count_event(slot, Event::SwpoutZero);
             return Ok(StoredAs::Fill);
         }
-        if scratch.compressor.dictionary() != self.trainer.current() {
+        if !scratch.plain && scratch.compressor.dictionary() != self.trainer.current() {
             scratch.compressor.replace(self.compressor());
         }
         let encoded = scratch.compressor.compress(page);

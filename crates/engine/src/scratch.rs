@@ -15,6 +15,8 @@ pub(crate) const LEAN_RUN_BLOCKS: usize = 16;
 #[derive(Debug)]
 pub struct Scratch {
     pub(crate) compressor: Chooser,
+    /// What is stored is to be read by whoever has no dictionary.
+    pub(crate) plain: bool,
     pub(crate) decompressor: Decompressor,
     /// Room for the blocks of one entry, or of a run of them.
     pub(crate) io: AlignedBuf,
@@ -22,7 +24,8 @@ pub struct Scratch {
 
 impl Scratch {
     pub(crate) fn new(compressor: Chooser, blocks: usize) -> Self {
-        Self { compressor, decompressor: Decompressor::new(), io: AlignedBuf::zeroed(blocks * BLOCK) }
+        let io = AlignedBuf::zeroed(blocks * BLOCK);
+        Self { compressor, plain: false, decompressor: Decompressor::new(), io }
     }
 
     /// Memory that it holds.

@@ -14,6 +14,7 @@
 
 use crate::error::EngineError;
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_core::sparse::Located;
@@ -149,6 +150,35 @@ impl Space {
         self.store_record(id, CHARGE, ClusterCharge::new(group).to_word());
         self.lock(id).set(state);
         Ok(id)
+    }
+
+    /// Makes these clusters, of all that were ever made the first, with this state, charged to a group.
+    pub(crate) fn claim(
+        &self,
+        ids: &BTreeSet<u32>,
+        state: ClusterState,
+        group: GroupId,
+    ) -> Result<(), EngineError> {
+        let Some(last) = ids.last() else { return Ok(()) };
+        let mut free = self.free.lock();
+        debug_assert_eq!(free.next, 0, "clusters have been made");
+        for segment in 0..=LAYOUT.locate(*last).segment {
+            self.make_segment(segment)?;
+        }
+        free.next = last + 1;
+        free.in_use = ids.len() as u64;
+        // Backwards, so that the first is on top of the list.
+        for id in (0..=*last).rev() {
+            let id = ClusterId::new(id);
+            if ids.contains(&id.get()) {
+                self.store_record(id, CHARGE, ClusterCharge::new(group).to_word());
+                self.store_record(id, STATE, state.to_word());
+            } else {
+                self.store_record(id, CHARGE, free.cold.into());
+                free.cold = id.get();
+            }
+        }
+        Ok(())
     }
 
     fn take_free(&self, free: &mut Free) -> Result<ClusterId, EngineError> {

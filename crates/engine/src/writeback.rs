@@ -105,7 +105,11 @@ impl Engine {
         self.disk.has_tiers()
     }
 
-    fn writeback_within(&self, group: GroupId, want: ByteCount) -> Result<WritebackReport, WritebackError> {
+    pub(crate) fn writeback_within(
+        &self,
+        group: GroupId,
+        want: ByteCount,
+    ) -> Result<WritebackReport, WritebackError> {
         let disk = &self.disk;
         if !disk.has_tiers() {
             return Err(WritebackError::NoTier);
@@ -421,6 +425,9 @@ impl Engine {
         let at = writing.batches.iter().position(|(segment, _)| *segment == written.segment);
         if let Some((_, batch)) = at.and_then(|at| writing.batches.remove(at)) {
             let ok = written.result.is_ok();
+            if ok {
+                self.note_unlisted(writing, &written);
+            }
             // Backwards: a slot that was stored anew and taken again while its segment was filled is in it
             // twice, and only its last entry is what the word is on its way with.
             let entries: Vec<_> = written.entries().collect();

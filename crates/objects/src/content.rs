@@ -5,10 +5,11 @@ use crate::error::ObjectError;
 use crate::hands::{Hands, RUN};
 use crate::object::Objects;
 use crate::presence::{PAGE, Presence, common, page_range, pages_of};
+use crate::store::records::ObjectRecord;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use vswap_core::{PAGE_SIZE, PAGES_PER_CLUSTER, Page, PageIndex, SlotId};
-use vswap_engine::{Engine, OwnerBlock};
+use vswap_engine::{DurableError, Engine, KeptCluster, OwnerBlock};
 
 const PAGES: u64 = PAGES_PER_CLUSTER as u64;
 /// How often room is made for one page before the write gives up: others may take what was made.
@@ -36,6 +37,29 @@ fn place(page: u64) -> (u64, PageIndex) {
 }
 
 impl Content {
+    /// As it was kept.
+    pub(crate) fn found(
+        len: u64,
+        blocks: BTreeMap<u64, OwnerBlock>,
+        presence: Presence,
+        dirty: &[Range<u64>],
+    ) -> Self {
+        Self { len, blocks, presence, dirty: DirtyRanges::found(dirty) }
+    }
+
+    /// What is to be kept, once all its pages have been written down.
+    pub(crate) fn kept(&self, engine: &Engine) -> Result<(ObjectRecord, Vec<KeptCluster>), DurableError> {
+        let (mut blocks, mut clusters) = (Vec::new(), Vec::new());
+        for (number, block) in &self.blocks {
+            if let Some(kept) = engine.kept_cluster(block)? {
+                blocks.push((*number, kept.cluster.get()));
+                clusters.push(kept);
+            }
+        }
+        let (some, dirty) = (self.presence.ranges(), self.dirty.ranges());
+        Ok((ObjectRecord { len: self.len, blocks, some, dirty, ..ObjectRecord::default() }, clusters))
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.len
     }

@@ -3,7 +3,7 @@
 //! Each dirty range has a stamp. It goes up whenever somebody asks what is dirty, so that whatever is written from then on is told apart
 //! from what that one takes along.
 
-use rangemap::RangeMap;
+use rangemap::{RangeMap, RangeSet};
 use std::ops::Range;
 
 /// Bytes that were dirty when they were asked for; [`Object::cleaned`](crate::Object::cleaned) takes it back when they are stored.
@@ -28,6 +28,18 @@ pub(crate) struct DirtyRanges {
 }
 
 impl DirtyRanges {
+    pub(crate) fn found(ranges: &[Range<u64>]) -> Self {
+        let mut found = Self::default();
+        ranges.iter().for_each(|range| found.add(range.clone()));
+        found
+    }
+
+    /// All of them, neighbours joined.
+    pub(crate) fn ranges(&self) -> Vec<Range<u64>> {
+        let all: RangeSet<u64> = self.ranges.iter().map(|(range, _)| range.clone()).collect();
+        all.into_iter().collect()
+    }
+
     pub(crate) fn add(&mut self, range: Range<u64>) {
         if !range.is_empty() {
             self.ranges.insert(range, self.stamp);

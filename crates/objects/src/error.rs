@@ -13,6 +13,9 @@ pub enum ObjectError {
         /// The byte behind the last one that was asked for, held at the greatest value.
         end: u64,
     },
+    /// It is an object of a store.
+    #[error("an object of a store has no snapshots")]
+    Kept,
     /// A page of it cannot be read back. Writing all that it has, or punching it, makes that good.
     #[error("the page of byte {offset:#x} of the object cannot be read: {source}")]
     Unreadable {

@@ -15,9 +15,10 @@ pub(crate) struct Hands {
 }
 
 impl Hands {
-    fn new(engine: &Engine) -> Self {
+    fn new(engine: &Engine, kept: bool) -> Self {
         let loaded = std::iter::repeat_with(|| None).take(RUN).collect();
-        Self { scratch: engine.scratch_for_runs(), pages: vec![[0; PAGE_SIZE]; RUN], loaded }
+        let scratch = if kept { engine.scratch_for_kept() } else { engine.scratch_for_runs() };
+        Self { scratch, pages: vec![[0; PAGE_SIZE]; RUN], loaded }
     }
 }
 
@@ -27,9 +28,9 @@ pub(crate) struct Spare(Mutex<Vec<Hands>>);
 
 impl Spare {
     /// Does something with a pair of hands.
-    pub(crate) fn lend<T>(&self, engine: &Engine, work: impl FnOnce(&mut Hands) -> T) -> T {
+    pub(crate) fn lend<T>(&self, engine: &Engine, kept: bool, work: impl FnOnce(&mut Hands) -> T) -> T {
         let spare = self.0.lock().pop();
-        let mut hands = spare.unwrap_or_else(|| Hands::new(engine));
+        let mut hands = spare.unwrap_or_else(|| Hands::new(engine, kept));
         let done = work(&mut hands);
         self.0.lock().push(hands);
         done

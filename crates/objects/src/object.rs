@@ -6,6 +6,7 @@ use crate::error::ObjectError;
 use crate::fetch::Flights;
 use crate::hands::{Hands, RUN, Spare};
 use crate::presence::{PAGE, common, pages_of};
+use crate::store::{Keeping, changing};
 use parking_lot::{Mutex, RwLock};
 use std::fmt;
 use std::ops::Range;
@@ -22,6 +23,8 @@ pub const MAX_LEN: u64 = i64::MAX as u64 / PAGE * PAGE;
 /// Where objects are made: a group of an engine.
 pub struct Objects {
     engine: Arc<Engine>,
+    /// Whether what they hold outlives the run.
+    kept: bool,
     /// An empty block of the group: others are made of it, also when the group was removed and all of it is its parent's.
     first: Mutex<OwnerBlock>,
     spare: Spare,
@@ -49,6 +52,8 @@ pub struct Object {
     of: Arc<Objects>,
     content: RwLock<Content>,
     flights: Flights,
+    /// Of one that outlives the run.
+    keeping: Option<Keeping>,
 }
 
 impl Objects {
@@ -57,17 +62,36 @@ impl Objects {
     /// # Errors
     /// When there is no such group.
     pub fn new(engine: Arc<Engine>, group: GroupId) -> Result<Arc<Self>, EngineError> {
+        Self::of(engine, group, false)
+    }
+
+    /// The same, of objects that outlive the run.
+    pub(crate) fn kept(engine: Arc<Engine>, group: GroupId) -> Result<Arc<Self>, EngineError> {
+        Self::of(engine, group, true)
+    }
+
+    fn of(engine: Arc<Engine>, group: GroupId, kept: bool) -> Result<Arc<Self>, EngineError> {
         let first = Mutex::new(engine.owner_block(group)?);
-        Ok(Arc::new(Self { engine, first, spare: Spare::default() }))
+        Ok(Arc::new(Self { engine, kept, first, spare: Spare::default() }))
     }
 
     /// An object of no bytes.
     pub fn create(self: &Arc<Self>) -> Object {
-        self.holding(Content::default())
+        self.holding(Content::default(), None)
     }
 
-    fn holding(self: &Arc<Self>, content: Content) -> Object {
-        Object { of: Arc::clone(self), content: RwLock::new(content), flights: Flights::default() }
+    pub(crate) fn holding(self: &Arc<Self>, content: Content, keeping: Option<Keeping>) -> Object {
+        let (of, content) = (Arc::clone(self), RwLock::new(content));
+        Object { of, content, flights: Flights::default(), keeping }
+    }
+
+    pub(crate) fn group(&self) -> GroupId {
+        self.first.lock().group()
+    }
+
+    /// Does something with a pair of hands.
+    fn lend<T>(&self, work: impl FnOnce(&mut Hands) -> T) -> T {
+        self.spare.lend(&self.engine, self.kept, work)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -126,7 +150,7 @@ impl Object {
         let buf = &mut buf[..(wanted.end - offset) as usize];
         let mut missing = Vec::new();
         buf.fill(0);
-        self.of.spare.lend(&self.of.engine, |hands| {
+        self.of.lend(|hands| {
             let pages = pages_of(&wanted);
             let mut first = pages.start;
             while first < pages.end {
@@ -169,8 +193,9 @@ impl Object {
         if end > MAX_LEN {
             return Err(ObjectError::TooLong { end });
         }
+        let _changing = changing(self);
         let mut content = self.content.write();
-        self.of.spare.lend(&self.of.engine, |hands| content.write(&self.of, how, offset, bytes, hands))
+        self.of.lend(|hands| content.write(&self.of, how, offset, bytes, hands))
     }
 
     /// Writes, where bytes are missing, what `bytes` has for them, if `valid` says so at the moment at which nobody else changes anything.
@@ -180,13 +205,14 @@ impl Object {
         valid: impl FnOnce(&Self) -> bool,
         bytes: impl Fn(&Range<u64>) -> &'b [u8],
     ) -> Result<(), ObjectError> {
+        let _changing = changing(self);
         let mut content = self.content.write();
         if !valid(self) {
             return Ok(());
         }
         let (mut gaps, range) = (Vec::new(), common(&range, &(0..content.len())));
         content.each_missing(&self.of.engine, &range, |gap| gaps.push(gap));
-        self.of.spare.lend(&self.of.engine, |hands| {
+        self.of.lend(|hands| {
             let mut fill =
                 |gap: Range<u64>| content.write(&self.of, Written::Clean, gap.start, bytes(&gap), hands);
             gaps.into_iter().try_for_each(&mut fill)
@@ -221,6 +247,7 @@ impl Object {
 
     /// What was dirty has been stored elsewhere, as it was read after [`Object::dirty`] told of it. What was written to that range since then stays dirty.
     pub fn cleaned(&self, stored: &Dirty) {
+        let _changing = changing(self);
         self.content.write().dirty.clean(stored);
     }
 
@@ -232,6 +259,7 @@ impl Object {
         if len > MAX_LEN {
             return Err(ObjectError::TooLong { end: len });
         }
+        let _changing = changing(self);
         let mut content = self.content.write();
         self.flights.void(&(len..u64::MAX));
         content.set_len(&self.of.engine, len);
@@ -240,6 +268,7 @@ impl Object {
 
     /// Gives up the bytes of a range, dirty ones too. The object is as long as before.
     pub fn punch(&self, range: Range<u64>) {
+        let _changing = changing(self);
         let mut content = self.content.write();
         self.flights.void(&range);
         let range = common(&range, &(0..content.len()));
@@ -261,10 +290,19 @@ impl Object {
 
     /// A second object of the same bytes, none of them dirty, at a cost of some words for each 2 MiB (4 KiB for one that was changed since an
     /// earlier snapshot); each byte is kept once until one of the two changes it.
-    #[must_use]
-    pub fn snapshot(&self) -> Object {
+    ///
+    /// # Errors
+    /// [`ObjectError::Kept`] for an object of a store: what is shared cannot be kept.
+    pub fn snapshot(&self) -> Result<Object, ObjectError> {
+        if self.keeping.is_some() {
+            return Err(ObjectError::Kept);
+        }
         let content = self.content.write().snapshot(&self.of.engine);
-        self.of.holding(content)
+        Ok(self.of.holding(content, None))
+    }
+
+    pub(crate) fn keeping(&self) -> Option<&Keeping> {
+        self.keeping.as_ref()
     }
 
     /// Looks whether what is known of its bytes fits together. For tests, and for whoever doubts.
@@ -284,7 +322,10 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        std::mem::take(self.content.get_mut()).dispose(&self.of.engine);
+        // What is found again is not let go of.
+        if self.keeping.as_ref().is_none_or(Keeping::is_gone) {
+            std::mem::take(self.content.get_mut()).dispose(&self.of.engine);
+        }
     }
 }
 

@@ -38,6 +38,16 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
+    /// As it was kept.
+    pub(crate) fn found(some: &[Range<u64>]) -> Self {
+        Self { some: some.iter().filter(|range| !range.is_empty()).cloned().collect() }
+    }
+
+    /// What is to be kept.
+    pub(crate) fn ranges(&self) -> Vec<Range<u64>> {
+        self.some.iter().cloned().collect()
+    }
+
     /// Whether page `page`, which has bytes, lacks others.
     pub(crate) fn lacks_some(&self, page: u64) -> bool {
         self.some.overlaps(&(page * PAGE..(page + 1) * PAGE))

@@ -6,6 +6,7 @@
 //!
 //! The header is described in `docs/segment-format.md`.
 
+mod durable;
 pub(crate) mod header;
 
 use crate::error::AreaError;
@@ -47,6 +48,8 @@ pub struct Area {
     bytes: u64,
     /// Room of freed segments goes back to the file system: it was not all there from the start.
     sparse: bool,
+    /// What is on it is kept at the end.
+    durable: bool,
     /// Whose it is. A forked child that drops its copy must not take the bytes away.
     process: u32,
 }
@@ -113,7 +116,7 @@ impl Area {
         let io = |act| move |source| AreaError::Io { path, act, source };
         named.file().write_at(0, &head).map_err(io("write to"))?;
         let sparse = named.file().allocated().is_ok_and(|allocated| allocated < named.len());
-        Ok(Self { named, bytes, sparse, process: std::process::id() })
+        Ok(Self { named, bytes, sparse, durable: false, process: std::process::id() })
     }
 }
 
@@ -146,6 +149,8 @@ enum Found {
     Damaged {
         offset: u64,
     },
+    /// An area that holds a store.
+    Durable,
     /// An area of which a part is missing.
     Truncated {
         says: u64,
@@ -161,6 +166,7 @@ impl Found {
             Self::Data { offset } => AreaError::Data { path, offset },
             Self::Version { found } => AreaError::Version { path, offset: 8, found, known: VERSION },
             Self::Damaged { offset } => AreaError::Damaged { path, offset },
+            Self::Durable => AreaError::HoldsStore { path },
             Self::Truncated { says, len } => AreaError::Truncated { path, offset: len, says },
         }
     }
@@ -176,6 +182,7 @@ fn look(named: &Named, bytes: u64) -> Result<Option<Found>, AreaError> {
         return Ok(Some(Found::Signature(found)));
     }
     let says = match Header::decode(&head) {
+        Ok(header) if header.durable => return Ok(Some(Found::Durable)),
         Ok(header) => header.bytes,
         Err(NoHeader::Magic) => return data(named, 0, len),
         Err(NoHeader::Version { found }) => return Ok(Some(Found::Version { found })),
@@ -258,6 +265,10 @@ impl Storage for Area {
         }
     }
 
+    fn sync(&self) -> io::Result<()> {
+        self.named.file().sync()
+    }
+
     fn path(&self) -> Option<&Path> {
         Some(self.named.path())
     }
@@ -270,7 +281,8 @@ impl Storage for Area {
 impl Drop for Area {
     /// A sparse file is sparse again. (A device would take a while to discard all of it, and nobody waits for the room.)
     fn drop(&mut self) {
-        if self.sparse && self.kind() == TierKind::File && self.process == std::process::id() {
+        if self.sparse && !self.durable && self.kind() == TierKind::File && self.process == std::process::id()
+        {
             let _ = self.named.file().punch(START, self.bytes - START);
         }
     }
@@ -456,7 +468,7 @@ mod tests {
     fn a_header_that_says_more_than_is_known_is_refused_whatever_its_checksum() {
         for at in [10, 11, 12, 15, 32, 55] {
             let file = File::new();
-            let mut header = Header { bytes: LEN, number: 7 }.encode();
+            let mut header = Header { bytes: LEN, number: 7, durable: false }.encode();
             header[at] ^= 0x10;
             Header::sum(&mut header);
             file.put(0, &header);

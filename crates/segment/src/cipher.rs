@@ -115,6 +115,13 @@ impl Keys {
         Ok(Self::of(RunKey::random(), cipher))
     }
 
+    /// What guards segments that outlive the run: checksums with this seed, which is kept with what they are of. They are not encrypted. Sequence
+    /// numbers are to go on where they ended.
+    #[must_use]
+    pub fn durable(seed: RunKey) -> Self {
+        Self::of(seed, None)
+    }
+
     /// Encryption with a key, beside a seed for checksums that a test can repeat.
     #[must_use]
     pub fn encrypting(run: RunKey, cipher: Cipher) -> Self {

@@ -73,6 +73,8 @@ struct Class {
     usage: [u32; MAX_TIERS],
     /// Extents that are its own, not those of a class below it.
     own: u32,
+    /// It may have something on this tier only.
+    only: Option<TierId>,
 }
 
 /// All classes.
@@ -90,12 +92,24 @@ impl Default for Classes {
 
 impl Class {
     fn below(above: ClassId) -> Self {
-        Self { above, given_up: false, limits: [NO_LIMIT; MAX_TIERS], usage: [0; MAX_TIERS], own: 0 }
+        Self {
+            above,
+            given_up: false,
+            limits: [NO_LIMIT; MAX_TIERS],
+            usage: [0; MAX_TIERS],
+            own: 0,
+            only: None,
+        }
+    }
+
+    fn limit(&self, tier: TierId) -> u32 {
+        let elsewhere = self.only.is_some_and(|only| only != tier);
+        if elsewhere { 0 } else { self.limits[usize::from(tier.0)] }
     }
 
     fn room(&self, tier: TierId, purpose: Purpose) -> u32 {
         let at = usize::from(tier.0);
-        match self.limits[at] {
+        match self.limit(tier) {
             NO_LIMIT => NO_LIMIT,
             limit => limit.saturating_sub(reserve(purpose, limit)).saturating_sub(self.usage[at]),
         }
@@ -158,6 +172,13 @@ impl Classes {
         found.is_some()
     }
 
+    /// From now on a class may have something on this tier only, whichever others come.
+    pub(crate) fn confine(&mut self, id: ClassId, tier: TierId) {
+        if let Some(class) = self.get_mut(id) {
+            class.only = Some(tier);
+        }
+    }
+
     /// The tier is there no more; another may get its number.
     pub(crate) fn forget_tier(&mut self, tier: TierId) {
         for class in self.all.iter_mut().flatten() {
@@ -208,7 +229,7 @@ impl Classes {
         let mut full = self.up(wanting).filter(|(_, class)| at_limit(class));
         let Some((nearest, _)) = full.next() else { return Help::OfAny };
         let never = |(_, class): (ClassId, &Class)| {
-            let limit = class.limits[usize::from(tier.0)];
+            let limit = class.limit(tier);
             limit <= reserve(Purpose::Writeback, limit)
         };
         if self.up(wanting).any(never) { Help::OfNone } else { Help::Within(nearest) }
@@ -231,8 +252,8 @@ impl Classes {
         Share {
             tier,
             usage: class.map_or(0, |class| class.usage[at].into()),
-            limit: class.and_then(|class| some(class.limits[at])),
-            effective: self.up(id).map(|(_, class)| class.limits[at]).min().and_then(some),
+            limit: class.and_then(|class| some(class.limit(tier))),
+            effective: self.up(id).map(|(_, class)| class.limit(tier)).min().and_then(some),
         }
     }
 

@@ -254,6 +254,12 @@ pub enum TierError {
         /// Size of another tier that would do, bytes.
         needs: u64,
     },
+    /// What is on it outlives the run, and stays there.
+    #[error("{tier} holds objects that are to stay there: empty their store, or end the program")]
+    Durable {
+        /// Which.
+        tier: TierId,
+    },
     /// Something is on it still.
     #[error("{tier} is in use")]
     InUse {
@@ -296,6 +302,20 @@ pub enum AreaError {
         /// The file or device.
         path: PathBuf,
         /// Where the first of it was found.
+        offset: u64,
+    },
+    /// It holds a store of objects.
+    #[error("{} holds a store of objects; --force overwrites it, and they are lost", path.display())]
+    HoldsStore {
+        /// The file or device.
+        path: PathBuf,
+    },
+    /// It is not the file that a store of objects has been written to.
+    #[error("{} is not the file of this store (at offset {offset:#x}): put back the one that is, or make a new store", path.display())]
+    NotThisStore {
+        /// The file.
+        path: PathBuf,
+        /// Where that is to be seen.
         offset: u64,
     },
     /// An area of ours, of which the end is missing.
@@ -347,5 +367,46 @@ pub enum AreaError {
         bytes: u64,
         /// What was wanted.
         wanted: u64,
+    },
+}
+
+/// Segments of a former run cannot be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeptError {
+    /// Something has been written by this one.
+    #[error("segments of a former run can only be taken over before anything is written")]
+    InUse,
+    /// It would be past the end of its tier, or not at a segment's boundary.
+    #[error(
+        "{segment} is said to be at offset {at:#x}, where none can be: the file has become shorter, or its list is not of this file"
+    )]
+    Beyond {
+        /// Which.
+        segment: SegmentId,
+        /// Where it should be.
+        at: u64,
+    },
+    /// Two are said to be at one place, or to have one number.
+    #[error("{segment} at offset {at:#x} is listed twice")]
+    Twice {
+        /// Which.
+        segment: SegmentId,
+        /// Where it should be.
+        at: u64,
+    },
+    /// What is said of it cannot be.
+    #[error("what is said of {segment} at offset {at:#x} cannot be: its list is damaged")]
+    Nonsense {
+        /// Which.
+        segment: SegmentId,
+        /// Where it should be.
+        at: u64,
+    },
+    /// It is not listed, or more of it is said to live than it had.
+    #[error("{segment} has no such entries")]
+    Unknown {
+        /// Which.
+        segment: SegmentId,
     },
 }

@@ -5,7 +5,7 @@
 //! use, `warm` (free, blocks kept), `cold` (free, punched) or being punched, and in one of them only.
 
 use crate::SEGMENT_BYTES;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 /// Free extents whose blocks are kept for the next write: 32 MiB.
@@ -83,6 +83,23 @@ impl Extents {
 
     pub(crate) fn in_use(&self) -> u32 {
         self.in_use
+    }
+
+    /// The extent that begins at such an offset of the tier.
+    pub(crate) fn at(&self, offset: u64) -> Option<Extent> {
+        let number = u32::try_from(offset / SEGMENT_BYTES as u64).ok()?;
+        let there = offset.is_multiple_of(SEGMENT_BYTES as u64)
+            && number.checked_sub(self.first).is_some_and(|at| at < self.capacity);
+        there.then_some(Extent(number))
+    }
+
+    /// These are in use, before any was taken.
+    pub(crate) fn claim(&mut self, numbers: &BTreeSet<u32>) {
+        debug_assert_eq!(self.high_water, 0, "some have been taken");
+        self.high_water = numbers.last().map_or(0, |last| last - self.first + 1);
+        self.in_use = numbers.len() as u32;
+        let free = (self.first..self.first + self.high_water).filter(|number| !numbers.contains(number));
+        self.warm = free.map(Extent).collect();
     }
 
     /// Takes an extent, if more than `keep` are free.

@@ -126,7 +126,7 @@ pub fn area_is_written_as_read(head: &mut [u8], forged: bool) -> bool {
 
 /// A header of an area, for a fuzzer to begin with.
 pub fn area(bytes: u64, number: u64) -> [u8; 64] {
-    AreaHeader { bytes, number }.encode()
+    AreaHeader { bytes, number, durable: number & 1 != 0 }.encode()
 }
 
 /// Bytes at the beginning and at the end in which signatures stand.

@@ -103,6 +103,14 @@ pub trait Storage: Send + Sync + Debug {
     /// As the device; `StorageFull` when there is no room.
     fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()>;
 
+    /// Everything written and ended so far outlives a power cut once this has returned.
+    ///
+    /// # Errors
+    /// As the device: then nothing is known of what was written since the last time that it went well.
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Where it is, for people; `None` for what has no name.
     fn path(&self) -> Option<&Path> {
         None

@@ -4,6 +4,7 @@
 //! other.
 
 mod classes;
+mod durable;
 mod tiers;
 
 use crate::builder::SegmentBuilder;
@@ -22,8 +23,8 @@ use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use vswap_core::SlotId;
 
 /// Rows that [`SegmentStore::pick_to_clean`] looks at under one lock hold: some 20 us.
@@ -95,6 +96,8 @@ pub struct SegmentStore {
     keys: Keys,
     /// For tiers that are memory: checksums in the place of seals.
     in_memory: Keys,
+    /// What outlives the run, and what guards it.
+    durable: OnceLock<(ClassId, Keys)>,
     /// There is, or was, a tier that is memory.
     has_ghosts: AtomicBool,
     clock: AtomicU64,
@@ -119,6 +122,7 @@ impl SegmentStore {
             storage: RwLock::default(),
             in_memory: keys.in_memory(),
             keys,
+            durable: OnceLock::new(),
             has_ghosts: AtomicBool::new(false),
             clock: AtomicU64::new(0),
             counters: Counters::default(),
@@ -138,7 +142,7 @@ impl SegmentStore {
         self.ask_for_room();
         match Reservation::take(&self.table, purpose, class) {
             Ok(reservation) => {
-                let keys = self.keys_of(reservation.place().in_memory).clone();
+                let keys = self.keys_of(class, reservation.place().in_memory).clone();
                 Ok(SegmentBuilder::new(keys, reservation, buf))
             }
             Err(full) => Err((full, buf)),
@@ -171,10 +175,11 @@ impl SegmentStore {
         let len = addr.blocks() * BLOCK;
         let base = addr.first_block() * BLOCK;
         let from = addr.offset() - base;
-        let (_, got, header) = self.read_checked(addr, base, len, buf, |expected, bytes| {
+        let (place, got, header) = self.read_checked(addr, base, len, buf, |expected, bytes| {
             expected.open_of(slot, bytes, base, from)
         })?;
-        Ok(Entry::new(header, self.keys.guard(), addr, &buf[from..got]))
+        let guard = self.keys_of(place.class, place.in_memory).guard();
+        Ok(Entry::new(header, guard, addr, &buf[from..got]))
     }
 
     /// Reads an entry and what lies behind it, `len` bytes from the beginning of its first block but no more than fit `buf`: the
@@ -391,9 +396,14 @@ impl SegmentStore {
         bump(&self.counters.reads_by_age[age.min(AGES - 1)], 1);
     }
 
-    /// What guards the entries of segments in memory, or elsewhere. Both lay them out alike.
-    fn keys_of(&self, in_memory: bool) -> &Keys {
-        if in_memory { &self.in_memory } else { &self.keys }
+    /// What guards the entries of segments of a class in memory, or elsewhere. Both lay them out alike, but for what outlives the run, which stays
+    /// where it is.
+    fn keys_of(&self, class: ClassId, in_memory: bool) -> &Keys {
+        match self.durable.get() {
+            Some((durable, keys)) if *durable == class => keys,
+            _ if in_memory => &self.in_memory,
+            _ => &self.keys,
+        }
     }
 
     /// Seals the entries of a segment that was read whole, or opens them, if it goes from where they are the one to where they are the other.
@@ -401,12 +411,13 @@ impl SegmentStore {
         if from.in_memory == in_memory {
             return Ok(());
         }
-        let resealed = SegmentView::reseal(self.expected(from), self.keys_of(in_memory), bytes);
+        let resealed = SegmentView::reseal(self.expected(from), self.keys_of(from.class, in_memory), bytes);
         resealed.map_err(|fault| self.damaged(from, fault))
     }
 
     fn expected(&self, place: Place) -> Expected<'_> {
-        Expected { keys: self.keys_of(place.in_memory), segment: place.segment, sequence: place.sequence }
+        let keys = self.keys_of(place.class, place.in_memory);
+        Expected { keys, segment: place.segment, sequence: place.sequence }
     }
 
     fn damaged(&self, place: Place, fault: FormatError) -> ReadError {

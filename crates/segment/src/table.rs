@@ -13,10 +13,15 @@ use crate::format::{SUMMARY_ENTRY_BYTES, padded};
 use crate::storage::Storage;
 use crate::tiers::{MAX_TIERS, TierStatus, Tiers};
 use crate::{EntryAddr, Full, ReleaseError, SEGMENT_BYTES, SegmentId};
+use durable::Durable;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+mod durable;
+
+pub use durable::KeptSegment;
 
 /// What a new segment is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +94,22 @@ struct Row {
     damaged: bool,
 }
 
+impl Row {
+    const VACANT: Self = Self {
+        state: State::Vacant,
+        class: ClassId::COMMON,
+        tier: TierId::new(0),
+        extent: Extent(0),
+        sequence: 0,
+        entries_end: 0,
+        entries: 0,
+        live: 0,
+        born: 0,
+        moves: 0,
+        damaged: false,
+    };
+}
+
 // What 2 MiB on a tier costs in memory; `docs/segment-format.md` says so.
 const _: () = assert!(size_of::<Row>() == 40);
 
@@ -153,6 +174,7 @@ pub struct SegmentTable {
     classes: Classes,
     last_sequence: u64,
     live_entries: u64,
+    durable: Option<Durable>,
 }
 
 impl SegmentTable {
@@ -217,19 +239,7 @@ impl SegmentTable {
         };
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        let row = Row {
-            state: State::Writing,
-            class,
-            tier,
-            extent,
-            sequence,
-            entries_end: 0,
-            entries: 0,
-            live: 0,
-            born: 0,
-            moves: 0,
-            damaged: false,
-        };
+        let row = Row { state: State::Writing, class, tier, extent, sequence, ..Row::VACANT };
         if self.vacant.pop().is_some() {
             self.rows[next as usize] = row;
         } else {
@@ -271,7 +281,9 @@ impl SegmentTable {
     /// The write has failed or was given up.
     pub(crate) fn abandon(&mut self, segment: SegmentId) {
         if self.row_mut(segment).is_some_and(|row| row.state == State::Writing) {
-            self.vacate(segment);
+            let row = self.empty_row(segment);
+            // It was never on any list.
+            self.give_back(row.class, (row.tier, row.extent));
         }
     }
 
@@ -321,6 +333,10 @@ impl SegmentTable {
         let mut best: Option<(f64, Candidate)> = None;
         for (row, number) in rows.iter().zip(from..) {
             let Some(alive) = alive_to_clean(row, number, max_live, wanted) else { continue };
+            if self.is_durable(row.class) && wanted.of != Some(row.class) {
+                // Its room is not free when it dies.
+                continue;
+            }
             let age = now.saturating_sub(row.born) as f64 + 1.0;
             let score = (1.0 - alive) * age / (1.0 + alive);
             if best.is_some_and(|(other, _)| score <= other)
@@ -348,6 +364,7 @@ impl SegmentTable {
         let rows = self.rows.get(from..to.min(self.rows.len())).unwrap_or_default();
         for (row, number) in rows.iter().zip(from..) {
             if let Some(alive) = alive_to_clean(row, number, max_live, wanted)
+                && (!self.is_durable(row.class) || wanted.of == Some(row.class))
                 && wanted.takes(row.class)
                 && self.classes.helps(help[usize::from(row.tier.0)], row.class)
             {
@@ -466,7 +483,7 @@ impl SegmentTable {
     /// Counts the extents of all classes anew. Nothing may be on its way between tiers.
     pub(crate) fn audit_classes(&self) -> Result<(), String> {
         let rows = self.rows.iter().filter(|row| row.state != State::Vacant);
-        self.classes.agree(rows.map(|row| (row.class, row.tier)))
+        self.classes.agree(rows.map(|row| (row.class, row.tier)).chain(self.in_limbo()))
     }
 
     /// Adds what lives in rows `from..to` to the tiers' figures.
@@ -525,12 +542,19 @@ impl SegmentTable {
         self.rows.get_mut(segment.get() as usize)
     }
 
+    /// A live segment has died.
     fn vacate(&mut self, segment: SegmentId) {
-        let row = &mut self.rows[segment.get() as usize];
-        row.state = State::Vacant;
-        let (class, at) = (row.class, (row.tier, row.extent));
-        self.give_back(class, at);
+        let row = self.empty_row(segment);
+        match &mut self.durable {
+            Some(durable) if durable.class == row.class => durable.put_in_limbo(row.extent),
+            _ => self.give_back(row.class, (row.tier, row.extent)),
+        }
+    }
+
+    /// The number is free again; gives what it stood for.
+    fn empty_row(&mut self, segment: SegmentId) -> Row {
         self.vacant.push(segment.get());
+        std::mem::replace(&mut self.rows[segment.get() as usize], Row::VACANT)
     }
 }
 

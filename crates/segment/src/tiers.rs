@@ -360,6 +360,10 @@ impl Tiers {
         self.tiers.iter().any(Option::is_some)
     }
 
+    pub(crate) fn extents(&self, id: TierId) -> Option<&Extents> {
+        self.get(id).map(|tier| &tier.extents)
+    }
+
     pub(crate) fn extents_mut(&mut self, id: TierId) -> Option<&mut Extents> {
         self.get_mut(id).map(|tier| &mut tier.extents)
     }

@@ -8,7 +8,7 @@ use crate::builder::{Sealed, SegmentBuilder};
 use crate::format::{Guard, SummaryEntry};
 use crate::queues::Queues;
 use crate::table::{Place, Reservation};
-use crate::{AlignedBuf, EntryAddr, SegmentId, SegmentStore, WriteDone};
+use crate::{AlignedBuf, ClassId, EntryAddr, SegmentId, SegmentStore, WriteDone};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -19,6 +19,10 @@ use vswap_core::SlotId;
 pub struct Written {
     /// Which.
     pub segment: SegmentId,
+    /// Which writing of that number.
+    pub sequence: u64,
+    /// Whose it is.
+    pub class: ClassId,
     /// `Ok`: its entries live and can be read. `Err`: nothing of it exists, the pages stay where they
     /// were; `StorageFull` if the disk had no room.
     pub result: io::Result<()>,
@@ -125,14 +129,15 @@ impl SegmentWriter {
 
     fn commit(&self, finished: Finished) -> Written {
         let Finished { sent, done } = finished;
-        let Place { segment, tier, .. } = sent.reservation.place();
+        let Place { segment, sequence, class, tier, .. } = sent.reservation.place();
         self.store.count_write(tier, &done.result, sent.len);
         match &done.result {
             Ok(()) => sent.reservation.commit(sent.entries_end, sent.entries.len() as u32, self.store.now()),
             Err(_) => drop(sent.reservation),
         }
         let (guard, bytes) = (sent.guard, sent.len);
-        Written { segment, result: done.result, bytes, buf: done.buf, guard, entries: sent.entries }
+        let (result, buf, entries) = (done.result, done.buf, sent.entries);
+        Written { segment, sequence, class, result, bytes, buf, guard, entries }
     }
 }
 

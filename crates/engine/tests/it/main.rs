@@ -1,6 +1,7 @@
 //! Integration tests of the engine: against a map, and under concurrent writeback.
 mod comeback;
 mod demotion;
+mod durable;
 mod flaky;
 mod groups;
 mod kinds;

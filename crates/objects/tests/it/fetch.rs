@@ -215,7 +215,7 @@ fn what_is_written_after_it_was_asked_for_stays_dirty() {
         object.dirty().iter().map(|dirty| dirty.range()).collect()
     };
     assert_eq!(ranges(&object), Vec::from_iter(Some(5000..5010)));
-    assert!(object.is_dirty() && !object.snapshot().is_dirty());
+    assert!(object.is_dirty() && !object.snapshot().unwrap().is_dirty());
     // Written through, given up, cut off: not dirty.
     object.write(5000, &[3; 3]).unwrap();
     object.punch(5003..5006);

@@ -1,6 +1,8 @@
 //! Integration tests of objects: against a map of bytes, where there is no room, on tiers.
 mod fetch;
 mod model;
+mod named;
+mod power;
 mod room;
 mod tiers;
 

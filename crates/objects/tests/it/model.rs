@@ -212,7 +212,7 @@ impl Run {
                 let (object, model) = &self.all[object % count];
                 let bytes = model.bytes.clone();
                 let model = Model { dirty: vec![0; bytes.len()], bytes, ..Model::default() };
-                let snapshot = (object.snapshot(), model);
+                let snapshot = (object.snapshot().unwrap(), model);
                 self.all.push(snapshot);
             }
             Op::Create if count < 4 => self.all.push((self.objects.create(), Model::default())),

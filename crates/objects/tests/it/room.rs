@@ -41,7 +41,7 @@ fn a_snapshot_that_finds_no_room_for_a_change_still_has_what_it_had() {
     let object = objects.create();
     let mut old = bytes(3, MIB);
     object.write(0, &old).unwrap();
-    let snapshot = object.snapshot();
+    let snapshot = object.snapshot().unwrap();
     let other = objects.create();
     while other.write(other.len(), &bytes(7, 4096)).is_ok() {}
     for at in [0, 5000, 4096 * 9] {
@@ -115,7 +115,7 @@ fn what_was_given_up_takes_no_slots_any_more() {
     for step in 0..40_u64 {
         let at = step * MIB as u64 / 2;
         object.write(at, &vec![1; MIB / 2]).unwrap();
-        drop(object.snapshot());
+        drop(object.snapshot().unwrap());
         object.punch(0..at);
     }
     assert!(engine.stats().clusters <= 4, "{}", engine.stats().clusters);

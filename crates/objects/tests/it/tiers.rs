@@ -108,7 +108,7 @@ fn threads_read_what_was_written_last_while_all_moves() {
         scope.spawn(move || {
             let mut buf = vec![0; 4096];
             for turn in 0..40 {
-                let snapshot = object.snapshot();
+                let snapshot = object.snapshot().unwrap();
                 snapshot.write(turn * 4096 * 3, &[9; 5000]).unwrap();
                 let page = (turn * 3 + 5) % PAGES;
                 snapshot.read(page * 4096, &mut buf).unwrap();
@@ -167,7 +167,7 @@ fn a_lost_page_is_told_of_and_made_good_by_writing_all_that_it_has() {
     assert_eq!(object.read(5 * 4096, &mut buf[..10]).unwrap().missing, Vec::from_iter(Some(20480..20490)));
     let lost = object.extents(4096..8192);
     assert_eq!(lost.iter().map(|extent| extent.holder).collect::<Vec<_>>(), [Holder::Lost]);
-    let snapshot = object.snapshot();
+    let snapshot = object.snapshot().unwrap();
     // More than all that it had; all of it; nothing of it any more.
     object.write(5 * 4096, &[7; 100]).unwrap();
     object.write(4096, &[8; 4096]).unwrap();

@@ -20,6 +20,8 @@ pub(crate) struct Header {
     pub(crate) bytes: u64,
     /// Another one each time it is put to use.
     pub(crate) number: u64,
+    /// What follows is of use to a store of that number, after the run too.
+    pub(crate) durable: bool,
 }
 
 /// Bytes that are no header of ours.
@@ -43,13 +45,14 @@ impl Header {
     /// A header for so many bytes, with a number of its own.
     pub(super) fn new(bytes: u64) -> Self {
         // The standard library seeds each hasher from the kernel's random numbers.
-        Self { bytes, number: RandomState::new().hash_one(bytes) }
+        Self { bytes, number: RandomState::new().hash_one(bytes), durable: false }
     }
 
     pub(crate) fn encode(self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         out[..8].copy_from_slice(&MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        out[10..12].copy_from_slice(&u16::from(self.durable).to_le_bytes());
         out[12..16].copy_from_slice(&(START as u32).to_le_bytes());
         out[16..24].copy_from_slice(&self.bytes.to_le_bytes());
         out[24..32].copy_from_slice(&self.number.to_le_bytes());
@@ -78,7 +81,7 @@ impl Header {
         if u64_at(SUM_AT) != XxHash3_64::oneshot(&raw[..SUM_AT]) {
             return Err(NoHeader::Damaged { offset: SUM_AT as u64 });
         }
-        let header = Self { bytes: u64_at(16), number: u64_at(24) };
+        let header = Self { bytes: u64_at(16), number: u64_at(24), durable: raw[10] & 1 != 0 };
         // Flags, a place of segments or fields that this version does not know mean something, and it is not known what.
         match header.encode().iter().zip(raw).position(|(known, found)| known != found) {
             Some(at) => Err(NoHeader::Damaged { offset: at as u64 }),

@@ -59,6 +59,9 @@ impl SegmentStore {
     /// When there is no such tier or it is being emptied already; or what lives on it does not fit the others and memory: then it goes on as
     /// before.
     pub fn drain_tier(&self, tier: TierId, sparse: f64, memory: u64) -> Result<(TierState, bool), TierError> {
+        if self.table.read().durable_tier() == Some(tier) {
+            return Err(TierError::Durable { tier });
+        }
         let before = self.set_state(tier, TierState::Draining)?;
         if before == TierState::Draining {
             return Err(TierError::Draining { tier });

@@ -1,0 +1,437 @@
+//! [`Store`]: objects that have names and outlive the run.
+//!
+//! The bytes are pages of one group of an engine, whose segments stay on a file of the store's; what is to be known to find them again is in an index beside it
+//! (redb), which goes from one commit to the next whole or not at all. What has changed since the last commit is in memory only, so that a
+//! crash finds everything as it was then.
+//!
+//! # Invariants
+//! - At a commit, with the gate shut, what the index is given and what the engine lists are of one moment: whoever changes an object, or which objects there
+//!   are, is in the gate.
+//! - An object is in memory once, or not at all; while it is changed and not committed, it is.
+//! - Numbers of objects are never used twice, also after a crash.
+//!
+//! # Lock order
+//! The turn of commits, the gate, the books, an object's lock, the list of changed objects.
+
+pub(crate) mod commit;
+pub(crate) mod error;
+pub(crate) mod named;
+pub(crate) mod records;
+
+use crate::content::Content;
+use crate::object::{Object, Objects};
+use crate::presence::Presence;
+use crate::store::error::NamedError;
+use crate::store::named::{Known, NamedObject};
+use crate::store::records::{
+    CLUSTERS, NAMES, NUMBERS, Numbers, OBJECTS, ObjectRecord, SEGMENTS, VERSION, VOLUMES, decode_cluster,
+    decode_segment,
+};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vswap_core::ClusterId;
+use vswap_engine::{DurableTier, Engine, EngineConfig, Kept};
+use vswap_segment::{Area, SegmentId, Storage};
+
+/// The longest key of a volume or an object, bytes.
+pub const MAX_KEY: usize = 4096;
+/// The most auxiliary data of an object, bytes.
+pub const MAX_AUX: usize = 64 << 10;
+
+/// Names in a store's directory.
+const DATA: &str = "data";
+const INDEX: &str = "index";
+/// Objects that nobody uses are let out of memory when there are this many more than after the last time.
+const IDLE: usize = 1024;
+/// A run's numbers, of objects and of segments.
+const RUN_BITS: u32 = 32;
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The engine that is made for it. More tiers than the store's own take other memory's pages, not the store's.
+    pub engine: EngineConfig,
+    /// Memory for the index's pages, bytes.
+    pub index_cache: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { engine: EngineConfig::default(), index_cache: 16 << 20 }
+    }
+}
+
+/// Named objects in a directory. See the crate's documentation.
+pub struct Store {
+    objects: Arc<Objects>,
+    index: Database,
+    books: Mutex<Books>,
+    changes: Arc<Changes>,
+    /// One commit at a time.
+    turn: Mutex<()>,
+    commits: AtomicU64,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+/// Who changes objects that are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Shut while it is seen what there is to commit.
+    gate: RwLock<()>,
+    changed: Mutex<BTreeSet<u64>>,
+}
+
+/// What makes an object one that is kept.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    id: u64,
+    changes: Arc<Changes>,
+    /// Nobody finds it any more: its bytes end with its last user.
+    gone: AtomicBool,
+}
+
+impl Keeping {
+    /// The object is about to be changed. Until the guard is dropped, no commit begins.
+    pub(crate) fn changing(&self) -> RwLockReadGuard<'_, ()> {
+        let guard = self.changes.gate.read();
+        if !self.is_gone() {
+            self.changes.changed.lock().insert(self.id);
+        }
+        guard
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        // Relaxed: set by who holds the gate and the books.
+        self.gone.load(Ordering::Relaxed)
+    }
+}
+
+/// What no commit has kept yet, and what is in memory.
+#[derive(Debug, Default)]
+struct Books {
+    volumes: BTreeMap<Vec<u8>, u32>,
+    /// `None`: not there any more.
+    names: BTreeMap<(u32, Vec<u8>), Option<u64>>,
+    gone: BTreeSet<u64>,
+    open: HashMap<u64, Arc<Known>>,
+    /// How many may be in memory before those that nobody uses are let out.
+    most_open: usize,
+    /// Segments that the last commit has listed, with their sequence numbers.
+    listed: BTreeMap<SegmentId, u64>,
+    next_volume: u32,
+    next_object: u64,
+}
+
+impl Store {
+    /// Makes a store in a directory that has none, with a file of `bytes` for what its objects hold, which take no room yet, and opens it.
+    ///
+    /// # Errors
+    /// When there is one, or it cannot be made.
+    pub fn create(dir: &Path, bytes: u64, config: &StoreConfig) -> Result<Arc<Self>, NamedError> {
+        let io = |act| move |source| NamedError::Io { path: dir.to_owned(), act, source };
+        std::fs::create_dir_all(dir).map_err(io("make the directory"))?;
+        let (area, file) = Area::create_durable(&dir.join(DATA), bytes)?;
+        let path = dir.join(INDEX);
+        let made = std::fs::File::create_new(&path);
+        let made = made.map_err(|source| NamedError::Io { path, act: "make", source })?;
+        let index = redb::backends::FileBackend::new(made)?;
+        let store = Self::create_on(Arc::new(area), file, index, config)?;
+        // The names too are to be there after a power cut.
+        let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(io("sync"))?;
+        Ok(store)
+    }
+
+    /// Opens the store in a directory.
+    ///
+    /// # Errors
+    /// When there is none, somebody has it, or it is damaged.
+    pub fn open(dir: &Path, config: &StoreConfig) -> Result<Arc<Self>, NamedError> {
+        let path = dir.join(INDEX);
+        let found = std::fs::OpenOptions::new().read(true).write(true).open(&path);
+        let found = found.map_err(|source| NamedError::Io { path, act: "open", source })?;
+        let index = redb::backends::FileBackend::new(found)?;
+        Self::open_on(|file| Ok(Arc::new(Area::open_durable(&dir.join(DATA), file)?)), index, config)
+    }
+
+    /// Makes a store of two disks that are empty, of which the first is known by the number `file`.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn create_on(
+        data: Arc<dyn Storage>,
+        file: u64,
+        index: impl StorageBackend,
+        config: &StoreConfig,
+    ) -> Result<Arc<Self>, NamedError> {
+        let index = Self::builder(config).create_with_backend(index)?;
+        // The standard library seeds each hasher from the kernel's random numbers.
+        let key = RandomState::new().hash_one(file);
+        let txn = index.begin_write()?;
+        {
+            let mut numbers = txn.open_table(NUMBERS)?;
+            for (name, number) in [("version", VERSION), ("file", file), ("key", key), ("runs", 0)] {
+                numbers.insert(name, number)?;
+            }
+            txn.open_table(VOLUMES)?;
+            txn.open_table(NAMES)?;
+            txn.open_table(OBJECTS)?;
+            txn.open_table(CLUSTERS)?;
+            txn.open_table(SEGMENTS)?;
+        }
+        txn.commit()?;
+        Self::start(|_| Ok(data), index, config)
+    }
+
+    /// Opens a store of two disks; the first is asked for by its number.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(
+        data: impl FnOnce(u64) -> Result<Arc<dyn Storage>, NamedError>,
+        index: impl StorageBackend,
+        config: &StoreConfig,
+    ) -> Result<Arc<Self>, NamedError> {
+        // An empty file would be made an index.
+        if index.len().map_err(redb::StorageError::from)? == 0 {
+            return Err(NamedError::NoStore { what: "everything" });
+        }
+        Self::start(data, Self::builder(config).create_with_backend(index)?, config)
+    }
+
+    fn builder(config: &StoreConfig) -> Builder {
+        let mut builder = Builder::new();
+        builder.set_cache_size(config.index_cache);
+        builder
+    }
+
+    fn start(
+        data: impl FnOnce(u64) -> Result<Arc<dyn Storage>, NamedError>,
+        index: Database,
+        config: &StoreConfig,
+    ) -> Result<Arc<Self>, NamedError> {
+        let numbers = begin_run(&index)?;
+        let (kept, listed, next_volume) = found(&index)?;
+        let engine = Engine::new(config.engine.clone())?;
+        let after = numbers.runs << RUN_BITS;
+        let tier = DurableTier { priority: 0, key: numbers.key, after };
+        let group = engine.open_durable(data(numbers.file)?, tier, &kept)?;
+        let changes = Arc::<Changes>::default();
+        let objects = Objects::kept(engine, group)?;
+        let books = Books { most_open: IDLE, listed, next_volume, next_object: after, ..Books::default() };
+        let (books, turn, commits) = (Mutex::new(books), Mutex::new(()), AtomicU64::new(0));
+        Ok(Arc::new(Self { objects, index, books, changes, turn, commits }))
+    }
+
+    /// The object of this volume, key and version; made, empty, if there is none of that version. What there was of an older one is gone with that: nobody finds it any more, and
+    /// its bytes end with its last user.
+    ///
+    /// # Errors
+    /// [`NamedError::Older`] when there is a newer one; when a key is too long, or the index cannot be read.
+    pub fn object(
+        self: &Arc<Self>,
+        volume: &[u8],
+        key: &[u8],
+        version: u64,
+    ) -> Result<NamedObject, NamedError> {
+        check_keys(volume, key)?;
+        // In the gate, since an older one may go.
+        let _changing = self.changes.gate.read();
+        let mut books = self.books.lock();
+        let number = match self.volume(&books, volume)? {
+            Some(number) => number,
+            None => books.new_volume(volume)?,
+        };
+        if let Some(id) = self.id_of(&books, number, key)? {
+            let found = self.loaded(&mut books, id)?;
+            if found.version() > version {
+                return Err(NamedError::Older { wanted: version, has: found.version() });
+            }
+            if found.version() == version {
+                return Ok(NamedObject::of(self, found));
+            }
+            books.remove(&found);
+        }
+        let id = books.next_object + 1;
+        books.next_object = id;
+        let record = ObjectRecord { volume: number, key: key.to_vec(), version, ..ObjectRecord::default() };
+        let made = self.named(id, &record);
+        books.names.insert((number, key.to_vec()), Some(id));
+        books.open.insert(id, Arc::clone(&made));
+        self.changes.changed.lock().insert(id);
+        Ok(NamedObject::of(self, made))
+    }
+
+    /// The object of this volume and key, of whichever version; `None` if there is none.
+    ///
+    /// # Errors
+    /// When a key is too long, or the index cannot be read.
+    pub fn find(self: &Arc<Self>, volume: &[u8], key: &[u8]) -> Result<Option<NamedObject>, NamedError> {
+        check_keys(volume, key)?;
+        let mut books = self.books.lock();
+        let Some(number) = self.volume(&books, volume)? else { return Ok(None) };
+        let Some(id) = self.id_of(&books, number, key)? else { return Ok(None) };
+        self.loaded(&mut books, id).map(|found| Some(NamedObject::of(self, found)))
+    }
+
+    /// Nobody finds the object any more; its bytes end with its last user. Tells whether there was one.
+    ///
+    /// # Errors
+    /// When a key is too long, or the index cannot be read.
+    pub fn remove(self: &Arc<Self>, volume: &[u8], key: &[u8]) -> Result<bool, NamedError> {
+        check_keys(volume, key)?;
+        let _changing = self.changes.gate.read();
+        let mut books = self.books.lock();
+        let Some(number) = self.volume(&books, volume)? else { return Ok(false) };
+        let Some(id) = self.id_of(&books, number, key)? else { return Ok(false) };
+        let found = self.loaded(&mut books, id)?;
+        books.remove(&found);
+        Ok(true)
+    }
+
+    /// The engine below, for figures, more tiers, and other owners.
+    pub fn engine(&self) -> &Engine {
+        self.objects.engine()
+    }
+
+    fn volume(&self, books: &Books, key: &[u8]) -> Result<Option<u32>, NamedError> {
+        if let Some(number) = books.volumes.get(key) {
+            return Ok(Some(*number));
+        }
+        Ok(self.index.begin_read()?.open_table(VOLUMES)?.get(key)?.map(|found| found.value()))
+    }
+
+    fn id_of(&self, books: &Books, volume: u32, key: &[u8]) -> Result<Option<u64>, NamedError> {
+        if let Some(known) = books.names.get(&(volume, key.to_vec())) {
+            return Ok(*known);
+        }
+        Ok(self.index.begin_read()?.open_table(NAMES)?.get((volume, key))?.map(|found| found.value()))
+    }
+
+    /// The object of a number that is there.
+    fn loaded(&self, books: &mut Books, id: u64) -> Result<Arc<Known>, NamedError> {
+        if let Some(found) = books.open.get(&id) {
+            return Ok(Arc::clone(found));
+        }
+        let txn = self.index.begin_read()?;
+        let table = txn.open_table(OBJECTS)?;
+        let line = table.get(id)?.ok_or(NamedError::Record { table: "objects", key: id })?;
+        let loaded = self.named(id, &ObjectRecord::decode(id, line.value())?);
+        if books.open.len() >= books.most_open {
+            self.let_idle_out(books);
+        }
+        books.open.insert(id, Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    /// Those that nobody uses and nobody has changed are not kept in memory.
+    fn let_idle_out(&self, books: &mut Books) {
+        let changed = self.changes.changed.lock();
+        books.open.retain(|id, object| Arc::strong_count(object) > 1 || changed.contains(id));
+        books.most_open = books.open.len() + IDLE;
+    }
+
+    fn named(&self, id: u64, record: &ObjectRecord) -> Arc<Known> {
+        let engine = self.objects.engine();
+        let group = self.objects.group();
+        let block =
+            |(number, cluster): &(u64, u32)| (*number, engine.owner_of_kept(ClusterId::new(*cluster), group));
+        let content = Content::found(
+            record.len,
+            record.blocks.iter().map(block).collect(),
+            Presence::found(&record.some),
+            &record.dirty,
+        );
+        let keeping = Keeping { id, changes: Arc::clone(&self.changes), gone: AtomicBool::new(false) };
+        let object = self.objects.holding(content, Some(keeping));
+        Known::new(record, object)
+    }
+}
+
+impl Books {
+    fn new_volume(&mut self, key: &[u8]) -> Result<u32, NamedError> {
+        let number = self.next_volume;
+        self.next_volume = number.checked_add(1).ok_or(NamedError::TooManyVolumes)?;
+        self.volumes.insert(key.to_vec(), number);
+        Ok(number)
+    }
+
+    /// In the gate.
+    fn remove(&mut self, known: &Known) {
+        let Some(keeping) = known.object().keeping() else { return };
+        keeping.gone.store(true, Ordering::Relaxed);
+        keeping.changes.changed.lock().remove(&keeping.id);
+        self.names.insert(known.name(), None);
+        self.gone.insert(keeping.id);
+        self.open.remove(&keeping.id);
+    }
+}
+
+fn check_keys(volume: &[u8], key: &[u8]) -> Result<(), NamedError> {
+    match volume.len().max(key.len()) {
+        len if len > MAX_KEY => Err(NamedError::KeyTooLong { len, most: MAX_KEY }),
+        _ => Ok(()),
+    }
+}
+
+/// Counts another run, durably, before it has used any number.
+fn begin_run(index: &Database) -> Result<Numbers, NamedError> {
+    let txn = index.begin_write()?;
+    let numbers = {
+        let mut table = txn.open_table(NUMBERS)?;
+        let number = |what: &'static str| match table.get(what) {
+            Ok(Some(found)) => Ok(found.value()),
+            Ok(None) => Err(NamedError::NoStore { what }),
+            Err(error) => Err(error.into()),
+        };
+        let version = number("version")?;
+        if version != VERSION {
+            return Err(NamedError::Version { found: version, known: VERSION });
+        }
+        let numbers = Numbers { file: number("file")?, key: number("key")?, runs: number("runs")? + 1 };
+        table.insert("runs", numbers.runs)?;
+        numbers
+    };
+    txn.commit()?;
+    Ok(numbers)
+}
+
+type Found = (Kept, BTreeMap<SegmentId, u64>, u32);
+
+/// What the last commit has left, and the number of the next volume.
+fn found(index: &Database) -> Result<Found, NamedError> {
+    let txn = index.begin_read()?;
+    let (mut kept, mut listed) = (Kept::default(), BTreeMap::new());
+    for line in txn.open_table(SEGMENTS)?.iter()? {
+        let (number, bytes) = line?;
+        let (segment, entries) = decode_segment(number.value(), bytes.value())?;
+        listed.insert(segment.segment, segment.sequence);
+        kept.segments.push((segment, entries));
+    }
+    for line in txn.open_table(CLUSTERS)?.iter()? {
+        let (number, bytes) = line?;
+        kept.clusters.push(decode_cluster(number.value(), bytes.value())?);
+    }
+    let mut next_volume = 0;
+    for line in txn.open_table(VOLUMES)?.iter()? {
+        let (_, number) = line?;
+        next_volume = next_volume.max(number.value().checked_add(1).ok_or(NamedError::TooManyVolumes)?);
+    }
+    Ok((kept, listed, next_volume))
+}
+
+/// What is to be changed of an object that is kept.
+pub(crate) fn changing(object: &Object) -> Option<RwLockReadGuard<'_, ()>> {
+    object.keeping().map(Keeping::changing)
+}

@@ -1,0 +1,177 @@
+//! [`NamedObject`]: an object of a store.
+
+use crate::error::{FetchError, ObjectError};
+use crate::object::Object;
+use crate::store::error::{NamedError, NamedFetchError};
+use crate::store::records::ObjectRecord;
+use crate::store::{MAX_AUX, Store};
+use parking_lot::RwLock;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Bytes that are written before it is looked again whether there is room to commit them.
+const PIECE: usize = 1 << 20;
+
+/// An object of a store: bytes by offset, as [`Object`], with what its owner keeps beside them.
+#[derive(Clone, Debug)]
+pub struct NamedObject {
+    store: Arc<Store>,
+    known: Arc<Known>,
+}
+
+/// An object of a store as the store has it.
+#[derive(Debug)]
+pub(super) struct Known {
+    volume: u32,
+    key: Box<[u8]>,
+    version: u64,
+    aux: RwLock<Vec<u8>>,
+    object: Object,
+}
+
+impl Deref for NamedObject {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        &self.known.object
+    }
+}
+
+impl Known {
+    pub(super) fn new(record: &ObjectRecord, object: Object) -> Arc<Self> {
+        let ObjectRecord { volume, key, version, aux, .. } = record;
+        let (key, aux) = (key.as_slice().into(), RwLock::new(aux.clone()));
+        Arc::new(Self { volume: *volume, key, version: *version, aux, object })
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// Volume and key.
+    pub(super) fn name(&self) -> (u32, Vec<u8>) {
+        (self.volume, self.key.to_vec())
+    }
+
+    /// Its line in the index; `content` has the bytes' part of it.
+    pub(super) fn record(&self, content: ObjectRecord) -> ObjectRecord {
+        let (volume, key) = self.name();
+        ObjectRecord { volume, key, version: self.version, aux: self.aux.read().clone(), ..content }
+    }
+}
+
+impl NamedObject {
+    pub(super) fn of(store: &Arc<Store>, known: Arc<Known>) -> Self {
+        Self { store: Arc::clone(store), known }
+    }
+
+    /// Its version.
+    pub fn version(&self) -> u64 {
+        self.known.version
+    }
+
+    /// Its key in its volume.
+    pub fn key(&self) -> &[u8] {
+        &self.known.key
+    }
+
+    /// Whether nobody finds it any more: it was removed, or there is a newer version.
+    pub fn is_gone(&self) -> bool {
+        self.keeping().is_some_and(super::Keeping::is_gone)
+    }
+
+    /// What its owner keeps beside it.
+    pub fn aux(&self) -> Vec<u8> {
+        self.known.aux.read().clone()
+    }
+
+    /// Keeps something else beside it.
+    ///
+    /// # Errors
+    /// When it is longer than [`MAX_AUX`].
+    pub fn set_aux(&self, aux: &[u8]) -> Result<(), NamedError> {
+        if aux.len() > MAX_AUX {
+            return Err(NamedError::AuxTooLong { len: aux.len(), most: MAX_AUX });
+        }
+        let _changing = super::changing(self);
+        *self.known.aux.write() = aux.to_vec();
+        Ok(())
+    }
+
+    /// As [`Object::write`]. Where there would be no room to commit it, what is dead on the tier is given up first, by a commit.
+    ///
+    /// # Errors
+    /// As there; [`NamedError::Full`], with what was written before that. What keeps room from being made.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), NamedError> {
+        self.in_pieces(offset, bytes, Object::write)
+    }
+
+    /// As [`Object::write_dirty`], with room made as [`NamedObject::write`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_dirty(&self, offset: u64, bytes: &[u8]) -> Result<(), NamedError> {
+        self.in_pieces(offset, bytes, Object::write_dirty)
+    }
+
+    /// As [`Object::fetch`], with room made as [`NamedObject::write`] does.
+    ///
+    /// # Errors
+    /// As there, and what keeps room from being made.
+    pub fn fetch<E>(
+        &self,
+        range: Range<u64>,
+        mut get: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), NamedFetchError<E>> {
+        let mut at = range.start;
+        while at < range.end.min(self.len()) {
+            let end = range.end.min(at.saturating_add(PIECE as u64));
+            self.store.keep_room()?;
+            self.known.object.fetch(at..end, &mut get)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// As [`Object::read_through`], with room made as [`NamedObject::write`] does.
+    ///
+    /// # Errors
+    /// As there, and what keeps room from being made.
+    pub fn read_through<E>(
+        &self,
+        offset: u64,
+        buf: &mut [u8],
+        mut get: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<usize, NamedFetchError<E>> {
+        loop {
+            let read = self.read(offset, buf).map_err(FetchError::Object)?;
+            let (Some(first), Some(last)) = (read.missing.first(), read.missing.last()) else {
+                return Ok(read.len);
+            };
+            self.fetch(first.start..last.end, &mut get)?;
+        }
+    }
+
+    fn in_pieces(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        write: impl Fn(&Object, u64, &[u8]) -> Result<(), ObjectError>,
+    ) -> Result<(), NamedError> {
+        let object = &self.known.object;
+        if bytes.is_empty() {
+            return Ok(write(object, offset, bytes)?);
+        }
+        let mut at = offset;
+        for piece in bytes.chunks(PIECE) {
+            self.store.keep_room()?;
+            write(object, at, piece)?;
+            at = at.saturating_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+}

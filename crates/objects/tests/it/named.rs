@@ -1,0 +1,229 @@
+//! Objects that have names: found again, replaced, removed, in a directory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vswap_engine::{CodecChoice, EngineConfig};
+use vswap_objects::{MAX_AUX, MAX_KEY, NamedError, NamedObject, ObjectError, Store, StoreConfig};
+
+fn config() -> StoreConfig {
+    let engine = EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() };
+    StoreConfig { engine, ..StoreConfig::default() }
+}
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/var/tmp").unwrap()
+}
+
+fn create(dir: &Path) -> Arc<Store> {
+    Store::create(dir, 64 << 20, &config()).unwrap()
+}
+
+fn open(dir: &Path) -> Arc<Store> {
+    Store::open(dir, &config()).unwrap()
+}
+
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(word).flatten().take(len).collect()
+}
+
+fn read(object: &NamedObject) -> Vec<u8> {
+    let mut buf = vec![1; object.len() as usize];
+    let read = object.read(0, &mut buf).unwrap();
+    assert_eq!((read.len, read.missing), (buf.len(), Vec::new()));
+    buf
+}
+
+#[test]
+fn what_was_synced_is_found_again_and_what_was_not_is_as_it_was() {
+    let dir = dir();
+    let (long, zeroes) = (bytes(1, 5 << 20), vec![0; 100_000]);
+    {
+        let store = create(dir.path());
+        let object = store.object(b"volume", b"long", 7).unwrap();
+        object.write(0, &long).unwrap();
+        object.set_aux(b"beside it").unwrap();
+        store.object(b"volume", b"zeroes", 1).unwrap().write(0, &zeroes).unwrap();
+        let part = store.object(b"other", b"long", 1).unwrap();
+        part.set_len(20_000).unwrap();
+        part.write_dirty(5000, b"some").unwrap();
+        store.sync().unwrap();
+        store.object(b"volume", b"long", 7).unwrap().write(0, b"changed, and lost").unwrap();
+        store.object(b"volume", b"late", 1).unwrap().write(0, b"lost").unwrap();
+        assert!(store.remove(b"volume", b"zeroes").unwrap());
+    }
+    let store = open(dir.path());
+    let object = store.find(b"volume", b"long").unwrap().unwrap();
+    assert_eq!((object.version(), object.aux(), object.key()), (7, b"beside it".to_vec(), &b"long"[..]));
+    assert!(read(&object) == long);
+    assert!(read(&store.find(b"volume", b"zeroes").unwrap().unwrap()) == zeroes);
+    let part = store.find(b"other", b"long").unwrap().unwrap();
+    let some = std::slice::from_ref(&(5000..5004));
+    assert_eq!(part.present(0..u64::MAX), some);
+    assert_eq!(part.dirty().iter().map(|dirty| dirty.range()).collect::<Vec<_>>(), some);
+    assert_eq!(part.len(), 20_000);
+    for (volume, key) in [(&b"volume"[..], &b"late"[..]), (b"other", b"zeroes"), (b"none", b"long")] {
+        assert!(store.find(volume, key).unwrap().is_none());
+    }
+    assert!(!store.remove(b"none", b"long").unwrap());
+}
+
+#[test]
+fn a_newer_version_takes_the_place_of_an_older_one_which_its_user_goes_on_reading() {
+    let dir = dir();
+    let store = create(dir.path());
+    let old = store.object(b"v", b"k", 1).unwrap();
+    old.write(0, b"old").unwrap();
+    store.sync().unwrap();
+    let new = store.object(b"v", b"k", 2).unwrap();
+    assert!(new.is_empty() && old.is_gone() && !new.is_gone());
+    assert_eq!(read(&old), b"old");
+    old.write(3, b"er").unwrap();
+    new.write(0, b"new").unwrap();
+    let refused = store.object(b"v", b"k", 1).unwrap_err();
+    assert!(matches!(refused, NamedError::Older { wanted: 1, has: 2 }), "{refused}");
+    store.sync().unwrap();
+    assert_eq!(read(&old), b"older");
+    drop((old, new, store));
+    let store = open(dir.path());
+    assert_eq!(read(&store.object(b"v", b"k", 2).unwrap()), b"new");
+    assert!(store.remove(b"v", b"k").unwrap());
+    store.sync().unwrap();
+    let pages = store.engine().stats().segment_pages;
+    assert!(pages.is_zero(), "{pages:?} of removed objects live");
+    assert_eq!(store.object(b"v", b"k", 1).unwrap().len(), 0);
+}
+
+#[test]
+fn keys_are_any_bytes_and_have_a_longest() {
+    let dir = dir();
+    let long = vec![b'/'; MAX_KEY];
+    let keys: [&[u8]; 6] = [b"", b"\0", b"a/../b", b"\xff\xfe", "\u{fc}".as_bytes(), &long];
+    {
+        let store = create(dir.path());
+        for (at, volume) in keys.iter().enumerate() {
+            for (other, key) in keys.iter().enumerate() {
+                store.object(volume, key, 0).unwrap().write(0, &[at as u8, other as u8]).unwrap();
+            }
+        }
+        store.sync().unwrap();
+    }
+    let store = open(dir.path());
+    for (at, volume) in keys.iter().enumerate() {
+        for (other, key) in keys.iter().enumerate() {
+            let found = store.find(volume, key).unwrap().unwrap();
+            assert_eq!(read(&found), [at as u8, other as u8]);
+        }
+    }
+    let too_long = vec![0; MAX_KEY + 1];
+    assert!(matches!(store.object(&too_long, b"", 0), Err(NamedError::KeyTooLong { .. })));
+    assert!(matches!(store.find(b"", &too_long), Err(NamedError::KeyTooLong { .. })));
+    let object = store.object(b"", b"", 0).unwrap();
+    object.set_aux(&vec![1; MAX_AUX]).unwrap();
+    assert!(matches!(object.set_aux(&vec![1; MAX_AUX + 1]), Err(NamedError::AuxTooLong { .. })));
+    assert_eq!(object.aux(), vec![1; MAX_AUX]);
+    assert!(matches!(object.snapshot(), Err(ObjectError::Kept)));
+}
+
+#[test]
+fn a_full_store_says_so_and_goes_on_when_something_is_removed() {
+    let dir = dir();
+    let store = create(dir.path());
+    let mut kept = 0;
+    let full = loop {
+        let object = store.object(b"v", &[kept], 0).unwrap();
+        match object.write(0, &bytes(kept.into(), 3 << 20)) {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, NamedError::Full), "{full}");
+    assert!(kept > 10, "{kept} objects of 3 MiB in 64");
+    store.remove(b"v", &[kept]).unwrap();
+    store.sync().unwrap();
+    // Others take their place, over and over.
+    for round in 0..40_u8 {
+        let key = [round % kept];
+        store
+            .object(b"v", &key, 1 + u64::from(round))
+            .unwrap()
+            .write(0, &bytes(round.into(), 3 << 20))
+            .unwrap();
+    }
+    store.sync().unwrap();
+    drop(store);
+    let store = open(dir.path());
+    for round in 40 - kept..40 {
+        let found = store.find(b"v", &[round % kept]).unwrap().unwrap();
+        assert!(read(&found) == bytes(round.into(), 3 << 20), "{round}");
+    }
+}
+
+#[test]
+fn a_second_user_and_what_is_no_store_are_refused() {
+    let dir = dir();
+    let store = create(dir.path());
+    let says = |opened: Result<Arc<Store>, NamedError>, words: &str| {
+        let said = opened.unwrap_err().to_string();
+        assert!(said.contains(words), "{said}");
+    };
+    says(Store::open(dir.path(), &config()), "already open");
+    drop(store);
+    says(Store::create(dir.path(), 64 << 20, &config()), "exists");
+    let other = self::dir();
+    says(Store::open(other.path(), &config()), "cannot open");
+    drop(create(other.path()));
+    std::fs::copy(other.path().join("data"), dir.path().join("data")).unwrap();
+    says(Store::open(dir.path(), &config()), "not the file of this store");
+    std::fs::write(other.path().join("index"), b"").unwrap();
+    says(Store::open(other.path(), &config()), "not that of a store");
+    std::fs::write(other.path().join("index"), vec![b'x'; 10_000]).unwrap();
+    says(Store::open(other.path(), &config()), "index");
+}
+
+#[test]
+fn threads_write_while_others_sync_and_each_commit_is_of_one_moment() {
+    let dir = dir();
+    let store = create(dir.path());
+    let ended = AtomicBool::new(false);
+    // Each thread writes the same number to the beginning of two objects, the first of them first.
+    std::thread::scope(|scope| {
+        for thread in 0..3_u8 {
+            let (store, ended) = (&store, &ended);
+            scope.spawn(move || {
+                let pair = [0, 1].map(|at| store.object(b"v", &[thread, at], 0).unwrap());
+                let mut number = 0_u64;
+                while !ended.load(Ordering::Relaxed) {
+                    number += 1;
+                    for object in &pair {
+                        object.write(number % 3 * 4096, &number.to_le_bytes()).unwrap();
+                        object.write(100_000, &number.to_le_bytes()).unwrap();
+                    }
+                }
+            });
+        }
+        for _ in 0..30 {
+            store.sync().unwrap();
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    drop(store);
+    let store = open(dir.path());
+    for thread in 0..3 {
+        let newest = |at| {
+            let object = store.find(b"v", &[thread, at]).unwrap()?;
+            let mut word = [0; 8];
+            let found = object.read(100_000, &mut word).unwrap();
+            (found.len == 8).then(|| u64::from_le_bytes(word))
+        };
+        let (first, second) = (newest(0).unwrap_or(0), newest(1).unwrap_or(0));
+        assert!(first == second || first == second + 1, "{first} and {second} of one moment");
+    }
+}

@@ -1,0 +1,254 @@
+//! A store on disks that lose power: after each loss it is what it was at the last commit, or at the one that was under way.
+
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use redb::StorageBackend;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use vswap_engine::{CodecChoice, EngineConfig};
+use vswap_objects::{NamedError, Store, StoreConfig};
+use vswap_segment::power::Power;
+
+const DATA: usize = 40 << 20;
+const FILE: u64 = 4711;
+
+/// The index's disk, as redb wants one.
+#[derive(Debug)]
+struct Index(Arc<Power>);
+
+impl StorageBackend for Index {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let got = self.0.read(offset, out);
+        if got == out.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+#[derive(Clone, Default, PartialEq, Debug)]
+struct Model {
+    version: u64,
+    /// `None` is not there.
+    bytes: Vec<Option<u8>>,
+    aux: Vec<u8>,
+}
+
+impl Model {
+    fn new(version: u64) -> Arc<Self> {
+        Arc::new(Self { version, ..Self::default() })
+    }
+}
+
+type Models = BTreeMap<(u8, u8), Arc<Model>>;
+
+struct Machine {
+    data: Arc<Power>,
+    index: Arc<Power>,
+    store: Arc<Store>,
+    now: Models,
+    synced: Models,
+}
+
+fn config() -> StoreConfig {
+    let engine = EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() };
+    StoreConfig { engine, index_cache: 1 << 20 }
+}
+
+fn key(key: u8) -> Vec<u8> {
+    vec![key; usize::from(key) * 40 % 4096]
+}
+
+impl Machine {
+    fn new() -> Self {
+        let (data, index) = (Power::new(DATA), Power::new(0));
+        let made = Store::create_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
+        Self { data, index, store: made.unwrap(), now: Models::new(), synced: Models::new() }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.differs(&self.now), None);
+    }
+
+    /// What of the store is not as it is wanted.
+    fn differs(&self, wanted: &Models) -> Option<String> {
+        let names = (0..2).flat_map(|volume| (0..6).map(move |at| (volume, at)));
+        let differs = |(volume, at)| {
+            let found = self.store.find(&[volume], &key(at)).unwrap();
+            let (found, model) = match (found, wanted.get(&(volume, at))) {
+                (None, None) => return None,
+                (Some(found), Some(model)) => (found, model),
+                (found, _) => return Some(format!("{volume} {at}: is there: {}", found.is_some())),
+            };
+            found.audit().unwrap();
+            if (found.version(), found.aux(), found.len())
+                != (model.version, model.aux.clone(), model.bytes.len() as u64)
+            {
+                return Some(format!("{volume} {at}: version, aux or length"));
+            }
+            let mut buf = vec![9; model.bytes.len()];
+            let missing = found.read(0, &mut buf).unwrap().missing;
+            let mut bytes: Vec<_> = buf.into_iter().map(Some).collect();
+            missing.into_iter().for_each(|range| bytes[range.start as usize..range.end as usize].fill(None));
+            let first = bytes.iter().zip(&model.bytes).position(|(found, wanted)| found != wanted);
+            first.map(|byte| {
+                format!("{volume} {at}: byte {byte} is {:?}, wanted {:?}", bytes[byte], model.bytes[byte])
+            })
+        };
+        names.into_iter().find_map(differs)
+    }
+
+    /// The power goes and comes back; `maybe` is what a commit that failed would have kept.
+    fn cut(self, maybe: Option<Models>, chance: &mut impl FnMut() -> u64) -> Self {
+        let (data, index) = (self.data.cut(&mut *chance), self.index.cut(&mut *chance));
+        drop(self.store);
+        let device = Arc::clone(&data);
+        let opened = Store::open_on(
+            move |file| {
+                assert_eq!(file, FILE);
+                Ok(device as _)
+            },
+            Index(Arc::clone(&index)),
+            &config(),
+        );
+        let (now, synced) = (self.synced.clone(), self.synced);
+        let mut machine = Self { data, index, store: opened.unwrap(), now, synced };
+        if let Some(maybe) = maybe.filter(|maybe| machine.differs(maybe).is_none()) {
+            (machine.now, machine.synced) = (maybe.clone(), maybe);
+        }
+        machine.check();
+        machine
+    }
+}
+
+fn play(seed: u64, steps: usize) -> (usize, usize) {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut chance = move || rng.next_u64();
+    let mut machine = Machine::new();
+    let (mut commits, mut cuts, mut doom) = (0, 0, 0_u32);
+    for step in 0..steps {
+        let name = ((chance() % 2) as u8, (chance() % 6) as u8);
+        doom = doom.saturating_sub(1);
+        // What a commit has kept whose end was not seen.
+        let mut maybe = None;
+        let mut dead = chance() % 150 == 0 || doom == 1;
+        let (mut before, known) = (machine.now.clone(), machine.store.commits());
+        match chance() % 100 {
+            0..60 => {
+                // Of one of a few sizes, at the beginning mostly.
+                let (offset, len) =
+                    (chance() % [1, 10_000, 3_000_000][step % 3], chance() % [100, 9000, 400_000][step % 3]);
+                let noise = chance();
+                let written: Vec<u8> = match noise % 4 {
+                    0 => vec![noise as u8; len as usize],
+                    _ => (0..len).map(|at| (noise.rotate_left(at as u32 % 61) >> (at % 8)) as u8).collect(),
+                };
+                let model = machine.now.get(&name).cloned();
+                let version = model.as_ref().map_or(1, |model| model.version);
+                // It is made first, and then a commit of its own may make room for what is written.
+                before.entry(name).or_insert_with(|| Model::new(version));
+                let done = machine
+                    .store
+                    .object(&[name.0], &key(name.1), version)
+                    .and_then(|object| object.write(offset, &written));
+                match done {
+                    Ok(()) => {
+                        let model = machine.now.entry(name).or_insert_with(|| Model::new(version));
+                        let model = Arc::make_mut(model);
+                        let end = (offset + len) as usize;
+                        if len > 0 && model.bytes.len() < end {
+                            model.bytes.resize(end, None);
+                        }
+                        for (at, byte) in written.iter().enumerate() {
+                            model.bytes[offset as usize + at] = Some(*byte);
+                        }
+                    }
+                    // Nobody looks any more at what there is in memory. The room was looked for before anything was written.
+                    Err(_) => (dead, maybe) = (true, Some(before.clone())),
+                }
+                if machine.store.commits() > known {
+                    machine.synced = before;
+                }
+            }
+            60..66 => {
+                if machine.now.contains_key(&name) {
+                    let object = machine.store.find(&[name.0], &key(name.1)).unwrap().unwrap();
+                    let (from, to) = (chance() % 50_000, chance() % 400_000);
+                    object.punch(from..to.max(from));
+                    let model = Arc::make_mut(machine.now.get_mut(&name).unwrap());
+                    let end = model.bytes.len();
+                    model.bytes[(from as usize).min(end)..(to.max(from) as usize).min(end)].fill(None);
+                }
+            }
+            66..70 => {
+                if machine.now.contains_key(&name) {
+                    let object = machine.store.find(&[name.0], &key(name.1)).unwrap().unwrap();
+                    let len = chance() % 100_000;
+                    object.set_len(len).unwrap();
+                    let model = Arc::make_mut(machine.now.get_mut(&name).unwrap());
+                    model.bytes.resize(len as usize, None);
+                }
+            }
+            70..74 => {
+                let version = machine.now.get(&name).map_or(1, |model| model.version) + chance() % 2;
+                let object = machine.store.object(&[name.0], &key(name.1), version).unwrap();
+                let aux = chance().to_le_bytes().to_vec();
+                object.set_aux(&aux).unwrap();
+                let model = machine.now.entry(name).or_default();
+                if model.version != version {
+                    *model = Model::new(version);
+                }
+                Arc::make_mut(model).aux = aux;
+            }
+            74..80 => {
+                let there = machine.now.remove(&name).is_some();
+                assert_eq!(machine.store.remove(&[name.0], &key(name.1)).unwrap(), there);
+            }
+            80..83 => {
+                let device = if chance() % 2 == 0 { &machine.data } else { &machine.index };
+                device.fail_after(chance() % 30);
+                doom = 2 + (chance() % 12) as u32;
+            }
+            _ => match machine.store.sync() {
+                Ok(()) => {
+                    commits += 1;
+                    machine.synced = machine.now.clone();
+                }
+                Err(NamedError::Durable(vswap_engine::DurableError::Full { .. })) => {}
+                Err(_) => (dead, maybe) = (true, Some(before)),
+            },
+        }
+        if dead {
+            cuts += 1;
+            doom = 0;
+            machine = machine.cut(maybe, &mut chance);
+        } else if step % 100 == 0 {
+            machine.check();
+        }
+    }
+    (commits, cuts)
+}
+
+#[test]
+fn after_a_loss_of_power_a_store_is_as_it_was_at_a_commit() {
+    for seed in 0..3 {
+        let (commits, cuts) = play(seed, 800);
+        assert!(commits > 30 && cuts > 3, "{commits} commits, {cuts} cuts");
+    }
+}
