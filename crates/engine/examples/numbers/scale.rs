@@ -1,10 +1,9 @@
 //! The core's policy on so many slots: words, clusters' states, generations and the clock hand, without bytes, locks or a clock.
 //!
 //! One step: a page chosen at random is used. If its slot is empty or on a tier it comes to the pool, else it is marked (three times of
-//! four) or stored anew; its cluster's state is looked at. After as many steps as a cluster has slots the hand looks at all of one cluster, as in a writeback, and takes
-//! those that are among the coldest, so that about half of all are in the pool. The peer is as much memory touched in the same order by nothing
-//! else: for each step one random word changed by compare-and-swap, one random word of the clusters read, one word in order read. What the step takes beyond it
-//! is the policy's own.
+//! four) or stored anew; its cluster's state is looked at. Then the hand looks at one slot, and takes it if it is among the coldest, so that about
+//! half of all are in the pool. The peer is as much memory touched in the same order by nothing else: one random word changed by
+//! compare-and-swap, one random word of the clusters read, one word in order read. What the step takes beyond it is the policy's own.
 use crate::common::{Chance, Failure, quantile};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +17,6 @@ use vswap_sys::atomics::AtomicArray;
 const ROUNDS: u32 = 5;
 /// Steps between two looks at the time, and at how many should go.
 const BATCH: u64 = 4096;
-const CLUSTER: u64 = PAGES_PER_CLUSTER as u64;
 
 struct Simulation {
     words: AtomicArray,
@@ -56,7 +54,7 @@ impl Simulation {
         &self.words.words()[at]
     }
 
-    fn step(&mut self) {
+    fn step(&mut self, threshold: usize) {
         let random = self.chance.next();
         let at = (((random >> 32) * self.slots as u64) >> 32) as usize;
         let state =
@@ -73,6 +71,7 @@ impl Simulation {
         } else {
             cell.mark_accessed(seen);
         }
+        self.turn(threshold);
     }
 
     /// The hand goes on by one.
@@ -97,7 +96,7 @@ impl Simulation {
         }
     }
 
-    fn bare_step(&mut self) -> u64 {
+    fn bare(&mut self) -> u64 {
         let random = self.chance.next();
         let at = (((random >> 32) * self.slots as u64) >> 32) as usize;
         let state = self.clusters.words()[at / PAGES_PER_CLUSTER].load(Ordering::Acquire);
@@ -105,13 +104,9 @@ impl Simulation {
         let seen = word.load(Ordering::Acquire);
         // The mark's bit as it is: the words stay what they are.
         let _ = word.compare_exchange(seen, seen, Ordering::AcqRel, Ordering::Acquire);
-        state
-    }
-
-    fn bare_turn(&mut self) -> u64 {
         let at = self.hand;
         self.hand = if at + 1 == self.slots { 0 } else { at + 1 };
-        self.word(at).load(Ordering::Acquire)
+        state ^ self.word(at).load(Ordering::Acquire)
     }
 
     fn policy(&mut self, time: Duration) -> f64 {
@@ -121,10 +116,7 @@ impl Simulation {
             // Beyond half of all, the coldest go.
             let over = total.saturating_sub(self.slots as u64 / 2);
             let threshold = if over == 0 { usize::MAX } else { self.generations.threshold(over) };
-            for _ in 0..BATCH / CLUSTER {
-                (0..CLUSTER).for_each(|_| self.step());
-                (0..CLUSTER).for_each(|_| self.turn(threshold));
-            }
+            (0..BATCH).for_each(|_| self.step(threshold));
             done += BATCH;
         }
         began.elapsed().as_secs_f64() * 1e9 / done as f64
@@ -133,10 +125,7 @@ impl Simulation {
     fn peer(&mut self, time: Duration) -> f64 {
         let (began, mut done) = (Instant::now(), 0);
         while began.elapsed() < time {
-            for _ in 0..BATCH / CLUSTER {
-                black_box((0..CLUSTER).fold(0, |sum, _| sum ^ self.bare_step()));
-                black_box((0..CLUSTER).fold(0, |sum, _| sum ^ self.bare_turn()));
-            }
+            black_box((0..BATCH).fold(0, |sum, _| sum ^ self.bare()));
             done += BATCH;
         }
         began.elapsed().as_secs_f64() * 1e9 / done as f64
