@@ -86,5 +86,6 @@ pub use error::{FetchError, ObjectError};
 pub use extents::{Extent, Holder};
 pub use object::{MAX_LEN, Object, Objects, Read};
 pub use store::error::{NamedError, NamedFetchError};
+pub use store::list::Listed;
 pub use store::named::NamedObject;
 pub use store::{MAX_AUX, MAX_KEY, Store, StoreConfig};

@@ -15,8 +15,11 @@
 
 pub(crate) mod commit;
 pub(crate) mod error;
+mod invalidate;
+pub(crate) mod list;
 pub(crate) mod named;
 pub(crate) mod records;
+mod tombs;
 
 use crate::content::Content;
 use crate::object::{Object, Objects};
@@ -24,9 +27,10 @@ use crate::presence::Presence;
 use crate::store::error::NamedError;
 use crate::store::named::{Known, NamedObject};
 use crate::store::records::{
-    CLUSTERS, NAMES, NUMBERS, Numbers, OBJECTS, ObjectRecord, SEGMENTS, VERSION, VOLUMES, decode_cluster,
-    decode_segment,
+    CLUSTERS, NAMES, NUMBERS, Numbers, OBJECTS, ObjectRecord, SEGMENTS, TOMBS, VERSION, VOLUMES,
+    decode_cluster, decode_segment,
 };
+use crate::store::tombs::Tombs;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -124,6 +128,10 @@ struct Books {
     /// `None`: not there any more.
     names: BTreeMap<(u32, Vec<u8>), Option<u64>>,
     gone: BTreeSet<u64>,
+    /// All of them, whether kept or not.
+    tombs: Tombs,
+    /// The index has others.
+    tombs_changed: bool,
     open: HashMap<u64, Arc<Known>>,
     /// How many may be in memory before those that nobody uses are let out.
     most_open: usize,
@@ -189,6 +197,7 @@ impl Store {
             txn.open_table(OBJECTS)?;
             txn.open_table(CLUSTERS)?;
             txn.open_table(SEGMENTS)?;
+            txn.open_table(TOMBS)?;
         }
         txn.commit()?;
         Self::start(|_| Ok(data), index, config)
@@ -222,14 +231,15 @@ impl Store {
         config: &StoreConfig,
     ) -> Result<Arc<Self>, NamedError> {
         let numbers = begin_run(&index)?;
-        let (kept, listed, next_volume) = found(&index)?;
+        let Found { kept, listed, next_volume, tombs } = found(&index)?;
         let engine = Engine::new(config.engine.clone())?;
         let after = numbers.runs << RUN_BITS;
         let tier = DurableTier { priority: 0, key: numbers.key, after };
         let group = engine.open_durable(data(numbers.file)?, tier, &kept)?;
         let changes = Arc::<Changes>::default();
         let objects = Objects::kept(engine, group)?;
-        let books = Books { most_open: IDLE, listed, next_volume, next_object: after, ..Books::default() };
+        let known = Books { listed, next_volume, tombs, ..Books::default() };
+        let books = Books { most_open: IDLE, next_object: after, ..known };
         let (books, turn, commits) = (Mutex::new(books), Mutex::new(()), AtomicU64::new(0));
         Ok(Arc::new(Self { objects, index, books, changes, turn, commits }))
     }
@@ -253,6 +263,8 @@ impl Store {
             Some(number) => number,
             None => books.new_volume(volume)?,
         };
+        // One that a tomb covers is there still, and goes before another takes its name.
+        self.bury(&mut books, number, key)?;
         if let Some(id) = self.id_of(&books, number, key)? {
             let found = self.loaded(&mut books, id)?;
             if found.version() > version {
@@ -313,6 +325,12 @@ impl Store {
     }
 
     fn id_of(&self, books: &Books, volume: u32, key: &[u8]) -> Result<Option<u64>, NamedError> {
+        let found = self.noted(books, volume, key)?;
+        Ok(found.filter(|id| !books.tombs.covers(volume, key, *id)))
+    }
+
+    /// The object that a name stands for, also if it has been invalidated.
+    fn noted(&self, books: &Books, volume: u32, key: &[u8]) -> Result<Option<u64>, NamedError> {
         if let Some(known) = books.names.get(&(volume, key.to_vec())) {
             return Ok(*known);
         }
@@ -407,9 +425,14 @@ fn begin_run(index: &Database) -> Result<Numbers, NamedError> {
     Ok(numbers)
 }
 
-type Found = (Kept, BTreeMap<SegmentId, u64>, u32);
+/// What the last commit has left.
+struct Found {
+    kept: Kept,
+    listed: BTreeMap<SegmentId, u64>,
+    next_volume: u32,
+    tombs: Tombs,
+}
 
-/// What the last commit has left, and the number of the next volume.
 fn found(index: &Database) -> Result<Found, NamedError> {
     let txn = index.begin_read()?;
     let (mut kept, mut listed) = (Kept::default(), BTreeMap::new());
@@ -428,7 +451,13 @@ fn found(index: &Database) -> Result<Found, NamedError> {
         let (_, number) = line?;
         next_volume = next_volume.max(number.value().checked_add(1).ok_or(NamedError::TooManyVolumes)?);
     }
-    Ok((kept, listed, next_volume))
+    let mut tombs = Tombs::default();
+    for line in txn.open_table(TOMBS)?.iter()? {
+        let (name, last) = line?;
+        let (volume, prefix) = name.value();
+        tombs.add(volume, prefix, last.value());
+    }
+    Ok(Found { kept, listed, next_volume, tombs })
 }
 
 /// What is to be changed of an object that is kept.

@@ -3,7 +3,7 @@
 use crate::store::error::NamedError;
 use crate::store::named::Known;
 use crate::store::records::{
-    CLUSTERS, NAMES, OBJECTS, ObjectRecord, SEGMENTS, VOLUMES, encode_cluster, encode_segment,
+    CLUSTERS, NAMES, OBJECTS, ObjectRecord, SEGMENTS, TOMBS, VOLUMES, encode_cluster, encode_segment,
 };
 use crate::store::{Books, Store};
 use redb::WriteTransaction;
@@ -15,6 +15,9 @@ use vswap_engine::{Commit, DurableError, KeptCluster};
 
 /// Room that is left for what is written by others, and by whoever asks, until it is asked again.
 const KEPT_FREE: u64 = 8 << 20;
+
+/// Invalidated objects that are removed at a commit.
+const SWEPT: usize = 4096;
 
 /// What a commit gives the index of one object.
 struct Line {
@@ -79,6 +82,7 @@ impl Store {
 
     fn commit(&self) -> Result<(), NamedError> {
         let (engine, group) = (self.objects.engine(), self.objects.group());
+        self.sweep(SWEPT)?;
         // Most of it without keeping anybody waiting.
         engine.write_down(group)?;
         let gate = self.changes.gate.write();
@@ -143,6 +147,13 @@ impl Books {
                 None => names.remove((*volume, key.as_slice()))?,
             };
         }
+        if self.tombs_changed {
+            let mut tombs = txn.open_table(TOMBS)?;
+            tombs.retain(|_, _| false)?;
+            for (volume, prefix, last) in self.tombs.iter() {
+                tombs.insert((volume, prefix), last)?;
+            }
+        }
         self.put_segments(txn, commit)
     }
 
@@ -168,6 +179,7 @@ impl Books {
         self.volumes.clear();
         self.names.clear();
         self.gone.clear();
+        self.tombs_changed = false;
         self.listed = commit.segments.iter().map(|kept| (kept.segment, kept.sequence)).collect();
     }
 }

@@ -57,6 +57,11 @@ impl Known {
         (self.volume, self.key.to_vec())
     }
 
+    /// Whether it is in this volume and its key begins so.
+    pub(super) fn is_below(&self, volume: u32, prefix: &[u8]) -> bool {
+        self.volume == volume && self.key.starts_with(prefix)
+    }
+
     /// Its line in the index; `content` has the bytes' part of it.
     pub(super) fn record(&self, content: ObjectRecord) -> ObjectRecord {
         let (volume, key) = self.name();

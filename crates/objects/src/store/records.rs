@@ -11,6 +11,8 @@ use vswap_segment::{EntryAddr, KeptSegment, SegmentId};
 /// The layout of the tables below.
 pub(crate) const VERSION: u64 = 1;
 
+/// Volume and prefix to the number of the last object that is gone by them.
+pub(crate) const TOMBS: TableDefinition<'_, (u32, &[u8]), u64> = TableDefinition::new("tombs");
 /// One number each: [`VERSION`], and those of [`Numbers`].
 pub(crate) const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// A volume's key to its number.

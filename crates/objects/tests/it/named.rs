@@ -227,3 +227,98 @@ fn threads_write_while_others_sync_and_each_commit_is_of_one_moment() {
         assert!(first == second || first == second + 1, "{first} and {second} of one moment");
     }
 }
+
+fn keys(store: &Store, volume: &[u8], prefix: &[u8]) -> Vec<Vec<u8>> {
+    let mut keys = Vec::new();
+    store
+        .list(volume, prefix, |listed| {
+            keys.push(listed.key);
+            true
+        })
+        .unwrap();
+    keys
+}
+
+#[test]
+fn a_prefix_is_invalidated_at_once_and_what_comes_later_is_not() {
+    let dir = dir();
+    let number = |at: u32| at.to_be_bytes();
+    let key = |tree: &[u8], at: u32| [tree, &number(at)].concat();
+    {
+        let store = create(dir.path());
+        for tree in [&b"a/"[..], b"b/"] {
+            for at in 0..1500 {
+                let object = store.object(b"v", &key(tree, at), 1).unwrap();
+                if at % 300 == 0 {
+                    object.write(0, &number(at)).unwrap();
+                }
+            }
+        }
+        store.object(b"w", b"a/", 1).unwrap().write(0, b"another volume").unwrap();
+        store.sync().unwrap();
+        let held = store.find(b"v", &key(b"a/", 300)).unwrap().unwrap();
+        store.object(b"v", b"a/late", 1).unwrap().write(0, b"not synced").unwrap();
+
+        store.invalidate(b"v", b"a/").unwrap();
+        assert!(keys(&store, b"v", b"a/").is_empty());
+        assert_eq!(keys(&store, b"v", b"").len(), 1500);
+        assert!(store.find(b"v", &key(b"a/", 0)).unwrap().is_none() && held.is_gone());
+        assert_eq!(read(&held), number(300));
+        // A name may be used again, of an older version too.
+        store.object(b"v", &key(b"a/", 7), 0).unwrap().write(0, b"new").unwrap();
+        assert_eq!(keys(&store, b"v", b"a/"), [key(b"a/", 7)]);
+        store.invalidate(b"none", b"").unwrap();
+    }
+    // The invalidation was not synced.
+    let store = open(dir.path());
+    assert_eq!(keys(&store, b"v", b"a/").len(), 1500);
+    store.invalidate(b"v", b"a/").unwrap();
+    store.object(b"v", &key(b"a/", 8), 0).unwrap().write(0, b"newer").unwrap();
+    store.sync().unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(keys(&store, b"v", b"a/"), [key(b"a/", 8)]);
+    assert_eq!(keys(&store, b"v", b"").len(), 1501);
+    assert_eq!(read(&store.find(b"v", &key(b"a/", 8)).unwrap().unwrap()), b"newer");
+    store.invalidate(b"v", b"").unwrap();
+    assert!(keys(&store, b"v", b"").is_empty());
+    // By and by nothing is left of them.
+    store.sync().unwrap();
+    store.sync().unwrap();
+    assert_eq!(store.engine().stats().segment_pages.get(), 1, "only the other volume's");
+    assert_eq!(keys(&store, b"w", b"").len(), 1);
+    assert_eq!(store.volumes().unwrap(), [b"v", b"w"]);
+    drop(store);
+    assert!(keys(&open(dir.path()), b"v", b"").is_empty());
+}
+
+#[test]
+fn a_list_goes_on_where_it_was_and_has_what_is_not_synced() {
+    let dir = dir();
+    let store = create(dir.path());
+    let mut wanted = Vec::new();
+    for at in 0..3000_u32 {
+        let key = at.wrapping_mul(2_654_435_761).to_be_bytes();
+        store.object(b"v", &key, 1).unwrap();
+        if at == 2000 {
+            store.sync().unwrap();
+        }
+        if at % 7 == 0 {
+            store.remove(b"v", &key).unwrap();
+        } else {
+            wanted.push(key.to_vec());
+        }
+    }
+    wanted.sort_unstable();
+    assert!(keys(&store, b"v", b"") == wanted);
+    let some: Vec<_> = wanted.iter().filter(|key| key[0] == 9).cloned().collect();
+    assert!(!some.is_empty() && keys(&store, b"v", &[9]) == some);
+    let mut seen = 0;
+    store
+        .list(b"v", b"", |_| {
+            seen += 1;
+            seen < 5
+        })
+        .unwrap();
+    assert_eq!(seen, 5);
+}

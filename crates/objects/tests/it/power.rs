@@ -10,7 +10,7 @@ use vswap_engine::{CodecChoice, EngineConfig};
 use vswap_objects::{NamedError, Store, StoreConfig};
 use vswap_segment::power::Power;
 
-const DATA: usize = 40 << 20;
+const DATA: usize = 20 << 20;
 const FILE: u64 = 4711;
 
 /// The index's disk, as redb wants one.
@@ -153,7 +153,7 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
             0..60 => {
                 // Of one of a few sizes, at the beginning mostly.
                 let (offset, len) =
-                    (chance() % [1, 10_000, 3_000_000][step % 3], chance() % [100, 9000, 400_000][step % 3]);
+                    (chance() % [1, 10_000, 300_000][step % 3], chance() % [100, 9000, 60_000][step % 3]);
                 let noise = chance();
                 let written: Vec<u8> = match noise % 4 {
                     0 => vec![noise as u8; len as usize],
@@ -189,7 +189,7 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
             60..66 => {
                 if machine.now.contains_key(&name) {
                     let object = machine.store.find(&[name.0], &key(name.1)).unwrap().unwrap();
-                    let (from, to) = (chance() % 50_000, chance() % 400_000);
+                    let (from, to) = (chance() % 50_000, chance() % 300_000);
                     object.punch(from..to.max(from));
                     let model = Arc::make_mut(machine.now.get_mut(&name).unwrap());
                     let end = model.bytes.len();
@@ -216,7 +216,13 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
                 }
                 Arc::make_mut(model).aux = aux;
             }
-            74..80 => {
+            74..76 => {
+                // All keys of one byte begin with that of a shorter one.
+                let prefix = &key(name.1)[..key(name.1).len().min(1)];
+                machine.store.invalidate(&[name.0], prefix).unwrap();
+                machine.now.retain(|(volume, at), _| *volume != name.0 || !key(*at).starts_with(prefix));
+            }
+            76..80 => {
                 let there = machine.now.remove(&name).is_some();
                 assert_eq!(machine.store.remove(&[name.0], &key(name.1)).unwrap(), there);
             }

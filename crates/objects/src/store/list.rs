@@ -1,0 +1,132 @@
+//! Which volumes and objects a store has.
+
+use crate::store::error::NamedError;
+use crate::store::records::{NAMES, OBJECTS, ObjectRecord, VOLUMES};
+use crate::store::{Books, Store, check_keys};
+use redb::{ReadableDatabase, ReadableTable};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use vswap_core::ByteCount;
+
+/// Objects that are listed with the books locked.
+const AT_ONCE: usize = 1024;
+
+/// An object as a list shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its version.
+    pub version: u64,
+    /// Its length.
+    pub len: ByteCount,
+    /// Whether something of it is to be stored elsewhere.
+    pub dirty: bool,
+}
+
+impl Store {
+    /// The keys of all volumes, in their order; those of which all objects are gone too.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn volumes(&self) -> Result<Vec<Vec<u8>>, NamedError> {
+        let books = self.books.lock();
+        let mut all: Vec<Vec<u8>> = books.volumes.keys().cloned().collect();
+        for line in self.index.begin_read()?.open_table(VOLUMES)?.iter()? {
+            all.push(line?.0.value().to_vec());
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Gives `each` the objects of a volume whose keys begin with `prefix`, in the order of their keys, until it returns false. What is made, replaced or removed
+    /// meanwhile may be among them or not.
+    ///
+    /// # Errors
+    /// When a key is too long, or the index cannot be read.
+    pub fn list(
+        &self,
+        volume: &[u8],
+        prefix: &[u8],
+        mut each: impl FnMut(Listed) -> bool,
+    ) -> Result<(), NamedError> {
+        check_keys(volume, prefix)?;
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let some = {
+                let books = self.books.lock();
+                let Some(number) = self.volume(&books, volume)? else { return Ok(()) };
+                let names = self.names(&books, number, prefix, after.as_deref(), AT_ONCE)?;
+                after = names.keys().next_back().cloned();
+                self.listed(&books, number, names)?
+            };
+            for listed in some {
+                if !each(listed) {
+                    return Ok(());
+                }
+            }
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Names of a volume that begin with `prefix` and come after `after`, at most so many, with the numbers of their objects; `None` is a name that is gone. None at all when
+    /// there are no more.
+    pub(super) fn names(
+        &self,
+        books: &Books,
+        volume: u32,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> Result<BTreeMap<Vec<u8>, Option<u64>>, NamedError> {
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let within = |(of, key): &(u32, &[u8])| *of == volume && key.starts_with(prefix);
+        let mut names = BTreeMap::new();
+        let table = self.index.begin_read()?.open_table(NAMES)?;
+        for line in table.range::<(u32, &[u8])>((from.map(|key| (volume, key)), Bound::Unbounded))? {
+            let (name, id) = line?;
+            if !within(&name.value()) || names.len() >= most {
+                break;
+            }
+            names.insert(name.value().1.to_vec(), Some(id.value()));
+        }
+        // Beyond the last of these the index may have more.
+        let until = (names.len() >= most).then(|| names.keys().next_back().cloned()).flatten();
+        let from = from.map(|key| (volume, key.to_vec()));
+        for ((of, key), id) in books.names.range((from, Bound::Unbounded)) {
+            if !within(&(*of, key)) || until.as_ref().is_some_and(|until| key > until) {
+                break;
+            }
+            names.insert(key.clone(), *id);
+        }
+        Ok(names)
+    }
+
+    fn listed(
+        &self,
+        books: &Books,
+        volume: u32,
+        names: BTreeMap<Vec<u8>, Option<u64>>,
+    ) -> Result<Vec<Listed>, NamedError> {
+        let objects = self.index.begin_read()?.open_table(OBJECTS)?;
+        let mut all = Vec::with_capacity(names.len());
+        for (key, id) in names {
+            let Some(id) = id.filter(|id| !books.tombs.covers(volume, &key, *id)) else { continue };
+            if let Some(known) = books.open.get(&id) {
+                let object = known.object();
+                let (len, dirty) = (ByteCount::new(object.len()), object.is_dirty());
+                all.push(Listed { key, version: known.version(), len, dirty });
+                continue;
+            }
+            let line = objects.get(id)?.ok_or(NamedError::Record { table: "objects", key: id })?;
+            let record = ObjectRecord::decode(id, line.value())?;
+            let len = ByteCount::new(record.len);
+            all.push(Listed { key, version: record.version, len, dirty: !record.dirty.is_empty() });
+        }
+        Ok(all)
+    }
+}
