@@ -111,7 +111,7 @@ impl Run {
     }
 
     /// A commit, with what whoever keeps lists does in between: `Err` has the list that may have been kept or not.
-    fn commit(&mut self) -> Result<(), Option<Box<List>>> {
+    fn commit(&mut self, chance: &mut impl FnMut() -> u64) -> Result<(), Option<Box<List>>> {
         let down = |run: &Self| run.engine.write_down(run.group);
         match down(self) {
             Ok(()) => {}
@@ -128,6 +128,13 @@ impl Run {
         let commit = self.engine.to_commit();
         self.engine.sync_durable().map_err(|_| None)?;
         let list = self.list.next(&commit, clusters, self.bytes.clone());
+        // Others go on before it arrives, and what they write takes no room of what the former list names.
+        for _ in 0..chance() % 3 {
+            (0..200).for_each(|page| {
+                self.store((page % 5) as usize, (chance() % 512) as usize, self::page(chance()))
+            });
+            let _ = self.engine.write_down(self.group);
+        }
         // The list is on its way, and arrives or not.
         if self.disk.flush().is_err() {
             return Err(Some(Box::new(list)));
@@ -194,7 +201,7 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
             }
             _ => {
                 commits += 1;
-                failed = run.commit().err();
+                failed = run.commit(&mut chance).err();
             }
         }
         doom = doom.saturating_sub(1);

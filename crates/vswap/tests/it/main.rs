@@ -1,6 +1,7 @@
 //! The command as its users call it: the built binary, its words and its exit codes.
 
 mod bad_usage;
+mod cache;
 mod control_of_a_region;
 mod doctor;
 mod encrypt;

@@ -12,6 +12,7 @@ compile_error!(
 );
 
 mod args;
+mod cache;
 mod control;
 mod doctor;
 mod groups;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         },
         Command::Tiers(args) => control::tiers(&args),
         Command::Groups(args) => groups::groups(&args),
+        Command::Cache(args) => cache::cache(&args.action),
         Command::Set(args) => groups::set(&args),
     }
 }

@@ -1,0 +1,218 @@
+//! Arguments of `vswap cache`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::table::{Column, TableArgs};
+use super::tier_size;
+
+pub(super) const CACHE_ABOUT: &str = "\
+Makes a store of named objects in a directory, and looks at and changes what is in it. An object has a key in a volume (a server and share, a bucket, whatever has keys of its own), a version, bytes of which some may be missing, and auxiliary data. \
+What a command changes is there after a crash or a power cut once it has ended.
+
+One program at a time has a store open; while one has, these commands are refused.";
+
+pub(super) const CACHE_MORE: &str = "\
+Keys:
+  Any bytes, up to 4096. In KEY, PREFIX and --volume, \\xNN stands for the byte of these two hexadecimal digits and \\\\ for a backslash; keys are shown in
+  the same way, wherever they have blanks, control characters, backslashes or bytes that are not UTF-8.
+
+Exit status:
+  0    done
+  1    refused or not there, and why
+  125  bad usage
+
+Examples:
+  vswap cache init /var/cache/photos --size 20G
+  vswap cache put /var/cache/photos 2026/beach.jpg beach.jpg --volume server/share
+  vswap cache ls /var/cache/photos 2026/ --volume server/share
+  vswap cache get /var/cache/photos 2026/beach.jpg --volume server/share > beach.jpg
+  vswap cache invalidate /var/cache/photos 2026/ --prefix --volume server/share
+  vswap cache check /var/cache/photos";
+
+/// `vswap cache`.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: CacheAction,
+}
+
+/// Bytes of a key, as they are written on a command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(pub Vec<u8>);
+
+/// Reads a key, with its escapes.
+pub fn key(words: OsString) -> Result<Key, String> {
+    let (bytes, mut key) = (words.into_vec(), Vec::new());
+    let mut rest = bytes.as_slice();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'\\' {
+            key.push(*first);
+            continue;
+        }
+        let digits = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+        match rest {
+            [b'\\', after @ ..] => (rest, ()) = (after, key.push(b'\\')),
+            [b'x', high, low, after @ ..] if high.is_ascii_hexdigit() => {
+                key.push(digits(&[*high, *low]).ok_or("\\x needs two hexadecimal digits")?);
+                rest = after;
+            }
+            _ => return Err("a backslash stands before x and two hexadecimal digits, or another one".into()),
+        }
+    }
+    Ok(Key(key))
+}
+
+fn key_parser() -> impl clap::builder::TypedValueParser<Value = Key> {
+    use clap::builder::TypedValueParser;
+    clap::builder::OsStringValueParser::new().try_map(key)
+}
+
+/// Which object.
+#[derive(Debug, Args)]
+pub struct ObjectArgs {
+    /// The store's directory
+    pub store: PathBuf,
+    /// The object's key
+    #[arg(value_parser = key_parser())]
+    pub key: Key,
+    /// The volume in which it is
+    #[arg(long, value_name = "KEY", value_parser = key_parser(), default_value = "")]
+    pub volume: Key,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum CacheAction {
+    /// Make a store in a directory
+    Init {
+        /// The directory; it is made if it is not there
+        store: PathBuf,
+        /// What its objects may take, packed; room is taken only as it is written
+        #[arg(long, value_name = "SIZE", value_parser = tier_size)]
+        size: u64,
+    },
+    /// List objects
+    Ls {
+        /// The store's directory
+        store: PathBuf,
+        /// Only objects whose keys begin so
+        #[arg(value_parser = key_parser(), default_value = "")]
+        prefix: Key,
+        /// Only this volume's
+        #[arg(long, value_name = "KEY", value_parser = key_parser())]
+        volume: Option<Key>,
+        /// Print JSON instead of a table; sizes are bytes
+        #[arg(long)]
+        json: bool,
+        /// The table
+        #[command(flatten)]
+        table: TableArgs<ObjectColumn>,
+    },
+    /// Show what is known of an object: which bytes are there, and where they are
+    Stat {
+        /// Which
+        #[command(flatten)]
+        object: ObjectArgs,
+        /// Print JSON; sizes are bytes
+        #[arg(long)]
+        json: bool,
+    },
+    /// Store an object
+    Put {
+        /// Which
+        #[command(flatten)]
+        object: ObjectArgs,
+        /// What it is to hold; without it, standard input
+        file: Option<PathBuf>,
+        /// Its version: a newer one takes the place of an older one, and an older one is refused
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        version: u64,
+        /// A file with what is to be kept beside it
+        #[arg(long, value_name = "FILE")]
+        aux: Option<PathBuf>,
+    },
+    /// Write an object to standard output; refused if some of it is missing
+    Get {
+        /// Which
+        #[command(flatten)]
+        object: ObjectArgs,
+    },
+    /// End an object, or all whose keys begin so
+    Invalidate {
+        /// Which
+        #[command(flatten)]
+        object: ObjectArgs,
+        /// KEY is how keys begin; an empty one ends all of the volume
+        #[arg(long)]
+        prefix: bool,
+    },
+    /// Show what the store holds and has room for
+    Df {
+        /// The store's directory
+        store: PathBuf,
+        /// Print JSON; sizes are bytes
+        #[arg(long)]
+        json: bool,
+        /// Print sizes in bytes, as plain numbers
+        #[arg(long, short)]
+        bytes: bool,
+    },
+    /// Read everything, and name what is damaged
+    Check {
+        /// The store's directory
+        store: PathBuf,
+        /// End the objects of which something cannot be read
+        #[arg(long)]
+        repair: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Columns of `vswap cache ls`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum ObjectColumn {
+    /// The volume's key
+    Volume,
+    /// The object's key
+    Key,
+    /// Its version
+    Version,
+    /// Its length, what is missing included
+    Size,
+    /// dirty: something of it is to be stored elsewhere; else clean
+    State,
+}
+
+impl Column for ObjectColumn {
+    fn is_usual(self) -> bool {
+        true
+    }
+
+    fn is_figure(self) -> bool {
+        matches!(self, Self::Version | Self::Size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Key, key};
+
+    #[test]
+    fn a_key_has_any_bytes_by_its_escapes() {
+        let reads = |words: &str| key(words.into());
+        assert_eq!(reads(r"a\x00\xFF\\b/c d"), Ok(Key(b"a\0\xff\\b/c d".to_vec())));
+        assert_eq!(reads(""), Ok(Key(Vec::new())));
+        for wrong in [r"\", r"\x", r"\x1", r"\xg0", r"\x+1", r"\n"] {
+            assert!(reads(wrong).is_err(), "{wrong}");
+        }
+    }
+}

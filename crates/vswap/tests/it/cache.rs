@@ -1,0 +1,133 @@
+//! `vswap cache`: a store from the command line.
+
+use crate::vswap::{Said, command, said, vswap};
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+fn cache(words: &[&str]) -> Said {
+    vswap(["cache"].iter().chain(words))
+}
+
+fn works(words: &[&str]) -> Said {
+    let said = cache(words);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{words:?}");
+    said
+}
+
+fn put(words: &[&str], bytes: &[u8]) -> Said {
+    let mut command = command();
+    command
+        .args(["cache", "put"])
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    said(child.wait_with_output().unwrap())
+}
+
+fn store() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = dir.path().join("store").to_str().unwrap().to_owned();
+    works(&["init", &store, "--size", "64M"]);
+    (dir, store)
+}
+
+#[test]
+fn what_is_put_is_listed_shown_and_got_again() {
+    let (dir, store) = store();
+    let file = dir.path().join("file");
+    let bytes: Vec<u8> =
+        (0..3_000_000_u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(&file, &bytes).unwrap();
+    works(&["put", &store, "photos/1.jpg", file.to_str().unwrap(), "--volume", "server", "--version", "4"]);
+    assert_eq!(put(&[&store, r"odd\x00key\xff /..", "--volume", ""], b"short").code, Some(0));
+
+    let got =
+        command().args(["cache", "get", &store, "photos/1.jpg", "--volume", "server"]).output().unwrap();
+    assert!(got.status.success() && got.stdout == bytes);
+    assert_eq!(works(&["get", &store, r"odd\x00key\xff /.."]).out, "short");
+
+    let rows = works(&["ls", &store, "--raw", "--noheadings", "--bytes"]).out;
+    assert_eq!(
+        rows,
+        format!(
+            " odd\\x5cx00key\\x5cxff\\x5cx20/.. 0 5 clean\nserver photos/1.jpg 4 {} clean\n",
+            bytes.len()
+        )
+    );
+    let listed = works(&["ls", &store, "photos/", "--volume", "server", "--json"]).out;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["key"], "photos/1.jpg");
+    assert_eq!(works(&["ls", &store, "none", "--json"]).out.trim(), "[]");
+
+    let stat = works(&["stat", &store, "photos/1.jpg", "--volume", "server"]).out;
+    assert!(
+        stat.contains("version  4\n")
+            && stat.contains("12000000 in 1 ranges")
+            && stat.contains("tier 0 block"),
+        "{stat}"
+    );
+    let df = works(&["df", &store]).out;
+    assert!(df.contains("STORE") && df.contains("62.00 MiB"), "{df}");
+    let checked = works(&["check", &store]).out;
+    assert_eq!(checked, "2 objects, 12000005 bytes read, 0 damaged\n");
+}
+
+#[test]
+fn what_is_older_missing_or_in_use_is_refused() {
+    let (dir, store) = store();
+    assert_eq!(put(&[&store, "k", "--version", "2"], b"two").code, Some(0));
+    let refused = |said: Said, words: &str| {
+        assert!(said.code == Some(1) && said.all_prefixed() && said.err.contains(words), "{said:?}");
+    };
+    refused(put(&[&store, "k", "--version", "1"], b"one"), "version 1 is wanted");
+    assert_eq!(put(&[&store, "k", "--version", "3"], b"three").code, Some(0));
+    assert_eq!(works(&["get", &store, "k"]).out, "three");
+    refused(cache(&["get", &store, "none"]), "no object \"none\"");
+    refused(cache(&["invalidate", &store, "none"]), "no object");
+    works(&["invalidate", &store, "k"]);
+    refused(cache(&["get", &store, "k"]), "no object");
+    refused(cache(&["init", &store, "--size", "64M"]), "exists");
+    refused(cache(&["ls", dir.path().to_str().unwrap()]), "cannot open");
+    assert_eq!(put(&[&store, "k"], b"").code, Some(0));
+    assert_eq!(works(&["get", &store, "k"]).out, "");
+    let usage = cache(&["get", &store, r"\x9"]);
+    assert!(usage.code == Some(125) && usage.all_prefixed(), "{usage:?}");
+
+    let user = vswap_objects_open(Path::new(&store));
+    refused(cache(&["ls", &store]), "open");
+    drop(user);
+    works(&["ls", &store]);
+}
+
+fn vswap_objects_open(dir: &Path) -> std::sync::Arc<::vswap::objects::Store> {
+    ::vswap::objects::Store::open(dir, &::vswap::objects::StoreConfig::default()).unwrap()
+}
+
+#[test]
+fn a_prefix_ends_and_a_damaged_object_is_named_and_ended() {
+    let (_dir, store) = store();
+    for key in ["a/1", "a/2", "b"] {
+        let noise: Vec<u8> = (0..9000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        assert_eq!(put(&[&store, key], &noise).code, Some(0));
+    }
+    works(&["invalidate", &store, "a/", "--prefix"]);
+    assert_eq!(works(&["ls", &store, "--raw", "--noheadings", "--output", "KEY"]).out, "b\n");
+    // All that is on the tier, but for its header.
+    let data = Path::new(&store).join("data");
+    let mut bytes = std::fs::read(&data).unwrap();
+    bytes[2 << 20..].fill(0x55);
+    std::fs::write(&data, bytes).unwrap();
+    let checked = cache(&["check", &store]);
+    assert!(
+        checked.code == Some(1) && checked.err.contains("b in volume") && checked.err.contains("--repair"),
+        "{checked:?}"
+    );
+    assert_eq!(cache(&["get", &store, "b"]).code, Some(1));
+    let repaired = cache(&["check", &store, "--repair"]);
+    assert_eq!((repaired.code, repaired.out.as_str()), (Some(0), "1 objects, 0 bytes read, 1 damaged\n"));
+    assert_eq!(works(&["check", &store]).out, "0 objects, 0 bytes read, 0 damaged\n");
+}
