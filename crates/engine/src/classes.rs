@@ -99,6 +99,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let _turn = self.tree.turn.lock();
         self.existing(group)?;
+        // What a commit has to find room for is not to be kept from it.
+        self.not_kept(group)?;
         let store = self.disk.store();
         let there = store.shares(ClassId::COMMON).iter().any(|share| share.tier == tier);
         if !there {

@@ -60,6 +60,8 @@ pub(crate) struct Writing {
     pub(crate) ages: BTreeMap<ClassId, Ages>,
     /// Whose pages are written: those of this group and below it.
     pub(crate) within: GroupId,
+    /// Whether all pages are written, whatever their age.
+    pub(crate) all: bool,
     /// Batches under way, by segment. Their numbers differ, since few are under way.
     pub(crate) batches: VecDeque<(SegmentId, MoveId)>,
     /// What no list that was kept names yet.
@@ -101,6 +103,7 @@ impl Disk {
             dues: BTreeMap::new(),
             ages: BTreeMap::new(),
             within: GroupId::ROOT,
+            all: false,
             batches: VecDeque::new(),
             unlisted: Unlisted::default(),
             next_batch: 0,

@@ -32,10 +32,14 @@ use vswap_core::{
 };
 use vswap_segment::{EntryAddr, KeptSegment, Keys, RunKey, SEGMENT_BYTES, SegmentId, Storage, Written};
 
-/// Segments fuller than this are not packed to win room: eight would be written to win one.
-const MOST_ALIVE: f64 = 0.875;
-/// The most segments that are read to win room.
-const MOST_READ: usize = 64;
+/// Numbers of clusters of a former run are below this: 256 TiB.
+const MOST_CLUSTERS: u32 = 1 << 27;
+/// Writebacks without a page after which pages that are to be written down are given up on.
+const IN_VAIN: usize = 16;
+/// Segments fuller than this are not packed: twelve would be written to win one.
+const MOST_ALIVE: f64 = 0.92;
+/// The most segments that are written at once to win one: those that die of it take room until the next commit.
+const MOST_WRITTEN: usize = 2;
 
 /// An entry of a segment that outlives the run: whose, and where.
 pub type KeptEntry = (SlotId, EntryAddr);
@@ -113,6 +117,7 @@ impl Engine {
         }
         let segments: Vec<_> = kept.segments.iter().map(|(segment, _)| *segment).collect();
         let group = self.new_group(GroupId::ROOT)?;
+        self.tree.keep(group);
         let id = self.add_storage(storage, tier.priority)?;
         let class = {
             let _turn = self.tree.turn.lock();
@@ -123,6 +128,9 @@ impl Engine {
         let clusters: BTreeSet<u32> = kept.clusters.iter().map(|kept| kept.cluster.get()).collect();
         if clusters.len() < kept.clusters.len() {
             return Err(DurableError::ClusterTwice);
+        }
+        if let Some(last) = clusters.last().filter(|last| **last >= MOST_CLUSTERS) {
+            return Err(DurableError::Cluster { number: *last });
         }
         self.space.claim(&clusters, ClusterState::direct(), group)?;
         kept.clusters.iter().for_each(|kept| self.find_cluster(kept));
@@ -160,7 +168,7 @@ impl Engine {
         in_order.sort_by_key(|(segment, _)| segment.sequence);
         for (segment, entries) in in_order {
             for (slot, addr) in entries {
-                if addr.segment() != segment.segment {
+                if addr.segment() != segment.segment || addr.offset() >= segment.entries_end as usize {
                     return Err(DurableError::Stray { segment: segment.segment, slot: *slot });
                 }
                 let wanted = stored.get(&slot.cluster().get()).is_some_and(|set| set.get(slot.index()));
@@ -207,7 +215,12 @@ impl Engine {
         for (page, cell) in self.space.slots_of(cluster, PageIndex::default()) {
             match cell.load().backing() {
                 Backing::Empty => {}
-                Backing::Segment(_) => kept.stored.set(page),
+                Backing::Segment(addr)
+                    if entry_addr(addr).is_some_and(|addr| self.disk.store().is_kept(addr)) =>
+                {
+                    kept.stored.set(page);
+                }
+                Backing::Segment(_) => return Err(DurableError::Elsewhere { slot: cluster.slot(page) }),
                 Backing::Fill(pattern) => kept.fills.push((page, pattern)),
                 Backing::Poisoned => kept.lost.set(page),
                 Backing::Pool(_) | Backing::Moving(_) => {
@@ -221,13 +234,19 @@ impl Engine {
     /// Moves all that a group has in the pool to segments.
     ///
     /// # Errors
-    /// When a write fails, or there is no room: [`Engine::limbo`] tells whether a commit would win some.
+    /// When a write fails, or there is no room: [`Engine::limbo`] tells whether a commit would win some. A tier that failed before is tried again.
     pub fn write_down(&self, group: GroupId) -> Result<(), DurableError> {
         let in_pool = || self.group_tree().usage(group, Resource::Pool);
+        let mut in_vain = 0;
+        if in_pool() > 0 {
+            self.disk.store().reopen_durable();
+        }
         while in_pool() > 0 {
             let want = ByteCount::new(in_pool().max(SEGMENT_BYTES as u64));
-            let report = self.writeback_within(group, want)?;
-            if report.pages.is_zero() && in_pool() > 0 && (report.disk_full || report.limited) {
+            let report = self.write_all_of(group, want)?;
+            // What others had under way may have been turned back, or been taken by a change.
+            in_vain = if report.pages.is_zero() { in_vain + 1 } else { 0 };
+            if in_pool() > 0 && (in_vain > 0 && (report.disk_full || report.limited) || in_vain > IN_VAIN) {
                 return Err(DurableError::Full { left: ByteCount::new(in_pool()) });
             }
         }
@@ -244,8 +263,9 @@ impl Engine {
 
     /// What is to be kept. Nobody else commits meanwhile.
     pub fn to_commit(&self) -> Commit {
-        let (segments, limbo) = self.disk.store().to_keep();
+        // With the writer's turn: what has been written by then has been taken in, and its entries noted.
         let mut writing = self.disk.writing();
+        let (segments, limbo) = self.disk.store().to_keep();
         let named: BTreeMap<SegmentId, u64> =
             segments.iter().map(|kept| (kept.segment, kept.sequence)).collect();
         writing.unlisted.0.retain(|segment, (sequence, _)| named.get(segment) == Some(sequence));
@@ -277,21 +297,31 @@ impl Engine {
         ByteCount::new((self.disk.store().limbo() * SEGMENT_BYTES) as u64)
     }
 
-    /// Packs segments that outlive the run of which little lives; the room that this wins is there after the next commit. Tells how many have died.
+    /// Packs segments that outlive the run, until one is won or nothing more is to be won; the room of those that died is there after the next commit.
     ///
     /// # Errors
     /// When a write fails.
-    pub fn pack_durable(&self) -> Result<usize, WritebackError> {
+    pub fn pack_durable(&self) -> Result<(), WritebackError> {
         let disk = &self.disk;
         let mut writing = disk.writing();
-        let mut read = 0;
-        let pick = |_| {
-            read += 1;
-            if read > MOST_READ { None } else { disk.store().pick_durable(MOST_ALIVE) }
-        };
-        let gathered = self.gather(disk, &mut writing, vswap_segment::Purpose::Cleaning, pick)?;
+        let mut won = 0;
+        for _ in 0..MOST_WRITTEN {
+            // As in cleaning: where hardly more than a segment is dead in all, what is packed would only be packed anew.
+            if won <= 0 && disk.store().durable_to_win(MOST_ALIVE) < 1 {
+                break;
+            }
+            let pick = |_| disk.store().pick_durable(MOST_ALIVE);
+            let gathered = self.gather(disk, &mut writing, vswap_segment::Purpose::Cleaning, pick);
+            let Some(gathered) = gathered.inspect_err(|_| disk.put_buffers_away(&mut writing))? else {
+                break;
+            };
+            let one = usize::from(gathered.copied > 0);
+            won += gathered.died as isize - one as isize;
+            if won > 0 || gathered.died + one == 0 {
+                break;
+            }
+        }
         disk.put_buffers_away(&mut writing);
-        let Some(gathered) = gathered else { return Ok(0) };
-        Ok(gathered.died.saturating_sub(usize::from(gathered.copied > 0)))
+        Ok(())
     }
 }

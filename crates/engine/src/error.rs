@@ -55,6 +55,12 @@ pub enum EngineError {
     /// Every class of segments is taken.
     #[error("no other group can have limits of tiers: 255 have, or had and still have something there")]
     TooManyTierLimits,
+    /// What it holds is to outlive the run.
+    #[error("group {group} is a store's: it stays, and has no groups below it", group = group.get())]
+    Kept {
+        /// Which.
+        group: GroupId,
+    },
     /// No such group.
     #[error("there is no group {group}", group = group.get())]
     NoGroup {
@@ -265,6 +271,12 @@ pub enum DurableError {
     /// The list of clusters cannot be right.
     #[error("a cluster is listed twice")]
     ClusterTwice,
+    /// The list of clusters cannot be right.
+    #[error("cluster {number} is listed, which no run can have had")]
+    Cluster {
+        /// Its number.
+        number: u32,
+    },
     /// The list of a segment's entries cannot be right.
     #[error("{segment} is said to have an entry of {slot} that is not in it")]
     Stray {
@@ -276,6 +288,12 @@ pub enum DurableError {
     /// A page is in memory only.
     #[error("{slot} has not been written down")]
     NotWritten {
+        /// The page.
+        slot: SlotId,
+    },
+    /// A page is on another tier.
+    #[error("{slot} is not among the segments that are kept")]
+    Elsewhere {
         /// The page.
         slot: SlotId,
     },

@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, GroupFull, StoreError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use vswap_core::{
     ChargeError, ClusterId, Event, GROUP_WORDS, GroupId, Groups, Load, MAX_GROUPS, PageIndex, Resource,
@@ -31,6 +32,8 @@ pub(crate) struct Tree {
     next: AtomicU32,
     /// Whose segments their pages go to.
     pub(crate) classes: ClassOf,
+    /// The group whose pages outlive the run.
+    kept: OnceLock<GroupId>,
 }
 
 impl Tree {
@@ -39,7 +42,13 @@ impl Tree {
         let arrays =
             AtomicArray::new(most * GROUP_WORDS).and_then(|words| Ok((words, AtomicArray::new(most)?)));
         let (words, classes) = arrays.ok().unzip();
-        Self { words, turn: Mutex::new(()), next: AtomicU32::new(1), classes: ClassOf::new(classes) }
+        let classes = ClassOf::new(classes);
+        Self { words, turn: Mutex::new(()), next: AtomicU32::new(1), classes, kept: OnceLock::new() }
+    }
+
+    /// What this group holds is to outlive the run. There is one such.
+    pub(crate) fn keep(&self, group: GroupId) {
+        let _ = self.kept.set(group);
     }
 
     /// Bytes of the lines of groups but the root, those that were removed among them.
@@ -100,6 +109,7 @@ impl Engine {
     pub fn new_group(&self, parent: GroupId) -> Result<GroupId, EngineError> {
         let _turn = self.tree.turn.lock();
         let parent = self.existing(parent)?;
+        self.not_kept(parent)?;
         let next = self.tree.next.load(Ordering::Relaxed);
         if next >= MAX_GROUPS || self.tree.words.is_none() {
             return Err(EngineError::TooManyGroups { made: next - 1 });
@@ -116,6 +126,7 @@ impl Engine {
     /// When there is no such group; the root stays.
     pub fn remove_group(&self, group: GroupId) -> Result<(), EngineError> {
         let _turn = self.tree.turn.lock();
+        self.not_kept(group)?;
         self.group_tree().remove(group)?;
         self.give_class_up(group);
         Ok(())
@@ -176,6 +187,14 @@ impl Engine {
         match group == GroupId::ROOT || self.group_tree().exists(group) {
             true => Ok(group),
             false => Err(EngineError::NoGroup { group }),
+        }
+    }
+
+    /// Refuses the group whose pages outlive the run.
+    pub(crate) fn not_kept(&self, group: GroupId) -> Result<(), EngineError> {
+        match self.tree.kept.get() == Some(&group) {
+            true => Err(EngineError::Kept { group }),
+            false => Ok(()),
         }
     }
 

@@ -262,6 +262,13 @@ impl Engine {
     /// The page is lost: later loads say so at once, and the bytes of no use are freed.
     fn poison(&self, slot: SlotId, cell: SlotCell<'_>, seen: SlotWord, lost: Lost) -> LoadError {
         Counters::add(&self.counters.lost, 1);
+        if let Backing::Segment(addr) = seen.backing()
+            && entry_addr(addr).is_some_and(|addr| self.disk.store().is_kept(addr))
+        {
+            // What outlives the run names it: let go of, it would leave an older one to be found. So its readers find it damaged each time.
+            self.losses.remember(slot, lost);
+            return LoadError::Damaged { slot };
+        }
         let old = self.mark_lost(slot, cell, |word| word.same_backing(seen), lost);
         old.into_iter().for_each(|old| self.free_lost(slot, old));
         LoadError::Damaged { slot }

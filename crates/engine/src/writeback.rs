@@ -115,16 +115,38 @@ impl Engine {
             return Err(WritebackError::NoTier);
         }
         let mut writing = disk.writing();
+        writing.all = false;
+        self.write_of(&mut writing, group, want)
+    }
+
+    /// As [`Engine::writeback_of`], of all pages, those that were loaded a moment ago too.
+    pub(crate) fn write_all_of(
+        &self,
+        group: GroupId,
+        want: ByteCount,
+    ) -> Result<WritebackReport, WritebackError> {
+        let mut writing = self.disk.writing();
+        writing.all = true;
+        self.write_of(&mut writing, group, want)
+    }
+
+    fn write_of(
+        &self,
+        writing: &mut Writing,
+        group: GroupId,
+        want: ByteCount,
+    ) -> Result<WritebackReport, WritebackError> {
+        let disk = &self.disk;
         let mut report = WritebackReport::default();
         writing.within = group;
         writing.ages.clear();
-        let result = self.write_segments(disk, &mut writing, want.get() as usize, &mut report);
+        let result = self.write_segments(disk, writing, want.get() as usize, &mut report);
         if result.is_err() {
             self.turn_all_back();
             // What is written in spite of that is dead: who takes it in later is not to take it for a batch of his own of the same number.
             writing.batches.clear();
         }
-        disk.put_buffers_away(&mut writing);
+        disk.put_buffers_away(writing);
         result.map(|()| report)
     }
 
@@ -264,16 +286,17 @@ impl Engine {
                 break;
             }
             let threshold = match apart {
-                _ if last => 0,
+                _ if writing.all => None,
+                _ if last => Some(0),
                 true => {
                     // What was counted for a segment before this one is out of date if it has not been filled at once.
                     if !counted && (round > 0 || !ages.are_of(self.generations.now())) {
                         (ages, counted) = (self.ages_among(writing.within, class), true);
                     }
-                    ages.threshold(pages)
+                    Some(ages.threshold(pages))
                 }
                 // What came just now is not old, however little there is.
-                false => self.generations.threshold(pages).max(usize::from(!anything)),
+                false => Some(self.generations.threshold(pages).max(usize::from(!anything))),
             };
             // One cluster more than there are, to come back to the part of the first one that the hand had
             // passed.
@@ -344,26 +367,32 @@ impl Engine {
         (taken, false)
     }
 
-    /// Takes what the hand finds in its cluster from its page on. `Err` when the segment is full; the hand
+    /// Takes what the hand finds in its cluster from its page on, of the age of the threshold; without one, all. `Err` when the segment is full; the hand
     /// then stands at the page that did not fit. Both give the payload taken.
     fn fill_from_cluster(
         &self,
         builder: &mut SegmentBuilder,
         hand: &mut Hand,
         (within, class): (GroupId, ClassId),
-        (batch, threshold): (MoveId, usize),
+        (batch, threshold): (MoveId, Option<usize>),
         ages: &mut Ages,
     ) -> Result<usize, usize> {
         let Hand { cluster, page: from } = *hand;
         let mut taken = 0;
-        if !self.is_cluster_of(cluster, within, class) {
+        let has_some = || self.space.charge_of(cluster).load().pool > 0;
+        if !self.is_cluster_of(cluster, within, class) || !has_some() {
             return Ok(taken);
         }
         let now = self.generations.now();
         for (page, cell) in self.space.slots_of(cluster, from) {
             let slot = cluster.slot(page);
             let word = cell.load();
-            match judge(word, now, threshold) {
+            let verdict = match threshold {
+                Some(threshold) => judge(word, now, threshold),
+                None if word.is_pool() => Verdict::Take,
+                None => Verdict::Leave,
+            };
+            match verdict {
                 Verdict::Leave => {}
                 Verdict::SecondChance => self.stamp_among(ages, cell, word, now),
                 Verdict::Take => match self.pack((slot, class), cell, word, batch, builder) {

@@ -1,10 +1,11 @@
 //! What was written and is to be stored elsewhere by the object's owner before it may be given up.
 //!
-//! Each dirty range has a stamp. It goes up whenever somebody asks what is dirty, so that whatever is written from then on is told apart
-//! from what that one takes along.
+//! Each dirty range has a stamp. There is another one whenever somebody asks what is dirty, so that whatever is written from then on is told apart
+//! from what that one takes along; and no stamp is used twice, since whoever asked may come back after the object was let out of memory and found again.
 
 use rangemap::{RangeMap, RangeSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that were dirty when they were asked for; [`Object::cleaned`](crate::Object::cleaned) takes it back when they are stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +22,13 @@ impl Dirty {
     }
 }
 
+/// 0 is that of an object which nobody has asked yet, nor found again.
+fn new_stamp() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: they only have to differ.
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DirtyRanges {
     ranges: RangeMap<u64, u64>,
@@ -29,7 +37,7 @@ pub(crate) struct DirtyRanges {
 
 impl DirtyRanges {
     pub(crate) fn found(ranges: &[Range<u64>]) -> Self {
-        let mut found = Self::default();
+        let mut found = Self { stamp: new_stamp(), ..Self::default() };
         ranges.iter().for_each(|range| found.add(range.clone()));
         found
     }
@@ -53,7 +61,7 @@ impl DirtyRanges {
     }
 
     pub(crate) fn ask(&mut self) -> Vec<Dirty> {
-        self.stamp += 1;
+        self.stamp = new_stamp();
         self.ranges.iter().map(|(range, stamp)| Dirty { range: range.clone(), stamp: *stamp }).collect()
     }
 

@@ -24,6 +24,7 @@ mod tombs;
 use crate::content::Content;
 use crate::object::{Object, Objects};
 use crate::presence::Presence;
+use crate::store::commit::Due;
 use crate::store::error::NamedError;
 use crate::store::named::{Known, NamedObject};
 use crate::store::records::{
@@ -55,6 +56,8 @@ const INDEX: &str = "index";
 const IDLE: usize = 1024;
 /// A run's numbers, of objects and of segments.
 const RUN_BITS: u32 = 32;
+/// More than a store can have been opened.
+const MOST_RUNS: u64 = 1 << 31;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -80,6 +83,9 @@ pub struct Store {
     /// One commit at a time.
     turn: Mutex<()>,
     commits: AtomicU64,
+    due: Due,
+    /// The tier could not say that it has what was written.
+    unsure: AtomicBool,
 }
 
 impl fmt::Debug for Store {
@@ -241,7 +247,8 @@ impl Store {
         let known = Books { listed, next_volume, tombs, ..Books::default() };
         let books = Books { most_open: IDLE, next_object: after, ..known };
         let (books, turn, commits) = (Mutex::new(books), Mutex::new(()), AtomicU64::new(0));
-        Ok(Arc::new(Self { objects, index, books, changes, turn, commits }))
+        let (due, unsure) = (Due::default(), AtomicBool::new(false));
+        Ok(Arc::new(Self { objects, index, books, changes, turn, commits, due, unsure }))
     }
 
     /// The object of this volume, key and version; made, empty, if there is none of that version. What there was of an older one is gone with that: nobody finds it any more, and
@@ -345,7 +352,18 @@ impl Store {
         let txn = self.index.begin_read()?;
         let table = txn.open_table(OBJECTS)?;
         let line = table.get(id)?.ok_or(NamedError::Record { table: "objects", key: id })?;
-        let loaded = self.named(id, &ObjectRecord::decode(id, line.value())?);
+        let record = ObjectRecord::decode(id, line.value())?;
+        let clusters = txn.open_table(CLUSTERS)?;
+        for (number, cluster) in &record.blocks {
+            // Two owners of one cluster would have each other's bytes.
+            let wrong = || NamedError::Record { table: "clusters", key: (*cluster).into() };
+            let line = clusters.get(*cluster)?.ok_or_else(wrong)?;
+            let (_, owner) = decode_cluster(*cluster, line.value())?;
+            if owner != (id, *number) {
+                return Err(wrong());
+            }
+        }
+        let loaded = self.named(id, &record);
         if books.open.len() >= books.most_open {
             self.let_idle_out(books);
         }
@@ -418,6 +436,9 @@ fn begin_run(index: &Database) -> Result<Numbers, NamedError> {
             return Err(NamedError::Version { found: version, known: VERSION });
         }
         let numbers = Numbers { file: number("file")?, key: number("key")?, runs: number("runs")? + 1 };
+        if numbers.runs >= MOST_RUNS {
+            return Err(NamedError::Record { table: "numbers", key: numbers.runs });
+        }
         table.insert("runs", numbers.runs)?;
         numbers
     };
@@ -444,7 +465,8 @@ fn found(index: &Database) -> Result<Found, NamedError> {
     }
     for line in txn.open_table(CLUSTERS)?.iter()? {
         let (number, bytes) = line?;
-        kept.clusters.push(decode_cluster(number.value(), bytes.value())?);
+        let (cluster, _) = decode_cluster(number.value(), bytes.value())?;
+        kept.clusters.push(cluster);
     }
     let mut next_volume = 0;
     for line in txn.open_table(VOLUMES)?.iter()? {

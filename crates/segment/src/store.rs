@@ -278,12 +278,17 @@ impl SegmentStore {
     /// class, rounded down to whole segments, of the class that has most.
     #[must_use]
     pub fn dead_to_win(&self, max_live: f64, wanted: &Wanted<'_>) -> u64 {
+        self.dead_of(max_live, wanted).into_values().fold(0.0, f64::max) as u64
+    }
+
+    /// How much is dead in the segments of each class that could be cleaned, in segments.
+    fn dead_of(&self, max_live: f64, wanted: &Wanted<'_>) -> BTreeMap<ClassId, f64> {
         let mut sums = BTreeMap::new();
         let mut from = 0;
         loop {
             let table = self.table.read();
             if from >= table.rows() {
-                return sums.into_values().fold(0.0, f64::max) as u64;
+                return sums;
             }
             table.add_dead(from, from + SCAN_ROWS, max_live, wanted, &mut sums);
             from += SCAN_ROWS;

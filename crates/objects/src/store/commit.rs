@@ -9,12 +9,18 @@ use crate::store::{Books, Store};
 use redb::WriteTransaction;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use vswap_core::Resource;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vswap_core::{PAGE_SIZE, Resource};
 use vswap_engine::{Commit, DurableError, KeptCluster};
 
-/// Room that is left for what is written by others, and by whoever asks, until it is asked again.
+/// Room that is left for what ends a segment before it is full, and for packing.
 const KEPT_FREE: u64 = 8 << 20;
+/// So much in the pool is written down before the gate is shut; less is not worth a segment of its own.
+const AHEAD: u64 = 1 << 20;
+/// Commits in a row that are to win room for one write.
+const ATTEMPTS: usize = 8;
+/// What an entry takes beside its bytes at most: header, summary, padding.
+const ENTRY_BESIDES: u64 = 64;
 
 /// Invalidated objects that are removed at a commit.
 const SWEPT: usize = 4096;
@@ -26,11 +32,44 @@ struct Line {
     clusters: Vec<KeptCluster>,
 }
 
+/// What is to find room at the next commit, at its worst, bytes.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// Of those who are writing.
+    in_hand: AtomicU64,
+    /// Written since the last commit.
+    written: AtomicU64,
+}
+
+/// Room that is promised to a write.
+#[must_use = "ends the promise"]
+pub(super) struct Promise<'s> {
+    due: &'s Due,
+    bytes: u64,
+}
+
+impl Promise<'_> {
+    /// Nothing was written for it.
+    fn take_back(self) {
+        self.due.in_hand.fetch_sub(self.bytes, Ordering::Relaxed);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        // First the one, so that it is never in neither.
+        self.due.written.fetch_add(self.bytes, Ordering::Relaxed);
+        self.due.in_hand.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl Store {
     /// Everything that was written, removed or replaced before this call outlives a crash once it has returned, as of one moment during the call.
     ///
     /// # Errors
-    /// When there is no room for it, or a write fails. Then the last commit is what a crash finds, and the next call tries again.
+    /// When there is no room for it, or a write fails: then the next call tries again. When the tier or the index cannot say that it has everything: then the store is
+    /// to be opened anew. A crash finds the last commit, or this one if it arrived in spite of that.
     pub fn sync(&self) -> Result<(), NamedError> {
         let _turn = self.turn.lock();
         self.commit()
@@ -42,24 +81,30 @@ impl Store {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Sees to it that what is in memory only, and some more, finds room on the tier at the next commit: else there could be none, and nothing that
-    /// is dead would ever be free.
-    pub(super) fn keep_room(&self) -> Result<(), NamedError> {
-        while !self.has_room() {
+    /// Sees to it that so many bytes, to be written to so many pages, find room on the tier at the next commit beside all that waits for it: else there could be none, and
+    /// nothing that is dead would ever be free. They count until the promise is dropped, and what was promised until a commit.
+    pub(super) fn promise(&self, bytes: usize) -> Result<Promise<'_>, NamedError> {
+        // The first and the last page may have others' bytes.
+        let pages = (bytes / PAGE_SIZE + 2) as u64;
+        let bytes = pages * (PAGE_SIZE as u64 + ENTRY_BESIDES);
+        for attempt in 0.. {
+            // Relaxed, here and below: sums that guard nothing; what is looked at includes what this one has added.
+            let due = self.due.in_hand.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            let due = due + self.due.written.load(Ordering::Relaxed);
+            let promise = Promise { due: &self.due, bytes };
+            // Headers, and what does not fit the end of a segment.
+            if self.objects.engine().durable_room().get() >= due + due / 64 + KEPT_FREE {
+                return Ok(promise);
+            }
+            promise.take_back();
+            let before = self.objects.engine().durable_room();
             // Somebody else may have won it meanwhile.
-            if !self.win_room()? && !self.has_room() {
-                return Err(NamedError::Full);
+            let tried = self.win_room()? && attempt < ATTEMPTS;
+            if !tried && self.objects.engine().durable_room() <= before {
+                break;
             }
         }
-        Ok(())
-    }
-
-    fn has_room(&self) -> bool {
-        let engine = self.objects.engine();
-        let waiting = engine.group_tree().usage(self.objects.group(), Resource::Pool);
-        // Headers, and what does not fit the end of a segment.
-        let waiting = waiting + waiting / 16 + KEPT_FREE;
-        engine.durable_room().get() > waiting
+        Err(NamedError::Full)
     }
 
     /// Makes room on the tier, which has little: what was given up there since the last commit is free after the next one, and so is what packing wins. Tells whether
@@ -67,9 +112,8 @@ impl Store {
     fn win_room(&self) -> Result<bool, NamedError> {
         let engine = self.objects.engine();
         let _turn = self.turn.lock();
-        let waits = !engine.limbo().is_zero();
-        let packed = engine.pack_durable()? > 0;
-        if !waits && !packed {
+        engine.pack_durable()?;
+        if engine.limbo().is_zero() && self.due.written.load(Ordering::Relaxed) == 0 {
             return Ok(false);
         }
         match self.commit() {
@@ -82,24 +126,38 @@ impl Store {
 
     fn commit(&self) -> Result<(), NamedError> {
         let (engine, group) = (self.objects.engine(), self.objects.group());
+        if self.unsure.load(Ordering::Relaxed) {
+            return Err(NamedError::Unsure);
+        }
         self.sweep(SWEPT)?;
-        // Most of it without keeping anybody waiting.
-        engine.write_down(group)?;
+        if engine.durable_room().get() < KEPT_FREE {
+            engine.pack_durable()?;
+        }
+        if engine.group_tree().usage(group, Resource::Pool) > AHEAD {
+            // Most of it without keeping anybody waiting.
+            engine.write_down(group)?;
+        }
         let gate = self.changes.gate.write();
         engine.write_down(group)?;
+        let written = self.due.written.swap(0, Ordering::Relaxed);
         let mut books = self.books.lock();
         let changed = std::mem::take(&mut *self.changes.changed.lock());
         let lines = self.lines(&books, &changed);
         let commit = engine.to_commit();
         drop(gate);
         let kept = lines.and_then(|lines| {
-            engine.sync_durable()?;
+            if let Err(error) = engine.sync_durable() {
+                // What was written before may be gone, and the next call would not say so.
+                self.unsure.store(true, Ordering::Relaxed);
+                return Err(error.into());
+            }
             let txn = self.index.begin_write()?;
             books.put(&txn, &lines, &commit)?;
             Ok(txn.commit()?)
         });
         if let Err(error) = kept {
             self.changes.changed.lock().extend(changed);
+            self.due.written.fetch_add(written, Ordering::Relaxed);
             return Err(error);
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -131,9 +189,10 @@ impl Books {
             }
         }
         for line in lines {
-            objects.insert(line.id, line.record.encode().as_slice())?;
-            for kept in &line.clusters {
-                clusters.insert(kept.cluster.get(), encode_cluster(kept).as_slice())?;
+            objects.insert(line.id, line.record.encode(line.id).as_slice())?;
+            for (kept, (number, _)) in line.clusters.iter().zip(&line.record.blocks) {
+                let cluster = encode_cluster(kept, (line.id, *number));
+                clusters.insert(kept.cluster.get(), cluster.as_slice())?;
             }
         }
         let mut volumes = txn.open_table(VOLUMES)?;
@@ -168,7 +227,7 @@ impl Books {
                 continue;
             }
             let entries = commit.entries.get(&kept.segment);
-            let entries = entries.expect("the engine has the entries of what no list has named");
+            let Some(entries) = entries else { return Err(NamedError::NoEntries { segment: kept.segment }) };
             segments.insert(kept.segment.get(), encode_segment(kept, entries).as_slice())?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use crate::error::{FetchError, ObjectError};
 use std::path::PathBuf;
 use vswap_engine::{DurableError, EngineError, WritebackError};
-use vswap_segment::AreaError;
+use vswap_segment::{AreaError, SegmentId};
 
 /// An operation on a store, or on an object of it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,17 @@ pub enum NamedError {
     /// The tier is full of what is wanted.
     #[error("the store is full: remove something, or make a larger one")]
     Full,
+    /// A sync failed: what was written before it may be on the tier or not.
+    #[error(
+        "the tier could not say that it has what was written: open the store anew, which finds it as it was at the last commit"
+    )]
+    Unsure,
+    /// A fault of this program: a segment was listed whose entries are not known.
+    #[error("the entries of {segment} are not known")]
+    NoEntries {
+        /// Which.
+        segment: SegmentId,
+    },
     /// There are as many volumes as can be.
     #[error("no other volume can be made: 2^32 have been")]
     TooManyVolumes,
@@ -74,7 +85,7 @@ pub enum NamedError {
         /// The line.
         key: u64,
     },
-    /// The index failed.
+    /// The index failed. After an error of its device it does nothing more until the store is opened anew.
     #[error("the store's index: {0}")]
     Index(#[from] redb::Error),
     /// The file of segments cannot be used.

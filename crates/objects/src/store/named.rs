@@ -135,7 +135,7 @@ impl NamedObject {
         let mut at = range.start;
         while at < range.end.min(self.len()) {
             let end = range.end.min(at.saturating_add(PIECE as u64));
-            self.store.keep_room()?;
+            let _promise = self.store.promise((end - at) as usize)?;
             self.known.object.fetch(at..end, &mut get)?;
             at = end;
         }
@@ -173,7 +173,7 @@ impl NamedObject {
         }
         let mut at = offset;
         for piece in bytes.chunks(PIECE) {
-            self.store.keep_room()?;
+            let _promise = self.store.promise(piece.len())?;
             write(object, at, piece)?;
             at = at.saturating_add(piece.len() as u64);
         }

@@ -1,10 +1,12 @@
 //! What a store's index holds: which tables, and what a line of each looks like.
 
+use crate::object::MAX_LEN;
 use crate::store::error::NamedError;
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use vswap_core::{Bitmap512, ClusterId, FillPattern, PageIndex};
+use twox_hash::XxHash3_64;
+use vswap_core::{Bitmap512, ClusterId, FillPattern, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex};
 use vswap_engine::{KeptCluster, KeptEntry};
 use vswap_segment::{EntryAddr, KeptSegment, SegmentId};
 
@@ -55,6 +57,8 @@ pub(crate) struct ObjectRecord {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct ClusterRecord {
+    /// Number of the object, and of 2 MiB in it.
+    owner: (u64, u64),
     stored: [u64; 8],
     lost: [u64; 8],
     /// Page, and the word that it repeats.
@@ -71,49 +75,75 @@ struct SegmentRecord {
     of: Vec<(u64, u64)>,
 }
 
+/// Bytes of an object in one cluster.
+const BLOCK_BYTES: u64 = (PAGE_SIZE * PAGES_PER_CLUSTER) as u64;
+
 fn damaged(table: &'static str, key: u64) -> NamedError {
     NamedError::Record { table, key }
 }
 
-fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    postcard::to_allocvec(record).expect("plain data can be written to memory")
+/// Bytes of the checksum at the end of a line.
+const SUM: usize = 8;
+
+/// Of a line's bytes, its table and its key: one that stands elsewhere is not believed.
+fn sum(table: &str, key: u64, bytes: &[u8]) -> [u8; SUM] {
+    let seed = XxHash3_64::oneshot_with_seed(key, table.as_bytes());
+    XxHash3_64::oneshot_with_seed(seed, bytes).to_le_bytes()
+}
+
+fn encode<T: Serialize>(table: &str, key: u64, record: &T) -> Vec<u8> {
+    let mut bytes = postcard::to_allocvec(record).expect("plain data can be written to memory");
+    bytes.extend(sum(table, key, &bytes));
+    bytes
 }
 
 fn decode<'d, T: Deserialize<'d>>(table: &'static str, key: u64, bytes: &'d [u8]) -> Result<T, NamedError> {
-    postcard::from_bytes(bytes).map_err(|_| damaged(table, key))
+    let parts = bytes.split_last_chunk().filter(|(bytes, found)| sum(table, key, bytes) == **found);
+    let read = parts.and_then(|(bytes, _)| postcard::from_bytes(bytes).ok());
+    read.ok_or(damaged(table, key))
 }
 
 impl ObjectRecord {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        encode(self)
+    pub(crate) fn encode(&self, id: u64) -> Vec<u8> {
+        encode("objects", id, self)
     }
 
     pub(crate) fn decode(id: u64, bytes: &[u8]) -> Result<Self, NamedError> {
-        decode("objects", id, bytes)
+        let record: Self = decode("objects", id, bytes)?;
+        let (len, blocks) = (record.len, record.len.div_ceil(BLOCK_BYTES));
+        let within =
+            record.some.iter().chain(&record.dirty).all(|range| range.start < range.end && range.end <= len);
+        let known = len <= MAX_LEN && within && record.blocks.iter().all(|(number, _)| *number < blocks);
+        if known { Ok(record) } else { Err(damaged("objects", id)) }
     }
 }
 
-pub(crate) fn encode_cluster(kept: &KeptCluster) -> Vec<u8> {
+/// `owner` is the number of an object, and of 2 MiB in it.
+pub(crate) fn encode_cluster(kept: &KeptCluster, owner: (u64, u64)) -> Vec<u8> {
     let fills = kept.fills.iter().map(|(page, fill)| (page.get() as u16, fill.word()));
-    encode(&ClusterRecord { stored: *kept.stored.words(), lost: *kept.lost.words(), fills: fills.collect() })
+    let (stored, lost) = (*kept.stored.words(), *kept.lost.words());
+    let record = ClusterRecord { owner, stored, lost, fills: fills.collect() };
+    encode("clusters", kept.cluster.get().into(), &record)
 }
 
-pub(crate) fn decode_cluster(number: u32, bytes: &[u8]) -> Result<KeptCluster, NamedError> {
+/// The cluster, and whose it is.
+pub(crate) fn decode_cluster(number: u32, bytes: &[u8]) -> Result<(KeptCluster, (u64, u64)), NamedError> {
     let record: ClusterRecord = decode("clusters", number.into(), bytes)?;
     let fill = |(page, word): (u16, u64)| Some((PageIndex::new(page.into())?, FillPattern::of_word(word)?));
     let fills: Option<_> = record.fills.into_iter().map(fill).collect();
-    Ok(KeptCluster {
+    let kept = KeptCluster {
         cluster: ClusterId::new(number),
         stored: Bitmap512::from_words(record.stored),
         lost: Bitmap512::from_words(record.lost),
         fills: fills.ok_or(damaged("clusters", number.into()))?,
-    })
+    };
+    Ok((kept, record.owner))
 }
 
 pub(crate) fn encode_segment(kept: &KeptSegment, entries: &[KeptEntry]) -> Vec<u8> {
     let of = entries.iter().map(|(slot, addr)| (slot.get(), addr.to_bits())).collect();
     let KeptSegment { at, sequence, entries_end, entries, .. } = *kept;
-    encode(&SegmentRecord { at, sequence, entries_end, entries, of })
+    encode("segments", kept.segment.get().into(), &SegmentRecord { at, sequence, entries_end, entries, of })
 }
 
 pub(crate) fn decode_segment(number: u32, bytes: &[u8]) -> Result<(KeptSegment, Vec<KeptEntry>), NamedError> {
@@ -122,6 +152,7 @@ pub(crate) fn decode_segment(number: u32, bytes: &[u8]) -> Result<(KeptSegment, 
     let segment = SegmentId::new(number).ok_or_else(wrong)?;
     let SegmentRecord { at, sequence, entries_end, entries, of } = record;
     let entry = |(slot, addr)| Some((vswap_core::SlotId::new(slot)?, EntryAddr::from_bits(addr)?));
-    let of: Option<_> = of.into_iter().map(entry).collect();
-    Ok((KeptSegment { segment, at, sequence, entries_end, entries }, of.ok_or_else(wrong)?))
+    let of: Option<Vec<KeptEntry>> = of.into_iter().map(entry).collect();
+    let of = of.filter(|of| of.len() == entries as usize).ok_or_else(wrong)?;
+    Ok((KeptSegment { segment, at, sequence, entries_end, entries }, of))
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use vswap_engine::{CodecChoice, EngineConfig};
-use vswap_objects::{NamedError, Store, StoreConfig};
+use vswap_objects::{Store, StoreConfig};
 use vswap_segment::power::Power;
 
 const DATA: usize = 20 << 20;
@@ -236,7 +236,6 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
                     commits += 1;
                     machine.synced = machine.now.clone();
                 }
-                Err(NamedError::Durable(vswap_engine::DurableError::Full { .. })) => {}
                 Err(_) => (dead, maybe) = (true, Some(before)),
             },
         }

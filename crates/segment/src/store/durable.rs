@@ -4,7 +4,7 @@ use super::SegmentStore;
 use crate::classes::ClassId;
 use crate::extents::TierId;
 use crate::table::{KeptSegment, Wanted};
-use crate::{Candidate, KeptError, Keys, SegmentId};
+use crate::{Candidate, EntryAddr, KeptError, Keys, SegmentId};
 use std::io;
 
 impl SegmentStore {
@@ -62,6 +62,13 @@ impl SegmentStore {
         self.table.read().durable_room()
     }
 
+    /// The tier takes segments again if a write to it has failed.
+    pub fn reopen_durable(&self) {
+        let tier = self.table.read().durable_tier();
+        // It is there, and is never emptied.
+        let _ = tier.map(|tier| self.reopen_tier(tier));
+    }
+
     /// Extents in limbo now.
     #[must_use]
     pub fn limbo(&self) -> usize {
@@ -83,10 +90,29 @@ impl SegmentStore {
         self.durable.get().is_some_and(|(durable, _)| *durable == class)
     }
 
+    /// Whether an entry's segment outlives the run.
+    #[must_use]
+    pub fn is_kept(&self, addr: EntryAddr) -> bool {
+        let of = || self.table.read().place(addr.segment()).map(|place| place.class);
+        self.durable.get().is_some() && of().is_some_and(|class| self.is_durable(class))
+    }
+
     /// [`pick_to_clean`](Self::pick_to_clean), of the segments that outlive the run.
     #[must_use]
     pub fn pick_durable(&self, max_live: f64) -> Option<Candidate> {
+        self.pick_to_clean(max_live, &self.wanted_durable()?)
+    }
+
+    /// [`dead_to_win`](Self::dead_to_win), of the segments that outlive the run, less a quarter of one for what stays unused at the ends of those that are packed.
+    #[must_use]
+    pub fn durable_to_win(&self, max_live: f64) -> u64 {
+        let Some(wanted) = self.wanted_durable() else { return 0 };
+        let dead = self.dead_of(max_live, &wanted).into_values().fold(0.0, f64::max);
+        (dead - 0.25).max(0.0) as u64
+    }
+
+    fn wanted_durable(&self) -> Option<Wanted<'static>> {
         let (class, _) = self.durable.get()?;
-        self.pick_to_clean(max_live, &Wanted { by: *class, of: Some(*class), ..Wanted::default() })
+        Some(Wanted { by: *class, of: Some(*class), ..Wanted::default() })
     }
 }
