@@ -124,12 +124,22 @@ impl Object {
         buf: &mut [u8],
         mut get: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<usize, FetchError<E>> {
+        self.read_having(offset, buf, |range| self.fetch(range, &mut get))
+    }
+
+    /// Reads once `fetch` has brought what is missing.
+    pub(crate) fn read_having<E: From<ObjectError>>(
+        &self,
+        offset: u64,
+        buf: &mut [u8],
+        mut fetch: impl FnMut(Range<u64>) -> Result<(), E>,
+    ) -> Result<usize, E> {
         loop {
             let read = self.read(offset, buf)?;
             let (Some(first), Some(last)) = (read.missing.first(), read.missing.last()) else {
                 return Ok(read.len);
             };
-            self.fetch(first.start..last.end, &mut get)?;
+            fetch(first.start..last.end)?;
         }
     }
 

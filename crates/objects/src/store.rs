@@ -37,6 +37,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -157,13 +158,18 @@ impl Store {
         std::fs::create_dir_all(dir).map_err(io("make the directory"))?;
         let (area, file) = Area::create_durable(&dir.join(DATA), bytes)?;
         let path = dir.join(INDEX);
-        let made = std::fs::File::create_new(&path);
+        // As the other file: keys are as private as bytes.
+        let made =
+            std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let made = made.map_err(|source| NamedError::Io { path, act: "make", source })?;
         let index = redb::backends::FileBackend::new(made)?;
         let store = Self::create_on(Arc::new(area), file, index, config)?;
         // The names too are to be there after a power cut.
-        let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(io("sync"))?;
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for dir in [dir, parent] {
+            let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|source| NamedError::Io { path: dir.to_owned(), act: "sync", source })?;
+        }
         Ok(store)
     }
 

@@ -117,6 +117,12 @@ pub enum NamedFetchError<E> {
     Store(#[from] NamedError),
 }
 
+impl<E> From<ObjectError> for NamedFetchError<E> {
+    fn from(error: ObjectError) -> Self {
+        Self::Fetch(error.into())
+    }
+}
+
 macro_rules! index_errors {
     ($($kind:ident),*) => {$(
         impl From<redb::$kind> for NamedError {

@@ -152,13 +152,7 @@ impl NamedObject {
         buf: &mut [u8],
         mut get: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<usize, NamedFetchError<E>> {
-        loop {
-            let read = self.read(offset, buf).map_err(FetchError::Object)?;
-            let (Some(first), Some(last)) = (read.missing.first(), read.missing.last()) else {
-                return Ok(read.len);
-            };
-            self.fetch(first.start..last.end, &mut get)?;
-        }
+        self.read_having(offset, buf, |range| self.fetch(range, &mut get))
     }
 
     fn in_pieces(

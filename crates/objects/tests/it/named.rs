@@ -167,6 +167,35 @@ fn what_was_written_after_it_was_asked_what_is_dirty_stays_so_though_the_object_
 }
 
 #[test]
+fn what_is_missing_is_fetched_once_and_found_again() {
+    let dir = dir();
+    let elsewhere = bytes(5, 3_000_000);
+    let mut asked = 0;
+    {
+        let store = create(dir.path());
+        let object = store.object(b"v", b"k", 1).unwrap();
+        object.set_len(elsewhere.len() as u64).unwrap();
+        let mut get = |offset: u64, buf: &mut [u8]| {
+            asked += buf.len();
+            buf.copy_from_slice(&elsewhere[offset as usize..][..buf.len()]);
+            Ok::<_, std::io::Error>(())
+        };
+        let mut buf = vec![0; 2_500_000];
+        for _ in 0..2 {
+            assert_eq!(object.read_through(100_000, &mut buf, &mut get).unwrap(), buf.len());
+            assert!(buf == elsewhere[100_000..2_600_000]);
+        }
+        store.sync().unwrap();
+    }
+    assert_eq!(asked, 2_500_000);
+    let object = open(dir.path()).find(b"v", b"k").unwrap().unwrap();
+    let mut buf = vec![0; 2_500_000];
+    assert!(
+        object.read(100_000, &mut buf).unwrap().missing.is_empty() && buf == elsewhere[100_000..2_600_000]
+    );
+}
+
+#[test]
 fn small_pages_fill_a_store_and_can_be_committed() {
     let dir = dir();
     let store = Store::create(dir.path(), 24 << 20, &config()).unwrap();

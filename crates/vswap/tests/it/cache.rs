@@ -54,7 +54,7 @@ fn what_is_put_is_listed_shown_and_got_again() {
     assert_eq!(
         rows,
         format!(
-            " odd\\x5cx00key\\x5cxff\\x5cx20/.. 0 5 clean\nserver photos/1.jpg 4 {} clean\n",
+            "- odd\\x5cx00key\\x5cxff\\x5cx20/.. 0 5 clean\nserver photos/1.jpg 4 {} clean\n",
             bytes.len()
         )
     );
