@@ -1,6 +1,6 @@
 //! [`NamedObject`]: an object of a store.
 
-use crate::error::{FetchError, ObjectError};
+use crate::error::ObjectError;
 use crate::object::Object;
 use crate::store::error::{NamedError, NamedFetchError};
 use crate::store::records::ObjectRecord;
