@@ -13,6 +13,7 @@
 //! # Lock order
 //! The turn of commits, the gate, the books, an object's lock, the list of changed objects.
 
+mod checked;
 pub(crate) mod commit;
 pub(crate) mod error;
 mod invalidate;
@@ -24,6 +25,7 @@ mod tombs;
 use crate::content::Content;
 use crate::object::{Object, Objects};
 use crate::presence::Presence;
+use crate::store::checked::Checked;
 use crate::store::commit::Due;
 use crate::store::error::NamedError;
 use crate::store::named::{Known, NamedObject};
@@ -33,7 +35,7 @@ use crate::store::records::{
 };
 use crate::store::tombs::Tombs;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -178,11 +180,13 @@ impl Store {
     /// # Errors
     /// When there is none, somebody has it, or it is damaged.
     pub fn open(dir: &Path, config: &StoreConfig) -> Result<Arc<Self>, NamedError> {
+        // First what is had by one user alone.
+        let (area, file) = Area::open_durable(&dir.join(DATA))?;
         let path = dir.join(INDEX);
         let found = std::fs::OpenOptions::new().read(true).write(true).open(&path);
         let found = found.map_err(|source| NamedError::Io { path, act: "open", source })?;
         let index = redb::backends::FileBackend::new(found)?;
-        Self::open_on(|file| Ok(Arc::new(Area::open_durable(&dir.join(DATA), file)?)), index, config)
+        Self::open_on(Arc::new(area), file, index, config)
     }
 
     /// Makes a store of two disks that are empty, of which the first is known by the number `file`.
@@ -195,10 +199,11 @@ impl Store {
         index: impl StorageBackend,
         config: &StoreConfig,
     ) -> Result<Arc<Self>, NamedError> {
+        let index = Checked::open(index).map_err(redb::StorageError::from)?;
         let index = Self::builder(config).create_with_backend(index)?;
         // The standard library seeds each hasher from the kernel's random numbers.
         let key = RandomState::new().hash_one(file);
-        let txn = index.begin_write()?;
+        let txn = begin_write(&index)?;
         {
             let mut numbers = txn.open_table(NUMBERS)?;
             for (name, number) in [("version", VERSION), ("file", file), ("key", key), ("runs", 0)] {
@@ -212,15 +217,16 @@ impl Store {
             txn.open_table(TOMBS)?;
         }
         txn.commit()?;
-        Self::start(|_| Ok(data), index, config)
+        Self::start(data, file, index, config)
     }
 
-    /// Opens a store of two disks; the first is asked for by its number.
+    /// Opens a store of two disks, of which the first is known by the number `file`. Nobody else has them.
     ///
     /// # Errors
     /// As [`Store::open`].
     pub fn open_on(
-        data: impl FnOnce(u64) -> Result<Arc<dyn Storage>, NamedError>,
+        data: Arc<dyn Storage>,
+        file: u64,
         index: impl StorageBackend,
         config: &StoreConfig,
     ) -> Result<Arc<Self>, NamedError> {
@@ -228,7 +234,8 @@ impl Store {
         if index.len().map_err(redb::StorageError::from)? == 0 {
             return Err(NamedError::NoStore { what: "everything" });
         }
-        Self::start(data, Self::builder(config).create_with_backend(index)?, config)
+        let index = Checked::open(index).map_err(redb::StorageError::from)?;
+        Self::start(data, file, Self::builder(config).create_with_backend(index)?, config)
     }
 
     fn builder(config: &StoreConfig) -> Builder {
@@ -238,16 +245,17 @@ impl Store {
     }
 
     fn start(
-        data: impl FnOnce(u64) -> Result<Arc<dyn Storage>, NamedError>,
+        data: Arc<dyn Storage>,
+        file: u64,
         index: Database,
         config: &StoreConfig,
     ) -> Result<Arc<Self>, NamedError> {
-        let numbers = begin_run(&index)?;
+        let numbers = begin_run(&index, file)?;
         let Found { kept, listed, next_volume, tombs } = found(&index)?;
         let engine = Engine::new(config.engine.clone())?;
         let after = numbers.runs << RUN_BITS;
         let tier = DurableTier { priority: 0, key: numbers.key, after };
-        let group = engine.open_durable(data(numbers.file)?, tier, &kept)?;
+        let group = engine.open_durable(data, tier, &kept)?;
         let changes = Arc::<Changes>::default();
         let objects = Objects::kept(engine, group)?;
         let known = Books { listed, next_volume, tombs, ..Books::default() };
@@ -427,9 +435,17 @@ fn check_keys(volume: &[u8], key: &[u8]) -> Result<(), NamedError> {
     }
 }
 
+/// Its commit is synced before it is named: else it would be looked at after a crash whether all of it has arrived, and what has not is damaged to
+/// [`Checked`].
+pub(crate) fn begin_write(index: &Database) -> Result<WriteTransaction, NamedError> {
+    let mut txn = index.begin_write()?;
+    txn.set_two_phase_commit(true);
+    Ok(txn)
+}
+
 /// Counts another run, durably, before it has used any number.
-fn begin_run(index: &Database) -> Result<Numbers, NamedError> {
-    let txn = index.begin_write()?;
+fn begin_run(index: &Database, file: u64) -> Result<Numbers, NamedError> {
+    let txn = begin_write(index)?;
     let numbers = {
         let mut table = txn.open_table(NUMBERS)?;
         let number = |what: &'static str| match table.get(what) {
@@ -441,7 +457,10 @@ fn begin_run(index: &Database) -> Result<Numbers, NamedError> {
         if version != VERSION {
             return Err(NamedError::Version { found: version, known: VERSION });
         }
-        let numbers = Numbers { file: number("file")?, key: number("key")?, runs: number("runs")? + 1 };
+        if number("file")? != file {
+            return Err(NamedError::OtherFile);
+        }
+        let numbers = Numbers { key: number("key")?, runs: number("runs")? + 1 };
         if numbers.runs >= MOST_RUNS {
             return Err(NamedError::Record { table: "numbers", key: numbers.runs });
         }

@@ -310,9 +310,9 @@ pub enum AreaError {
         /// The file or device.
         path: PathBuf,
     },
-    /// It is not the file that a store of objects has been written to.
-    #[error("{} is not the file of this store (at offset {offset:#x}): put back the one that is, or make a new store", path.display())]
-    NotThisStore {
+    /// It is not a file that a store of objects has been written to.
+    #[error("{} is not the file of a store (at offset {offset:#x}): put back the one that is, or make a new store", path.display())]
+    NoStore {
         /// The file.
         path: PathBuf,
         /// Where that is to be seen.

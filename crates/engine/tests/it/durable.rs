@@ -220,9 +220,9 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
 
 #[test]
 fn after_a_loss_of_power_the_pages_are_those_of_a_commit() {
-    for seed in 0..6 {
-        let (commits, cuts) = play(seed, 1500);
-        assert!(commits > 50 && cuts > 5, "{commits} commits, {cuts} cuts");
+    for seed in 0..4 {
+        let (commits, cuts) = play(seed, 1000);
+        assert!(commits > 30 && cuts > 5, "{commits} commits, {cuts} cuts");
     }
 }
 

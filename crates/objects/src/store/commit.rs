@@ -5,7 +5,7 @@ use crate::store::named::Known;
 use crate::store::records::{
     CLUSTERS, NAMES, OBJECTS, ObjectRecord, SEGMENTS, TOMBS, VOLUMES, encode_cluster, encode_segment,
 };
-use crate::store::{Books, Store};
+use crate::store::{Books, Store, begin_write};
 use redb::WriteTransaction;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -151,7 +151,7 @@ impl Store {
                 self.unsure.store(true, Ordering::Relaxed);
                 return Err(error.into());
             }
-            let txn = self.index.begin_write()?;
+            let txn = begin_write(&self.index)?;
             books.put(&txn, &lines, &commit)?;
             Ok(txn.commit()?)
         });

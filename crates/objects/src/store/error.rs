@@ -77,6 +77,9 @@ pub enum NamedError {
         /// What is not there.
         what: &'static str,
     },
+    /// The file of segments is another store's.
+    #[error("the file of segments is not the one that the index is of: put back the one that is")]
+    OtherFile,
     /// A line of the index cannot be read.
     #[error("line {key} of the index's table \"{table}\" is damaged")]
     Record {

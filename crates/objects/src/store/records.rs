@@ -31,8 +31,6 @@ pub(crate) const SEGMENTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::ne
 /// Numbers of a store that are made with it, and the count of its runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Numbers {
-    /// By which its file is known.
-    pub(crate) file: u64,
     /// The seed of all checksums.
     pub(crate) key: u64,
     /// How often it has been opened: numbers of objects and segments begin anew above those of all runs before.

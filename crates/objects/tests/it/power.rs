@@ -116,15 +116,7 @@ impl Machine {
     fn cut(self, maybe: Option<Models>, chance: &mut impl FnMut() -> u64) -> Self {
         let (data, index) = (self.data.cut(&mut *chance), self.index.cut(&mut *chance));
         drop(self.store);
-        let device = Arc::clone(&data);
-        let opened = Store::open_on(
-            move |file| {
-                assert_eq!(file, FILE);
-                Ok(device as _)
-            },
-            Index(Arc::clone(&index)),
-            &config(),
-        );
+        let opened = Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
         let (now, synced) = (self.synced.clone(), self.synced);
         let mut machine = Self { data, index, store: opened.unwrap(), now, synced };
         if let Some(maybe) = maybe.filter(|maybe| machine.differs(maybe).is_none()) {

@@ -24,14 +24,14 @@ impl Area {
         Ok((Self::kept(named, bytes), header.number))
     }
 
-    /// Opens the file of a store, which is to have this number.
+    /// Opens the file of a store, for one user alone, and gives the number by which it is known.
     ///
     /// # Errors
-    /// When it is in use, is not a store's, or another one's, or a part of it is missing.
-    pub fn open_durable(path: &Path, number: u64) -> Result<Self, AreaError> {
+    /// When it is in use, is not a store's, or a part of it is missing.
+    pub fn open_durable(path: &Path) -> Result<(Self, u64), AreaError> {
         let named = patiently(|| Named::open_file(path))?;
         let path = || path.to_owned();
-        let foreign = |offset| AreaError::NotThisStore { path: path(), offset };
+        let foreign = |offset| AreaError::NoStore { path: path(), offset };
         if named.len() < BLOCK as u64 {
             return Err(foreign(named.len()));
         }
@@ -46,13 +46,10 @@ impl Area {
         if !header.durable {
             return Err(foreign(10));
         }
-        if header.number != number {
-            return Err(foreign(24));
-        }
         if header.bytes > named.len() || header.bytes < LEAST {
             return Err(AreaError::Truncated { path: path(), offset: named.len(), says: header.bytes });
         }
-        Ok(Self::kept(named, header.bytes))
+        Ok((Self::kept(named, header.bytes), header.number))
     }
 
     fn kept(named: Named, bytes: u64) -> Self {

@@ -91,14 +91,14 @@ fn what_is_older_missing_or_in_use_is_refused() {
     works(&["invalidate", &store, "k"]);
     refused(cache(&["get", &store, "k"]), "no object");
     refused(cache(&["init", &store, "--size", "64M"]), "exists");
-    refused(cache(&["ls", dir.path().to_str().unwrap()]), "cannot open");
+    refused(cache(&["ls", dir.path().to_str().unwrap()]), "cannot examine");
     assert_eq!(put(&[&store, "k"], b"").code, Some(0));
     assert_eq!(works(&["get", &store, "k"]).out, "");
     let usage = cache(&["get", &store, r"\x9"]);
     assert!(usage.code == Some(125) && usage.all_prefixed(), "{usage:?}");
 
     let user = vswap_objects_open(Path::new(&store));
-    refused(cache(&["ls", &store]), "open");
+    refused(cache(&["ls", &store]), "in use");
     drop(user);
     works(&["ls", &store]);
 }
