@@ -131,3 +131,22 @@ fn a_prefix_ends_and_a_damaged_object_is_named_and_ended() {
     assert_eq!((repaired.code, repaired.out.as_str()), (Some(0), "1 objects, 0 bytes read, 1 damaged\n"));
     assert_eq!(works(&["check", &store]).out, "0 objects, 0 bytes read, 0 damaged\n");
 }
+
+/// A long one makes commits of its own for room before it has ended.
+#[test]
+fn what_was_put_in_part_when_the_command_was_killed_is_not_got() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = dir.path().join("store").to_str().unwrap().to_owned();
+    works(&["init", &store, "--size", "24M"]);
+    let mut command = command();
+    let mut child = command.args(["cache", "put", &store, "k"]).stdin(Stdio::piped()).spawn().unwrap();
+    // They are counted at their length until they have been committed, and take little of the room.
+    let bytes: Vec<u8> =
+        (0..16 << 20_u32).map(|at| if at % 4096 < 8 { (at >> (at % 8)) as u8 } else { 0 }).collect();
+    child.stdin.as_mut().unwrap().write_all(&bytes).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let got = cache(&["get", &store, "k"]);
+    assert_eq!((got.code, got.out.len()), (Some(1), 0), "{}", got.err);
+    assert!(got.err.contains("are missing"), "{}", got.err);
+}

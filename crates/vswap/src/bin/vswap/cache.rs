@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use vswap::objects::{Holder, MAX_AUX, NamedObject, Store, StoreConfig};
+use vswap::objects::{Holder, MAX_AUX, MAX_LEN, NamedObject, Store, StoreConfig};
 
 use crate::args::{CacheAction, Column, Key, ObjectArgs, ObjectColumn};
 use crate::control::{print, print_json};
@@ -193,6 +193,8 @@ fn put(args: &ObjectArgs, file: Option<&Path>, version: u64, aux: Option<&Path>)
     let store = open(&args.store)?;
     let object = store.object(&args.volume.0, &args.key.0, version)?;
     object.set_len(0)?;
+    // A commit that makes room for what follows may be what a crash finds: then bytes are missing, and `get` refuses it.
+    object.set_len(MAX_LEN)?;
     let bar = bar(bytes);
     let (mut buf, mut at) = (vec![0; PIECE], 0);
     loop {
@@ -206,6 +208,7 @@ fn put(args: &ObjectArgs, file: Option<&Path>, version: u64, aux: Option<&Path>)
         at += read as u64;
         bar.inc(read as u64);
     }
+    object.set_len(at)?;
     if let Some(aux) = aux {
         object.set_aux(&aux)?;
     }
