@@ -294,6 +294,23 @@ mod tests {
         }
     }
 
+    /// They would have been written behind the end, which no disk takes.
+    #[test]
+    fn checksums_of_blocks_that_were_cut_off_before_a_sync_are_forgotten() {
+        let memory = Memory::default();
+        let checked = Checked::open(memory.clone()).unwrap();
+        checked.set_len(600 * BLOCK).unwrap();
+        checked.write(590 * BLOCK, &[1; BLOCK as usize]).unwrap();
+        checked.set_len(3 * BLOCK).unwrap();
+        checked.sync_data().unwrap();
+        assert_eq!(memory.len().unwrap(), length(3));
+        checked.set_len(600 * BLOCK).unwrap();
+        checked.sync_data().unwrap();
+        let mut block = [9; BLOCK as usize];
+        Checked::open(memory).unwrap().read(590 * BLOCK, &mut block).unwrap();
+        assert_eq!(block, [0; BLOCK as usize]);
+    }
+
     #[test]
     fn a_changed_byte_is_an_error_wherever_it_is() {
         let memory = Memory::default();
