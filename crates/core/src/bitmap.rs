@@ -129,6 +129,18 @@ impl Bitmap512 {
         Self { words }
     }
 
+    /// The pages in this set or the other.
+    #[must_use]
+    pub const fn or(&self, other: &Self) -> Self {
+        let mut words = self.words;
+        let mut word = 0;
+        while word < WORDS {
+            words[word] |= other.words[word];
+            word += 1;
+        }
+        Self { words }
+    }
+
     /// The `most` lowest pages in the set.
     #[must_use]
     pub fn lowest(&self, most: usize) -> Self {

@@ -4,7 +4,7 @@
 //! all, and these are the steps of a *commit*, while nobody changes a page of the group:
 //!
 //! 1. [`Engine::write_down`]: what of the group is in the pool goes to segments.
-//! 2. [`Engine::to_commit`] gives the list, and [`Engine::kept_cluster`] what each owner has. Pages may be changed again.
+//! 2. [`Engine::to_commit`] gives the list, and [`Engine::kept_cluster`] what each cluster has. Pages may be changed again.
 //! 3. [`Engine::sync_durable`], and only then the owner keeps all that.
 //! 4. [`Engine::committed`] says so: from then on the room of segments that are on no list is used again.
 //!
@@ -18,11 +18,10 @@
 
 use crate::disk::{Writing, locator};
 use crate::engine::Engine;
-use crate::error::{DurableError, WritebackError};
+use crate::error::{DurableError, EngineError, WritebackError};
 use crate::groups::Bounds;
 use crate::losses::Reason;
 use crate::movement::entry_addr;
-use crate::owner::OwnerBlock;
 use crate::stats::Counters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,7 +43,7 @@ const MOST_WRITTEN: usize = 2;
 /// An entry of a segment that outlives the run: whose, and where.
 pub type KeptEntry = (SlotId, EntryAddr);
 
-/// A cluster of a former run, all of whose pages are one owner's.
+/// A cluster whose pages outlive the run, at a commit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeptCluster {
     /// Its number.
@@ -199,20 +198,34 @@ impl Engine {
         Ok(())
     }
 
-    /// The owner of a cluster of a former run. Once for each.
-    pub fn owner_of_kept(&self, cluster: ClusterId, group: GroupId) -> OwnerBlock {
-        OwnerBlock::of_kept(cluster, group)
-    }
-
-    /// What is to be kept of a block whose cluster is one owner's alone; `None` if it has none. All its pages must have been written down.
+    /// A cluster for pages that outlive the run, whose slots the caller shares out: nothing is in it. Clusters of a former run are the same.
     ///
     /// # Errors
-    /// When a page is in the pool still, or the block is shared.
-    pub fn kept_cluster(&self, block: &OwnerBlock) -> Result<Option<KeptCluster>, DurableError> {
-        let Some(cluster) = block.sole_cluster(self)? else { return Ok(None) };
+    /// When the space is full, or the system has no memory for slots.
+    pub fn new_kept_cluster(&self, group: GroupId) -> Result<ClusterId, EngineError> {
+        self.new_cluster(ClusterState::direct(), group)
+    }
+
+    /// Lets the page of a slot of such a cluster go.
+    pub fn empty_kept(&self, slot: SlotId) {
+        self.empty_slot(slot);
+    }
+
+    /// Lets such a cluster go, with all that is in it.
+    pub fn free_kept_cluster(&self, cluster: ClusterId) {
+        self.unshare_cluster(cluster);
+    }
+
+    /// What is to be kept of such a cluster: of its pages those in `of`, all of which must have been written down.
+    ///
+    /// # Errors
+    /// When a page is in the pool still.
+    pub fn kept_cluster(&self, cluster: ClusterId, of: &Bitmap512) -> Result<KeptCluster, DurableError> {
         let mut kept =
             KeptCluster { cluster, stored: Bitmap512::EMPTY, fills: Vec::new(), lost: Bitmap512::EMPTY };
-        for (page, cell) in self.space.slots_of(cluster, PageIndex::default()) {
+        for (page, cell) in
+            self.space.slots_of(cluster, PageIndex::default()).filter(|(page, _)| of.get(*page))
+        {
             match cell.load().backing() {
                 Backing::Empty => {}
                 Backing::Segment(addr)
@@ -228,7 +241,7 @@ impl Engine {
                 }
             }
         }
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     /// Moves all that a group has in the pool to segments.

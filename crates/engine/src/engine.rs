@@ -155,7 +155,8 @@ impl Engine {
         self.space.slot(slot).map_or(SlotWord::EMPTY, |cell| cell.load())
     }
 
-    pub(crate) fn has_page(&self, slot: SlotId) -> bool {
+    /// Whether a slot has bytes.
+    pub fn has_page(&self, slot: SlotId) -> bool {
         !self.word(slot).is_empty()
     }
 

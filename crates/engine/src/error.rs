@@ -297,9 +297,6 @@ pub enum DurableError {
         /// The page.
         slot: SlotId,
     },
-    /// Others have it too.
-    #[error("what is shared cannot be kept: only its owner's own clusters are")]
-    Shared,
     /// Not everything finds room.
     #[error("no room for {left} that are to be kept")]
     Full {

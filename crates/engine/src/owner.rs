@@ -6,7 +6,7 @@
 //! allocation here.
 
 use crate::engine::Engine;
-use crate::error::{DurableError, EngineError};
+use crate::error::EngineError;
 use std::sync::atomic::Ordering;
 use vswap_core::{ClusterId, ClusterState, GroupId, PAGES_PER_CLUSTER, PageIndex, SlotId};
 
@@ -185,20 +185,6 @@ impl OwnerBlock {
         }
         self.group = group;
         Ok(())
-    }
-
-    /// The owner of a cluster that a former run has left.
-    pub(crate) fn of_kept(cluster: ClusterId, group: GroupId) -> Self {
-        Self { group, slots: Slots::Direct(cluster) }
-    }
-
-    /// Its cluster, if that is all it has and it shares it with nobody; `None` if it has nothing.
-    pub(crate) fn sole_cluster(&self, engine: &Engine) -> Result<Option<ClusterId>, DurableError> {
-        match self.slots {
-            Slots::None => Ok(None),
-            Slots::Direct(cluster) if engine.is_unshared(cluster) => Ok(Some(cluster)),
-            Slots::Direct(_) | Slots::Listed(_) => Err(DurableError::Shared),
-        }
     }
 
     /// The group that what it stores is charged to.

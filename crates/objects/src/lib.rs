@@ -79,6 +79,7 @@ mod fetch;
 mod hands;
 mod object;
 mod presence;
+mod slots;
 mod store;
 
 pub use dirty::Dirty;

@@ -6,6 +6,7 @@ use crate::error::ObjectError;
 use crate::fetch::Flights;
 use crate::hands::{Hands, RUN, Spare};
 use crate::presence::{PAGE, common, pages_of};
+use crate::slots::shelves::Shelves;
 use crate::store::{Keeping, changing};
 use parking_lot::{Mutex, RwLock};
 use std::fmt;
@@ -23,8 +24,8 @@ pub const MAX_LEN: u64 = i64::MAX as u64 / PAGE * PAGE;
 /// Where objects are made: a group of an engine.
 pub struct Objects {
     engine: Arc<Engine>,
-    /// Whether what they hold outlives the run.
-    kept: bool,
+    /// Where those that outlive the run have their slots.
+    shelves: Option<Shelves>,
     /// An empty block of the group: others are made of it, also when the group was removed and all of it is its parent's.
     first: Mutex<OwnerBlock>,
     spare: Spare,
@@ -62,17 +63,21 @@ impl Objects {
     /// # Errors
     /// When there is no such group.
     pub fn new(engine: Arc<Engine>, group: GroupId) -> Result<Arc<Self>, EngineError> {
-        Self::of(engine, group, false)
+        Self::of(engine, group, None)
     }
 
     /// The same, of objects that outlive the run.
-    pub(crate) fn kept(engine: Arc<Engine>, group: GroupId) -> Result<Arc<Self>, EngineError> {
-        Self::of(engine, group, true)
+    pub(crate) fn kept(
+        engine: Arc<Engine>,
+        group: GroupId,
+        shelves: Shelves,
+    ) -> Result<Arc<Self>, EngineError> {
+        Self::of(engine, group, Some(shelves))
     }
 
-    fn of(engine: Arc<Engine>, group: GroupId, kept: bool) -> Result<Arc<Self>, EngineError> {
+    fn of(engine: Arc<Engine>, group: GroupId, shelves: Option<Shelves>) -> Result<Arc<Self>, EngineError> {
         let first = Mutex::new(engine.owner_block(group)?);
-        Ok(Arc::new(Self { engine, kept, first, spare: Spare::default() }))
+        Ok(Arc::new(Self { engine, shelves, first, spare: Spare::default() }))
     }
 
     /// An object of no bytes.
@@ -91,11 +96,16 @@ impl Objects {
 
     /// Does something with a pair of hands.
     fn lend<T>(&self, work: impl FnOnce(&mut Hands) -> T) -> T {
-        self.spare.lend(&self.engine, self.kept, work)
+        self.spare.lend(&self.engine, self.shelves.is_some(), work)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Of a store's.
+    pub(crate) fn shelves(&self) -> &Shelves {
+        self.shelves.as_ref().expect("only objects that outlive the run have slots on shelves")
     }
 
     pub(crate) fn new_block(&self) -> OwnerBlock {
@@ -262,7 +272,7 @@ impl Object {
         let _changing = changing(self);
         let mut content = self.content.write();
         self.flights.void(&(len..u64::MAX));
-        content.set_len(&self.of.engine, len);
+        content.set_len(&self.of, len);
         Ok(())
     }
 
@@ -272,7 +282,7 @@ impl Object {
         let mut content = self.content.write();
         self.flights.void(&range);
         let range = common(&range, &(0..content.len()));
-        content.punch(&self.of.engine, &range);
+        content.punch(&self.of, &range);
     }
 
     /// The ranges of bytes that are there, of those in `range`; neighbours are one.
@@ -294,11 +304,8 @@ impl Object {
     /// # Errors
     /// [`ObjectError::Kept`] for an object of a store: what is shared cannot be kept.
     pub fn snapshot(&self) -> Result<Object, ObjectError> {
-        if self.keeping.is_some() {
-            return Err(ObjectError::Kept);
-        }
         let content = self.content.write().snapshot(&self.of.engine);
-        Ok(self.of.holding(content, None))
+        content.map(|content| self.of.holding(content, None)).ok_or(ObjectError::Kept)
     }
 
     pub(crate) fn keeping(&self) -> Option<&Keeping> {
@@ -322,9 +329,11 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
+        let content = std::mem::take(self.content.get_mut());
         // What is found again is not let go of.
-        if self.keeping.as_ref().is_none_or(Keeping::is_gone) {
-            std::mem::take(self.content.get_mut()).dispose(&self.of.engine);
+        match self.keeping.as_ref().is_none_or(Keeping::is_gone) {
+            true => content.dispose(&self.of),
+            false => content.let_out(&self.of),
         }
     }
 }

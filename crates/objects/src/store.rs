@@ -25,6 +25,8 @@ mod tombs;
 use crate::content::Content;
 use crate::object::{Object, Objects};
 use crate::presence::Presence;
+use crate::slots::shelves::Shelves;
+use crate::slots::{Claim, Runs};
 use crate::store::checked::Checked;
 use crate::store::commit::Due;
 use crate::store::error::NamedError;
@@ -42,8 +44,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use vswap_core::ClusterId;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use vswap_engine::{DurableTier, Engine, EngineConfig, Kept};
 use vswap_segment::{Area, SegmentId, Storage};
 
@@ -108,10 +109,8 @@ pub(crate) struct Changes {
 /// What makes an object one that is kept.
 #[derive(Debug)]
 pub(crate) struct Keeping {
-    id: u64,
+    claim: Claim,
     changes: Arc<Changes>,
-    /// Nobody finds it any more: its bytes end with its last user.
-    gone: AtomicBool,
 }
 
 impl Keeping {
@@ -119,14 +118,14 @@ impl Keeping {
     pub(crate) fn changing(&self) -> RwLockReadGuard<'_, ()> {
         let guard = self.changes.gate.read();
         if !self.is_gone() {
-            self.changes.changed.lock().insert(self.id);
+            self.changes.changed.lock().insert(self.claim.id);
         }
         guard
     }
 
+    /// Nobody finds it any more: its bytes end with its last user.
     pub(crate) fn is_gone(&self) -> bool {
-        // Relaxed: set by who holds the gate and the books.
-        self.gone.load(Ordering::Relaxed)
+        self.claim.is_gone()
     }
 }
 
@@ -251,13 +250,13 @@ impl Store {
         config: &StoreConfig,
     ) -> Result<Arc<Self>, NamedError> {
         let numbers = begin_run(&index, file)?;
-        let Found { kept, listed, next_volume, tombs } = found(&index)?;
+        let Found { kept, shelves, listed, next_volume, tombs } = found(&index)?;
         let engine = Engine::new(config.engine.clone())?;
         let after = numbers.runs << RUN_BITS;
         let tier = DurableTier { priority: 0, key: numbers.key, after };
         let group = engine.open_durable(data, tier, &kept)?;
         let changes = Arc::<Changes>::default();
-        let objects = Objects::kept(engine, group)?;
+        let objects = Objects::kept(engine, group, shelves)?;
         let known = Books { listed, next_volume, tombs, ..Books::default() };
         let books = Books { most_open: IDLE, next_object: after, ..known };
         let (books, turn, commits) = (Mutex::new(books), Mutex::new(()), AtomicU64::new(0));
@@ -299,7 +298,7 @@ impl Store {
         let id = books.next_object + 1;
         books.next_object = id;
         let record = ObjectRecord { volume: number, key: key.to_vec(), version, ..ObjectRecord::default() };
-        let made = self.named(id, &record);
+        let made = self.named(id, &record)?;
         books.names.insert((number, key.to_vec()), Some(id));
         books.open.insert(id, Arc::clone(&made));
         self.changes.changed.lock().insert(id);
@@ -328,8 +327,7 @@ impl Store {
         let mut books = self.books.lock();
         let Some(number) = self.volume(&books, volume)? else { return Ok(false) };
         let Some(id) = self.id_of(&books, number, key)? else { return Ok(false) };
-        let found = self.loaded(&mut books, id)?;
-        books.remove(&found);
+        self.end(&mut books, number, key, id)?;
         Ok(true)
     }
 
@@ -367,22 +365,23 @@ impl Store {
         let table = txn.open_table(OBJECTS)?;
         let line = table.get(id)?.ok_or(NamedError::Record { table: "objects", key: id })?;
         let record = ObjectRecord::decode(id, line.value())?;
-        let clusters = txn.open_table(CLUSTERS)?;
-        for (number, cluster) in &record.blocks {
-            // Two owners of one cluster would have each other's bytes.
-            let wrong = || NamedError::Record { table: "clusters", key: (*cluster).into() };
-            let line = clusters.get(*cluster)?.ok_or_else(wrong)?;
-            let (_, owner) = decode_cluster(*cluster, line.value())?;
-            if owner != (id, *number) {
-                return Err(wrong());
-            }
-        }
-        let loaded = self.named(id, &record);
+        let loaded = self.named(id, &record)?;
         if books.open.len() >= books.most_open {
             self.let_idle_out(books);
         }
         books.open.insert(id, Arc::clone(&loaded));
         Ok(loaded)
+    }
+
+    /// Nobody finds the object any more. In the gate.
+    fn end(&self, books: &mut Books, volume: u32, key: &[u8], id: u64) -> Result<(), NamedError> {
+        match self.loaded(books, id) {
+            Ok(found) => books.remove(&found),
+            // What it has cannot be given back, but it can be forgotten.
+            Err(NamedError::Record { .. }) => books.forget((volume, key.to_vec()), id),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Those that nobody uses and nobody has changed are not kept in memory.
@@ -392,20 +391,14 @@ impl Store {
         books.most_open = books.open.len() + IDLE;
     }
 
-    fn named(&self, id: u64, record: &ObjectRecord) -> Arc<Known> {
-        let engine = self.objects.engine();
-        let group = self.objects.group();
-        let block =
-            |(number, cluster): &(u64, u32)| (*number, engine.owner_of_kept(ClusterId::new(*cluster), group));
-        let content = Content::found(
-            record.len,
-            record.blocks.iter().map(block).collect(),
-            Presence::found(&record.some),
-            &record.dirty,
-        );
-        let keeping = Keeping { id, changes: Arc::clone(&self.changes), gone: AtomicBool::new(false) };
-        let object = self.objects.holding(content, Some(keeping));
-        Known::new(record, object)
+    fn named(&self, id: u64, record: &ObjectRecord) -> Result<Arc<Known>, NamedError> {
+        let claim = Claim::new(id);
+        let runs =
+            record.runs_at().and_then(|runs| Runs::found(self.objects.shelves(), &runs, claim.clone()));
+        let runs = runs.ok_or(NamedError::Record { table: "objects", key: id })?;
+        let content = Content::found(record.len, runs, Presence::found(&record.some), &record.dirty);
+        let keeping = Keeping { claim, changes: Arc::clone(&self.changes) };
+        Ok(Known::new(record, self.objects.holding(content, Some(keeping))))
     }
 }
 
@@ -417,14 +410,19 @@ impl Books {
         Ok(number)
     }
 
+    fn forget(&mut self, name: (u32, Vec<u8>), id: u64) {
+        self.names.insert(name, None);
+        self.gone.insert(id);
+    }
+
     /// In the gate.
     fn remove(&mut self, known: &Known) {
         let Some(keeping) = known.object().keeping() else { return };
-        keeping.gone.store(true, Ordering::Relaxed);
-        keeping.changes.changed.lock().remove(&keeping.id);
-        self.names.insert(known.name(), None);
-        self.gone.insert(keeping.id);
-        self.open.remove(&keeping.id);
+        let id = keeping.claim.id;
+        keeping.claim.go();
+        keeping.changes.changed.lock().remove(&id);
+        self.open.remove(&id);
+        self.forget(known.name(), id);
     }
 }
 
@@ -474,6 +472,7 @@ fn begin_run(index: &Database, file: u64) -> Result<Numbers, NamedError> {
 /// What the last commit has left.
 struct Found {
     kept: Kept,
+    shelves: Shelves,
     listed: BTreeMap<SegmentId, u64>,
     next_volume: u32,
     tombs: Tombs,
@@ -481,7 +480,7 @@ struct Found {
 
 fn found(index: &Database) -> Result<Found, NamedError> {
     let txn = index.begin_read()?;
-    let (mut kept, mut listed) = (Kept::default(), BTreeMap::new());
+    let (mut kept, mut shelves, mut listed) = (Kept::default(), Vec::new(), BTreeMap::new());
     for line in txn.open_table(SEGMENTS)?.iter()? {
         let (number, bytes) = line?;
         let (segment, entries) = decode_segment(number.value(), bytes.value())?;
@@ -490,9 +489,11 @@ fn found(index: &Database) -> Result<Found, NamedError> {
     }
     for line in txn.open_table(CLUSTERS)?.iter()? {
         let (number, bytes) = line?;
-        let (cluster, _) = decode_cluster(number.value(), bytes.value())?;
+        let (cluster, taken) = decode_cluster(number.value(), bytes.value())?;
+        shelves.push((cluster.cluster, taken));
         kept.clusters.push(cluster);
     }
+    let shelves = Shelves::found(shelves);
     let mut next_volume = 0;
     for line in txn.open_table(VOLUMES)?.iter()? {
         let (_, number) = line?;
@@ -504,7 +505,7 @@ fn found(index: &Database) -> Result<Found, NamedError> {
         let (volume, prefix) = name.value();
         tombs.add(volume, prefix, last.value());
     }
-    Ok(Found { kept, listed, next_volume, tombs })
+    Ok(Found { kept, shelves, listed, next_volume, tombs })
 }
 
 /// What is to be changed of an object that is kept.

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use vswap_core::{ClusterId, GroupId, PAGE_SIZE, Page, PageIndex};
+use vswap_core::{Bitmap512, ClusterId, GroupId, PAGE_SIZE, Page, PageIndex};
 use vswap_engine::{
     CodecChoice, Commit, DurableError, DurableTier, Engine, EngineConfig, Kept, KeptCluster, KeptEntry,
-    OwnerBlock, SEGMENT_BYTES, Scratch,
+    SEGMENT_BYTES, Scratch,
 };
 use vswap_segment::{KeptSegment, SegmentId, power::Power};
 
@@ -51,7 +51,7 @@ struct Run {
     scratch: Scratch,
     group: GroupId,
     disk: Arc<Power>,
-    blocks: BTreeMap<usize, OwnerBlock>,
+    blocks: BTreeMap<usize, ClusterId>,
     bytes: Bytes,
     list: List,
 }
@@ -65,9 +65,7 @@ impl Run {
         let engine = Engine::new(config()).unwrap();
         let tier = DurableTier { priority: 0, key: KEY, after: run * RUN };
         let group = engine.open_durable(Arc::clone(&disk) as _, tier, &list.kept()).unwrap();
-        let owner =
-            |(number, kept): (&usize, &KeptCluster)| (*number, engine.owner_of_kept(kept.cluster, group));
-        let blocks = list.clusters.iter().map(owner).collect();
+        let blocks = list.clusters.iter().map(|(number, kept)| (*number, kept.cluster)).collect();
         let scratch = engine.scratch();
         let run = Self { engine, scratch, group, disk, blocks, bytes: list.bytes.clone(), list };
         run.engine.audit_groups().unwrap();
@@ -79,10 +77,10 @@ impl Run {
         for (number, block) in &self.blocks {
             for page in PageIndex::all() {
                 let wanted = self.bytes.get(&(*number, page.get()));
-                assert_eq!(block.has_backing(&self.engine, page), wanted.is_some(), "{number} {page:?}");
+                assert_eq!(self.engine.has_page(block.slot(page)), wanted.is_some(), "{number} {page:?}");
                 let Some(wanted) = wanted else { continue };
                 let mut found = [0; PAGE_SIZE];
-                self.engine.load(block.slot(page).unwrap(), &mut found, &mut self.scratch).unwrap();
+                self.engine.load(block.slot(page), &mut found, &mut self.scratch).unwrap();
                 assert!(found == *wanted, "block {number}, {page:?} has other bytes");
             }
         }
@@ -90,22 +88,23 @@ impl Run {
 
     fn store(&mut self, number: usize, page: usize, bytes: Page) {
         let engine = &self.engine;
-        let block = self.blocks.entry(number).or_insert_with(|| engine.owner_block(self.group).unwrap());
-        let slot = block.slot_for_store(engine, PageIndex::new(page).unwrap()).unwrap();
+        let block = self.blocks.entry(number);
+        let block = block.or_insert_with(|| engine.new_kept_cluster(self.group).unwrap());
+        let slot = block.slot(PageIndex::new(page).unwrap());
         engine.store(slot, &bytes, &mut self.scratch).unwrap();
         self.bytes.insert((number, page), bytes);
     }
 
     fn release(&mut self, number: usize, page: usize) {
-        if let Some(block) = self.blocks.get_mut(&number) {
-            block.release(&self.engine, PageIndex::new(page).unwrap());
+        if let Some(block) = self.blocks.get(&number) {
+            self.engine.empty_kept(block.slot(PageIndex::new(page).unwrap()));
             self.bytes.remove(&(number, page));
         }
     }
 
     fn drop_block(&mut self, number: usize) {
         if let Some(block) = self.blocks.remove(&number) {
-            block.dispose(&self.engine);
+            self.engine.free_kept_cluster(block);
             self.bytes.retain(|(other, _), _| *other != number);
         }
     }
@@ -121,9 +120,7 @@ impl Run {
         }
         let mut clusters = BTreeMap::new();
         for (number, block) in &self.blocks {
-            if let Some(kept) = self.engine.kept_cluster(block).unwrap() {
-                clusters.insert(*number, kept);
-            }
+            clusters.insert(*number, self.engine.kept_cluster(*block, &Bitmap512::FULL).unwrap());
         }
         let commit = self.engine.to_commit();
         self.engine.sync_durable().map_err(|_| None)?;
@@ -151,7 +148,7 @@ impl Run {
         };
         let disk = self.disk.cut(&mut chance);
         for block in self.blocks.into_values() {
-            block.dispose(&self.engine);
+            self.engine.free_kept_cluster(block);
         }
         Self::open(disk, list, run)
     }

@@ -1,17 +1,18 @@
 //! Commits: what has changed goes to the tier and into the index.
 
+use crate::slots::shelves;
 use crate::store::error::NamedError;
 use crate::store::named::Known;
 use crate::store::records::{
     CLUSTERS, NAMES, OBJECTS, ObjectRecord, SEGMENTS, TOMBS, VOLUMES, encode_cluster, encode_segment,
 };
 use crate::store::{Books, Store, begin_write};
-use redb::WriteTransaction;
+use redb::{ReadableDatabase, WriteTransaction};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vswap_core::{PAGE_SIZE, Resource};
-use vswap_engine::{Commit, DurableError, KeptCluster};
+use vswap_core::{ClusterId, PAGE_SIZE, Resource};
+use vswap_engine::{Commit, DurableError};
 
 /// Room that is left for what ends a segment before it is full, and for packing.
 const KEPT_FREE: u64 = 8 << 20;
@@ -29,7 +30,13 @@ const SWEPT: usize = 4096;
 struct Line {
     id: u64,
     record: ObjectRecord,
-    clusters: Vec<KeptCluster>,
+}
+
+/// What a commit gives the index of objects and clusters.
+struct Lines {
+    objects: Vec<Line>,
+    /// `None` is not kept any more.
+    clusters: Vec<(ClusterId, Option<shelves::Kept>)>,
 }
 
 /// What is to find room at the next commit, at its worst, bytes.
@@ -142,7 +149,8 @@ impl Store {
         let written = self.due.written.swap(0, Ordering::Relaxed);
         let mut books = self.books.lock();
         let changed = std::mem::take(&mut *self.changes.changed.lock());
-        let lines = self.lines(&books, &changed);
+        let touched = self.objects.shelves().take_touched();
+        let lines = self.lines(&books, &changed, &touched);
         let commit = engine.to_commit();
         drop(gate);
         let kept = lines.and_then(|lines| {
@@ -157,6 +165,7 @@ impl Store {
         });
         if let Err(error) = kept {
             self.changes.changed.lock().extend(changed);
+            self.objects.shelves().touch(touched);
             self.due.written.fetch_add(written, Ordering::Relaxed);
             return Err(error);
         }
@@ -167,33 +176,50 @@ impl Store {
         Ok(())
     }
 
-    fn lines(&self, books: &Books, changed: &BTreeSet<u64>) -> Result<Vec<Line>, NamedError> {
-        let engine = self.objects.engine();
+    /// With the gate shut.
+    fn lines(
+        &self,
+        books: &Books,
+        changed: &BTreeSet<u64>,
+        touched: &BTreeSet<ClusterId>,
+    ) -> Result<Lines, NamedError> {
         let open = changed.iter().filter_map(|id| Some((*id, books.open.get(id)?)));
-        let line = |(id, known): (u64, &Arc<Known>)| {
-            let (content, clusters) = known.object().look(|_, content| content.kept(engine))?;
-            Ok(Line { id, record: known.record(content), clusters })
+        let line = |(id, known): (u64, &Arc<Known>)| Line {
+            id,
+            record: known.record(known.object().look(|_, content| content.kept())),
         };
-        open.map(line).collect()
+        let objects: Vec<_> = open.map(line).collect();
+        let mut clusters = touched.clone();
+        // Of those that are gone and have users still the slots are taken, and not kept any more.
+        let txn = self.index.begin_read()?;
+        let former = txn.open_table(OBJECTS)?;
+        for id in &books.gone {
+            let Some(line) = former.get(*id)? else { continue };
+            // One that cannot be read cannot be found either: its slots are lost until the store is repaired.
+            let record = ObjectRecord::decode(*id, line.value()).unwrap_or_default();
+            clusters.extend(record.clusters());
+        }
+        clusters.extend(objects.iter().flat_map(|line| line.record.clusters()));
+        let kept = |cluster| Ok((cluster, self.objects.shelves().kept(self.objects.engine(), cluster)?));
+        let clusters = clusters.into_iter().map(kept).collect::<Result<_, DurableError>>()?;
+        Ok(Lines { objects, clusters })
     }
 }
 
 impl Books {
-    fn put(&self, txn: &WriteTransaction, lines: &[Line], commit: &Commit) -> Result<(), NamedError> {
+    fn put(&self, txn: &WriteTransaction, lines: &Lines, commit: &Commit) -> Result<(), NamedError> {
         let (mut objects, mut clusters) = (txn.open_table(OBJECTS)?, txn.open_table(CLUSTERS)?);
-        // First what is no more: its clusters may have become others'.
-        for id in self.gone.iter().copied().chain(lines.iter().map(|line| line.id)) {
-            let former = objects.remove(id)?.map(|line| ObjectRecord::decode(id, line.value()));
-            for (_, cluster) in former.transpose()?.map_or(Vec::new(), |record| record.blocks) {
-                clusters.remove(cluster)?;
-            }
+        for id in &self.gone {
+            objects.remove(id)?;
         }
-        for line in lines {
-            objects.insert(line.id, line.record.encode(line.id).as_slice())?;
-            for (kept, (number, _)) in line.clusters.iter().zip(&line.record.blocks) {
-                let cluster = encode_cluster(kept, (line.id, *number));
-                clusters.insert(kept.cluster.get(), cluster.as_slice())?;
-            }
+        for Line { id, record } in &lines.objects {
+            objects.insert(id, record.encode(*id).as_slice())?;
+        }
+        for (cluster, kept) in &lines.clusters {
+            match kept {
+                Some(kept) => clusters.insert(cluster.get(), encode_cluster(kept).as_slice())?,
+                None => clusters.remove(cluster.get())?,
+            };
         }
         let mut volumes = txn.open_table(VOLUMES)?;
         for (key, number) in &self.volumes {

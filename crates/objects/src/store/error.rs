@@ -88,6 +88,12 @@ pub enum NamedError {
         /// The line.
         key: u64,
     },
+    /// Slots are nobody's, or two objects'.
+    #[error("the store's index does not fit together: {what}")]
+    Slots {
+        /// What.
+        what: String,
+    },
     /// The index failed. After an error of its device it does nothing more until the store is opened anew.
     #[error("the store's index: {0}")]
     Index(#[from] redb::Error),

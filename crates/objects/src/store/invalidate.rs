@@ -33,8 +33,7 @@ impl Store {
         if let Some(id) = self.noted(books, volume, key)?
             && books.tombs.covers(volume, key, id)
         {
-            let found = self.loaded(books, id)?;
-            books.remove(&found);
+            self.end(books, volume, key, id)?;
         }
         Ok(())
     }
@@ -55,9 +54,9 @@ impl Store {
                 books.tombs_changed = true;
                 continue;
             };
-            for id in names.into_values().flatten().filter(|id| id <= last) {
-                let found = self.loaded(&mut books, id)?;
-                books.remove(&found);
+            let covered = names.into_iter().filter_map(|(key, id)| Some((key, id.filter(|id| id <= last)?)));
+            for (key, id) in covered {
+                self.end(&mut books, *volume, &key, id)?;
                 left = left.saturating_sub(1);
             }
             at = Some((tomb, end));

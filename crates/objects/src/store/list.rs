@@ -1,5 +1,6 @@
 //! Which volumes and objects a store has.
 
+use crate::slots::Run;
 use crate::store::error::NamedError;
 use crate::store::records::{NAMES, OBJECTS, ObjectRecord, VOLUMES};
 use crate::store::{Books, Store, check_keys};
@@ -23,6 +24,8 @@ pub struct Listed {
     pub len: ByteCount,
     /// Whether something of it is to be stored elsewhere.
     pub dirty: bool,
+    /// Whether what the index has of it is damaged: it can be removed, and nothing else.
+    pub damaged: bool,
 }
 
 impl Store {
@@ -73,6 +76,29 @@ impl Store {
         }
     }
 
+    /// Looks whether every slot that is taken is one object's. Nobody changes anything meanwhile.
+    ///
+    /// # Errors
+    /// What does not fit together; when the index cannot be read.
+    pub fn audit(&self) -> Result<(), NamedError> {
+        let _gate = self.changes.gate.write();
+        let books = self.books.lock();
+        let mut runs: Vec<Run> = Vec::new();
+        for known in books.open.values() {
+            let record = known.object().look(|_, content| content.kept());
+            runs.extend(record.runs_at().into_iter().flatten().map(|(_, run)| run));
+        }
+        for line in self.index.begin_read()?.open_table(OBJECTS)?.iter()? {
+            let (id, line) = line?;
+            let id = id.value();
+            if !books.open.contains_key(&id) && !books.gone.contains(&id) {
+                let record = ObjectRecord::decode(id, line.value())?;
+                runs.extend(record.runs_at().into_iter().flatten().map(|(_, run)| run));
+            }
+        }
+        self.objects.shelves().audit(runs).map_err(|what| NamedError::Slots { what })
+    }
+
     /// Names of a volume that begin with `prefix` and come after `after`, at most so many, with the numbers of their objects; `None` is a name that is gone. None at all when
     /// there are no more.
     pub(super) fn names(
@@ -119,13 +145,14 @@ impl Store {
             if let Some(known) = books.open.get(&id) {
                 let object = known.object();
                 let (len, dirty) = (ByteCount::new(object.len()), object.is_dirty());
-                all.push(Listed { key, version: known.version(), len, dirty });
+                all.push(Listed { key, version: known.version(), len, dirty, damaged: false });
                 continue;
             }
-            let line = objects.get(id)?.ok_or(NamedError::Record { table: "objects", key: id })?;
-            let record = ObjectRecord::decode(id, line.value())?;
-            let len = ByteCount::new(record.len);
-            all.push(Listed { key, version: record.version, len, dirty: !record.dirty.is_empty() });
+            let line = objects.get(id)?;
+            let record = line.and_then(|line| ObjectRecord::decode(id, line.value()).ok());
+            let damaged = record.is_none();
+            let ObjectRecord { version, len, dirty, .. } = record.unwrap_or_default();
+            all.push(Listed { key, version, len: ByteCount::new(len), dirty: !dirty.is_empty(), damaged });
         }
         Ok(all)
     }

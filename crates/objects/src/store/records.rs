@@ -1,17 +1,19 @@
 //! What a store's index holds: which tables, and what a line of each looks like.
 
 use crate::object::MAX_LEN;
+use crate::presence::PAGE;
+use crate::slots::{Run, shelves::Kept};
 use crate::store::error::NamedError;
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use twox_hash::XxHash3_64;
-use vswap_core::{Bitmap512, ClusterId, FillPattern, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex};
+use vswap_core::{Bitmap512, ClusterId, FillPattern, PAGES_PER_CLUSTER, PageIndex, SlotId};
 use vswap_engine::{KeptCluster, KeptEntry};
 use vswap_segment::{EntryAddr, KeptSegment, SegmentId};
 
 /// The layout of the tables below.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 /// Volume and prefix to the number of the last object that is gone by them.
 pub(crate) const TOMBS: TableDefinition<'_, (u32, &[u8]), u64> = TableDefinition::new("tombs");
@@ -45,8 +47,8 @@ pub(crate) struct ObjectRecord {
     pub(crate) version: u64,
     pub(crate) aux: Vec<u8>,
     pub(crate) len: u64,
-    /// Number of 2 MiB, number of cluster.
-    pub(crate) blocks: Vec<(u64, u32)>,
+    /// First page, number of pages, slot of the first.
+    pub(crate) runs: Vec<(u64, u16, u64)>,
     /// Ranges of pages that have some of their bytes and not all.
     pub(crate) some: Vec<Range<u64>>,
     /// What is to be stored elsewhere.
@@ -55,8 +57,8 @@ pub(crate) struct ObjectRecord {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct ClusterRecord {
-    /// Number of the object, and of 2 MiB in it.
-    owner: (u64, u64),
+    /// Slots that objects have.
+    taken: [u64; 8],
     stored: [u64; 8],
     lost: [u64; 8],
     /// Page, and the word that it repeats.
@@ -72,9 +74,6 @@ struct SegmentRecord {
     /// Slot and address of each, in order.
     of: Vec<(u64, u64)>,
 }
-
-/// Bytes of an object in one cluster.
-const BLOCK_BYTES: u64 = (PAGE_SIZE * PAGES_PER_CLUSTER) as u64;
 
 fn damaged(table: &'static str, key: u64) -> NamedError {
     NamedError::Record { table, key }
@@ -102,30 +101,48 @@ fn decode<'d, T: Deserialize<'d>>(table: &'static str, key: u64, bytes: &'d [u8]
 }
 
 impl ObjectRecord {
+    /// The slots of its pages, each with the first page; `None` if they cannot be.
+    pub(crate) fn runs_at(&self) -> Option<Vec<(u64, Run)>> {
+        let mut end = 0;
+        let run = |(page, pages, slot): &(u64, u16, u64)| {
+            let run = Run { first: SlotId::new(*slot)?, pages: *pages };
+            let start = std::mem::replace(&mut end, page.checked_add(u64::from(*pages))?);
+            let fits = run.first.index().get() + usize::from(*pages) <= PAGES_PER_CLUSTER;
+            (*pages > 0 && fits && start <= *page && end <= MAX_LEN / PAGE).then_some((*page, run))
+        };
+        self.runs.iter().map(run).collect()
+    }
+
+    /// Clusters in which it has slots.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = ClusterId> {
+        self.runs.iter().filter_map(|(_, _, slot)| Some(SlotId::new(*slot)?.cluster()))
+    }
+
     pub(crate) fn encode(&self, id: u64) -> Vec<u8> {
         encode("objects", id, self)
     }
 
     pub(crate) fn decode(id: u64, bytes: &[u8]) -> Result<Self, NamedError> {
         let record: Self = decode("objects", id, bytes)?;
-        let (len, blocks) = (record.len, record.len.div_ceil(BLOCK_BYTES));
+        let len = record.len;
         let within =
             record.some.iter().chain(&record.dirty).all(|range| range.start < range.end && range.end <= len);
-        let known = len <= MAX_LEN && within && record.blocks.iter().all(|(number, _)| *number < blocks);
+        let known = len <= MAX_LEN && within && record.runs_at().is_some();
         if known { Ok(record) } else { Err(damaged("objects", id)) }
     }
 }
 
-/// `owner` is the number of an object, and of 2 MiB in it.
-pub(crate) fn encode_cluster(kept: &KeptCluster, owner: (u64, u64)) -> Vec<u8> {
+/// `taken` are the slots that objects have.
+pub(crate) fn encode_cluster((kept, taken): &Kept) -> Vec<u8> {
     let fills = kept.fills.iter().map(|(page, fill)| (page.get() as u16, fill.word()));
     let (stored, lost) = (*kept.stored.words(), *kept.lost.words());
-    let record = ClusterRecord { owner, stored, lost, fills: fills.collect() };
+    let record = ClusterRecord { taken: *taken.words(), stored, lost, fills: fills.collect() };
     encode("clusters", kept.cluster.get().into(), &record)
 }
 
-/// The cluster, and whose it is.
-pub(crate) fn decode_cluster(number: u32, bytes: &[u8]) -> Result<(KeptCluster, (u64, u64)), NamedError> {
+/// The cluster, and which of its slots objects have.
+pub(crate) fn decode_cluster(number: u32, bytes: &[u8]) -> Result<Kept, NamedError> {
+    let wrong = || damaged("clusters", number.into());
     let record: ClusterRecord = decode("clusters", number.into(), bytes)?;
     let fill = |(page, word): (u16, u64)| Some((PageIndex::new(page.into())?, FillPattern::of_word(word)?));
     let fills: Option<_> = record.fills.into_iter().map(fill).collect();
@@ -133,9 +150,12 @@ pub(crate) fn decode_cluster(number: u32, bytes: &[u8]) -> Result<(KeptCluster, 
         cluster: ClusterId::new(number),
         stored: Bitmap512::from_words(record.stored),
         lost: Bitmap512::from_words(record.lost),
-        fills: fills.ok_or(damaged("clusters", number.into()))?,
+        fills: fills.ok_or_else(wrong)?,
     };
-    Ok((kept, record.owner))
+    let taken = Bitmap512::from_words(record.taken);
+    let is_taken = kept.stored.or(&kept.lost).and_not(&taken).is_empty()
+        && kept.fills.iter().all(|(page, _)| taken.get(*page));
+    if is_taken { Ok((kept, taken)) } else { Err(wrong()) }
 }
 
 pub(crate) fn encode_segment(kept: &KeptSegment, entries: &[KeptEntry]) -> Vec<u8> {
@@ -149,7 +169,7 @@ pub(crate) fn decode_segment(number: u32, bytes: &[u8]) -> Result<(KeptSegment, 
     let record: SegmentRecord = decode("segments", number.into(), bytes)?;
     let segment = SegmentId::new(number).ok_or_else(wrong)?;
     let SegmentRecord { at, sequence, entries_end, entries, of } = record;
-    let entry = |(slot, addr)| Some((vswap_core::SlotId::new(slot)?, EntryAddr::from_bits(addr)?));
+    let entry = |(slot, addr)| Some((SlotId::new(slot)?, EntryAddr::from_bits(addr)?));
     let of: Option<Vec<KeptEntry>> = of.into_iter().map(entry).collect();
     let of = of.filter(|of| of.len() == entries as usize).ok_or_else(wrong)?;
     Ok((KeptSegment { segment, at, sequence, entries_end, entries }, of))

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use vswap_engine::{CodecChoice, EngineConfig};
-use vswap_objects::{Store, StoreConfig};
+use vswap_objects::{NamedObject, Store, StoreConfig};
 use vswap_segment::power::Power;
 
 const DATA: usize = 20 << 20;
@@ -60,6 +60,8 @@ struct Machine {
     data: Arc<Power>,
     index: Arc<Power>,
     store: Arc<Store>,
+    /// Users of objects, which may be gone.
+    users: Vec<NamedObject>,
     now: Models,
     synced: Models,
 }
@@ -77,10 +79,18 @@ impl Machine {
     fn new() -> Self {
         let (data, index) = (Power::new(DATA), Power::new(0));
         let made = Store::create_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
-        Self { data, index, store: made.unwrap(), now: Models::new(), synced: Models::new() }
+        Self {
+            data,
+            index,
+            store: made.unwrap(),
+            users: Vec::new(),
+            now: Models::new(),
+            synced: Models::new(),
+        }
     }
 
     fn check(&self) {
+        self.store.audit().unwrap();
         assert_eq!(self.differs(&self.now), None);
     }
 
@@ -115,10 +125,11 @@ impl Machine {
     /// The power goes and comes back; `maybe` is what a commit that failed would have kept.
     fn cut(self, maybe: Option<Models>, chance: &mut impl FnMut() -> u64) -> Self {
         let (data, index) = (self.data.cut(&mut *chance), self.index.cut(&mut *chance));
-        drop(self.store);
+        drop((self.users, self.store));
         let opened = Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
         let (now, synced) = (self.synced.clone(), self.synced);
-        let mut machine = Self { data, index, store: opened.unwrap(), now, synced };
+        let mut machine = Self { data, index, store: opened.unwrap(), users: Vec::new(), now, synced };
+        machine.store.audit().unwrap();
         if let Some(maybe) = maybe.filter(|maybe| machine.differs(maybe).is_none()) {
             (machine.now, machine.synced) = (maybe.clone(), maybe);
         }
@@ -155,10 +166,14 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
                 let version = model.as_ref().map_or(1, |model| model.version);
                 // It is made first, and then a commit of its own may make room for what is written.
                 before.entry(name).or_insert_with(|| Model::new(version));
-                let done = machine
-                    .store
-                    .object(&[name.0], &key(name.1), version)
-                    .and_then(|object| object.write(offset, &written));
+                let object = machine.store.object(&[name.0], &key(name.1), version);
+                let done = object.and_then(|object| {
+                    // Some go on with what they have when it is gone.
+                    if noise % 5 == 0 {
+                        machine.users.push(object.clone());
+                    }
+                    object.write(offset, &written)
+                });
                 match done {
                     Ok(()) => {
                         let model = machine.now.entry(name).or_insert_with(|| Model::new(version));
@@ -217,6 +232,17 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
             76..80 => {
                 let there = machine.now.remove(&name).is_some();
                 assert_eq!(machine.store.remove(&[name.0], &key(name.1)).unwrap(), there);
+            }
+            80..83 if machine.users.len() > 5 => machine.users.truncate(chance() as usize % 3),
+            80..83 if chance() % 2 == 0 => {
+                for user in machine.users.iter().filter(|user| user.is_gone()) {
+                    if user.write(chance() % 20_000, &[7; 5000]).is_err() {
+                        (dead, maybe) = (true, Some(before.clone()));
+                    }
+                }
+                if machine.store.commits() > known {
+                    machine.synced = before;
+                }
             }
             80..83 => {
                 let device = if chance() % 2 == 0 { &machine.data } else { &machine.index };

@@ -97,7 +97,11 @@ fn list(
     let mut values = Vec::new();
     for volume in volumes {
         store.list(&volume, &prefix.0, |listed| {
-            let state = if listed.dirty { "dirty" } else { "clean" };
+            let state = match (listed.damaged, listed.dirty) {
+                (true, _) => "damaged",
+                (_, true) => "dirty",
+                _ => "clean",
+            };
             let cell = |column: &ObjectColumn| match column {
                 ObjectColumn::Volume => shown(&volume),
                 ObjectColumn::Key => shown(&listed.key),
@@ -194,7 +198,7 @@ fn put(args: &ObjectArgs, file: Option<&Path>, version: u64, aux: Option<&Path>)
     let object = store.object(&args.volume.0, &args.key.0, version)?;
     object.set_len(0)?;
     // A commit that makes room for what follows may be what a crash finds: then bytes are missing, and `get` refuses it.
-    object.set_len(MAX_LEN)?;
+    object.set_len(bytes.filter(|bytes| *bytes > 0).unwrap_or(MAX_LEN))?;
     let bar = bar(bytes);
     let (mut buf, mut at) = (vec![0; PIECE], 0);
     loop {
@@ -282,11 +286,15 @@ fn check(path: &Path, repair: bool, as_json: bool) -> Outcome {
         })?;
         let bar = bar(None);
         for key in keys {
-            let Some(object) = store.find(&volume, &key)? else { continue };
+            let found = match store.find(&volume, &key) {
+                Ok(None) => continue,
+                Ok(Some(object)) => read_all(&object, &mut buf, &mut bytes),
+                Err(error) => Err(error.to_string()),
+            };
             objects += 1;
             bar.set_message(format!("{objects} objects, {} damaged", damaged.len()));
             bar.tick();
-            if let Err(fault) = read_all(&object, &mut buf, &mut bytes) {
+            if let Err(fault) = found {
                 if !as_json {
                     say::say(format!("{} in volume {}: {fault}", shown(&key), shown(&volume)));
                 }

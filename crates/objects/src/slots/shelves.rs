@@ -1,0 +1,218 @@
+//! [`Shelves`]: clusters whose slots are shared out to the objects of a store, in runs.
+//!
+//! # Invariants
+//! - A slot that is not taken has no bytes.
+//! - Runs of objects that are in memory are claimed, each by one object.
+//! - What a commit is told of a cluster has nothing of an object that nobody finds any more.
+
+use super::runs::{Claim, Run};
+use crate::object::Objects;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use vswap_core::{Bitmap512, ClusterId, PAGES_PER_CLUSTER, PageIndex};
+use vswap_engine::{DurableError, Engine, EngineError, KeptCluster};
+
+/// A leaf, but for the engine's locks.
+#[derive(Debug, Default)]
+pub(crate) struct Shelves(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    shelves: BTreeMap<ClusterId, Shelf>,
+    /// The longest run that each has free, of those that have any.
+    room: BTreeSet<(u16, ClusterId)>,
+    /// Those of which the last commit may have kept something else.
+    touched: BTreeSet<ClusterId>,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    taken: Bitmap512,
+    /// As in `room`.
+    longest: u16,
+    /// By first slot.
+    claims: BTreeMap<u16, (u16, Claim)>,
+}
+
+/// A cluster as a commit keeps it, and which of its slots are taken.
+pub(crate) type Kept = (KeptCluster, Bitmap512);
+
+fn set(run: Run) -> Bitmap512 {
+    Bitmap512::from_range(run.first.index(), run.pages.into())
+}
+
+fn at(run: Run) -> u16 {
+    run.first.index().get() as u16
+}
+
+fn place(at: u16) -> PageIndex {
+    PageIndex::new(at.into()).expect("it is a slot's")
+}
+
+impl Shelf {
+    fn free(&self) -> impl Iterator<Item = Run> + use<'_> {
+        // Of no cluster: only the places count.
+        let run = |(first, pages): (PageIndex, usize)| Run {
+            first: ClusterId::new(0).slot(first),
+            pages: pages as u16,
+        };
+        Bitmap512::FULL.and_not(&self.taken).runs().map(run)
+    }
+}
+
+impl Shelves {
+    /// Clusters of a former run, with the slots that are taken.
+    pub(crate) fn found(clusters: impl IntoIterator<Item = (ClusterId, Bitmap512)>) -> Self {
+        let mut state = State::default();
+        for (cluster, taken) in clusters {
+            state.shelves.insert(cluster, Shelf { taken, longest: 0, claims: BTreeMap::new() });
+            state.settle(cluster);
+        }
+        state.touched.clear();
+        Self(Mutex::new(state))
+    }
+
+    /// Slots that follow each other, at most a cluster's, which have no bytes.
+    pub(crate) fn take(&self, of: &Objects, pages: u16, claim: &Claim) -> Result<Run, EngineError> {
+        let mut state = self.0.lock();
+        let fits = state.room.range((pages, ClusterId::new(0))..).next();
+        let cluster = match fits {
+            Some((_, cluster)) => *cluster,
+            None => {
+                let cluster = of.engine().new_kept_cluster(of.group())?;
+                let shelf = Shelf { taken: Bitmap512::EMPTY, longest: 0, claims: BTreeMap::new() };
+                state.shelves.insert(cluster, shelf);
+                cluster
+            }
+        };
+        let shelf = state.shelves.get_mut(&cluster).expect("those with room are there");
+        // The tightest fit, so that long ones stay.
+        let free = shelf.free().filter(|run| run.pages >= pages).min_by_key(|run| run.pages);
+        let run = Run { first: cluster.slot(free.expect("it has a run as long").first.index()), pages };
+        shelf.taken = shelf.taken.or(&set(run));
+        shelf.claims.insert(at(run), (pages, claim.clone()));
+        state.settle(cluster);
+        Ok(run)
+    }
+
+    /// The slots of a run, of which none has bytes any more, are free but for the first `left`.
+    pub(crate) fn cut(&self, engine: &Engine, run: Run, left: u16) -> Option<Run> {
+        let mut state = self.0.lock();
+        let cluster = run.first.cluster();
+        let shelf = state.shelves.get_mut(&cluster)?;
+        let rest = (left > 0).then_some(Run { pages: left, ..run });
+        let stays = rest.map_or(Bitmap512::EMPTY, set);
+        shelf.taken = shelf.taken.and_not(&set(run).and_not(&stays));
+        match shelf.claims.get_mut(&at(run)) {
+            Some((pages, _)) if left > 0 => *pages = left,
+            _ => drop(shelf.claims.remove(&at(run))),
+        }
+        if shelf.taken.is_empty() {
+            let longest = shelf.longest;
+            state.room.remove(&(longest, cluster));
+            state.shelves.remove(&cluster);
+            state.touched.insert(cluster);
+            engine.free_kept_cluster(cluster);
+        } else {
+            state.settle(cluster);
+        }
+        rest
+    }
+
+    /// The slots of a run, of which none has bytes any more, are free.
+    pub(crate) fn free(&self, engine: &Engine, run: Run) {
+        self.cut(engine, run, 0);
+    }
+
+    /// An object that comes into memory has this run. Tells whether it can be: it is taken, and no other object's in memory.
+    pub(crate) fn claim(&self, run: Run, claim: &Claim) -> bool {
+        let mut state = self.0.lock();
+        let Some(shelf) = state.shelves.get_mut(&run.first.cluster()) else { return false };
+        let end = at(run) + run.pages;
+        let before = shelf.claims.range(..end).next_back().map_or(0, |(first, (pages, _))| first + pages);
+        let free = before <= at(run) && set(run).and_not(&shelf.taken).is_empty();
+        if free {
+            shelf.claims.insert(at(run), (run.pages, claim.clone()));
+        }
+        free
+    }
+
+    /// The object of this run goes out of memory.
+    pub(crate) fn let_out(&self, run: Run) {
+        let mut state = self.0.lock();
+        if let Some(shelf) = state.shelves.get_mut(&run.first.cluster()) {
+            shelf.claims.remove(&at(run));
+        }
+    }
+
+    /// Those of which the last commit may have kept something else.
+    pub(crate) fn take_touched(&self) -> BTreeSet<ClusterId> {
+        std::mem::take(&mut self.0.lock().touched)
+    }
+
+    /// They were not kept.
+    pub(crate) fn touch(&self, clusters: BTreeSet<ClusterId>) {
+        self.0.lock().touched.extend(clusters);
+    }
+
+    /// What a commit is to keep of a cluster; `None` if nothing. All that is to be kept has been written down.
+    pub(crate) fn kept(&self, engine: &Engine, cluster: ClusterId) -> Result<Option<Kept>, DurableError> {
+        let state = self.0.lock();
+        let Some(shelf) = state.shelves.get(&cluster) else { return Ok(None) };
+        let mut taken = shelf.taken;
+        for (first, (pages, claim)) in &shelf.claims {
+            if claim.is_gone() {
+                taken = taken.and_not(&Bitmap512::from_range(place(*first), (*pages).into()));
+            }
+        }
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((engine.kept_cluster(cluster, &taken)?, taken)))
+    }
+
+    /// Whether each slot that is taken is in one of `runs`, and no slot in two, but for those of objects that nobody finds any more.
+    pub(crate) fn audit(&self, runs: impl IntoIterator<Item = Run>) -> Result<(), String> {
+        let state = self.0.lock();
+        let mut had: BTreeMap<ClusterId, Bitmap512> = BTreeMap::new();
+        let gone = state.shelves.iter().flat_map(|(cluster, shelf)| {
+            let gone = shelf.claims.iter().filter(|(_, (_, claim))| claim.is_gone());
+            gone.map(|(first, (pages, _))| Run { first: cluster.slot(place(*first)), pages: *pages })
+        });
+        for run in runs.into_iter().chain(gone) {
+            let had = had.entry(run.first.cluster()).or_default();
+            if had.and_not(&set(run)) != *had {
+                return Err(format!("{run:?} is two objects'"));
+            }
+            *had = had.or(&set(run));
+        }
+        let taken = |(cluster, shelf): (&ClusterId, &Shelf)| (*cluster, shelf.taken);
+        let taken: BTreeMap<_, _> = state.shelves.iter().map(taken).collect();
+        let differs = had.iter().chain(&taken).find(|(cluster, _)| had.get(cluster) != taken.get(cluster));
+        differs.map_or(Ok(()), |(cluster, _)| {
+            let count = |of: &BTreeMap<ClusterId, Bitmap512>| of.get(cluster).map_or(0, Bitmap512::count);
+            Err(format!(
+                "of cluster {} objects have {} slots and {} are taken",
+                cluster.get(),
+                count(&had),
+                count(&taken)
+            ))
+        })
+    }
+}
+
+impl State {
+    /// What is taken of a cluster has changed.
+    fn settle(&mut self, cluster: ClusterId) {
+        let Some(shelf) = self.shelves.get_mut(&cluster) else { return };
+        let longest = shelf.free().map(|run| run.pages).max().unwrap_or(0);
+        self.room.remove(&(shelf.longest, cluster));
+        shelf.longest = longest;
+        if longest > 0 {
+            self.room.insert((longest, cluster));
+        }
+        self.touched.insert(cluster);
+    }
+}
+
+const _: () = assert!(PAGES_PER_CLUSTER <= u16::MAX as usize);
