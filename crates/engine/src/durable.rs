@@ -76,6 +76,17 @@ pub struct DurableTier {
     pub after: u64,
 }
 
+/// What a clock hand finds; see [`Engine::pass_by`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// The entry is dead.
+    Elsewhere,
+    /// It has been loaded since.
+    Warm,
+    /// It has not.
+    Cold,
+}
+
 /// A list that is to be kept, and what the next one is told when it is.
 #[derive(Debug)]
 #[must_use = "no room comes back until `committed` is told"]
@@ -308,6 +319,27 @@ impl Engine {
     /// Room of dead segments that the next commit wins.
     pub fn limbo(&self) -> ByteCount {
         ByteCount::new((self.disk.store().limbo() * SEGMENT_BYTES) as u64)
+    }
+
+    /// The segments that outlive the run, the one that was written first first: number and sequence.
+    pub fn durable_in_order(&self) -> Vec<(SegmentId, u64)> {
+        let (kept, _) = self.disk.store().to_keep();
+        let mut all: Vec<_> = kept.into_iter().map(|kept| (kept.segment, kept.sequence)).collect();
+        all.sort_unstable_by_key(|(_, sequence)| *sequence);
+        all
+    }
+
+    /// Whether the page of a slot lives there, and whether it has been loaded since this was asked last. So a clock hand goes over segments: what is warm gets
+    /// another round.
+    pub fn pass_by(&self, slot: SlotId, addr: EntryAddr) -> Passed {
+        let here = Backing::Segment(locator(addr));
+        let Some(cell) = self.space.slot(slot) else { return Passed::Elsewhere };
+        let cool = |word: SlotWord| (word.backing() == here).then(|| word.with_age(word.age()));
+        match cell.update(cool) {
+            Ok(was) if was.accessed() => Passed::Warm,
+            Ok(_) => Passed::Cold,
+            Err(_) => Passed::Elsewhere,
+        }
     }
 
     /// Packs segments that outlive the run, until one is won or nothing more is to be won; the room of those that died is there after the next commit.

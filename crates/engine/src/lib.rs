@@ -57,7 +57,7 @@ mod writeback;
 pub use classes::TierShare;
 pub use config::{CodecChoice, Encryption, EngineConfig, TierConfig};
 pub use demote::Demoted;
-pub use durable::{Commit, DurableTier, Kept, KeptCluster, KeptEntry};
+pub use durable::{Commit, DurableTier, Kept, KeptCluster, KeptEntry, Passed};
 pub use engine::Engine;
 pub use error::{
     DurableError, EngineError, GroupFull, LoadError, RemoveTierError, StoreError, WritebackError,

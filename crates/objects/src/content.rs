@@ -28,8 +28,28 @@ pub(crate) enum Written {
 
 impl Content {
     /// As it was kept.
-    pub(crate) fn found(len: u64, runs: Runs, presence: Presence, dirty: &[Range<u64>]) -> Self {
-        Self { len, slots: Slots::Runs(runs), presence, dirty: DirtyRanges::found(dirty) }
+    pub(crate) fn found(engine: &Engine, record: &ObjectRecord, runs: Runs) -> Self {
+        let slots = Slots::Runs(runs);
+        let presence = Presence::found(&record.some, |page| slots.slot(engine, page).is_some());
+        Self { len: record.len, slots, presence, dirty: DirtyRanges::found(&record.dirty) }
+    }
+
+    /// Gives up a page, if nothing of it is dirty. Tells whether there was something.
+    pub(crate) fn give_up(&mut self, of: &Objects, page: u64) -> bool {
+        let goes =
+            !self.dirty.touches(&(page * PAGE..(page + 1) * PAGE)) && self.slot(of.engine(), page).is_some();
+        if goes {
+            self.slots.release(of, &(page..page + 1));
+            self.presence.forget(page..page + 1);
+        }
+        goes
+    }
+
+    /// Pages that have bytes, of those with a byte in the range.
+    pub(crate) fn pages(&self, engine: &Engine, range: &Range<u64>) -> u64 {
+        let mut count = 0;
+        self.each_page(engine, range, |_, _| count += 1);
+        count
     }
 
     /// What is to be kept of it.

@@ -74,6 +74,11 @@ impl DirtyRanges {
         clean.into_iter().for_each(|range| self.remove(range));
     }
 
+    /// Whether some of a range is dirty.
+    pub(crate) fn touches(&self, range: &Range<u64>) -> bool {
+        self.ranges.overlaps(range)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }

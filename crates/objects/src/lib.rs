@@ -89,4 +89,5 @@ pub use object::{MAX_LEN, Object, Objects, Read};
 pub use store::error::{NamedError, NamedFetchError};
 pub use store::list::Listed;
 pub use store::named::NamedObject;
+pub use store::reclaim::Marks;
 pub use store::{MAX_AUX, MAX_KEY, Store, StoreConfig};

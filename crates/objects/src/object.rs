@@ -205,7 +205,9 @@ impl Object {
         }
         let _changing = changing(self);
         let mut content = self.content.write();
-        self.of.lend(|hands| content.write(&self.of, how, offset, bytes, hands))
+        let written = self.of.lend(|hands| content.write(&self.of, how, offset, bytes, hands));
+        self.note_dirty(&content);
+        written
     }
 
     /// Writes, where bytes are missing, what `bytes` has for them, if `valid` says so at the moment at which nobody else changes anything.
@@ -258,7 +260,9 @@ impl Object {
     /// What was dirty has been stored elsewhere, as it was read after [`Object::dirty`] told of it. What was written to that range since then stays dirty.
     pub fn cleaned(&self, stored: &Dirty) {
         let _changing = changing(self);
-        self.content.write().dirty.clean(stored);
+        let mut content = self.content.write();
+        content.dirty.clean(stored);
+        self.note_dirty(&content);
     }
 
     /// Ends the object there: what lies behind is cut off, or what is new is not there.
@@ -273,6 +277,7 @@ impl Object {
         let mut content = self.content.write();
         self.flights.void(&(len..u64::MAX));
         content.set_len(&self.of, len);
+        self.note_dirty(&content);
         Ok(())
     }
 
@@ -283,6 +288,7 @@ impl Object {
         self.flights.void(&range);
         let range = common(&range, &(0..content.len()));
         content.punch(&self.of, &range);
+        self.note_dirty(&content);
     }
 
     /// The ranges of bytes that are there, of those in `range`; neighbours are one.
@@ -306,6 +312,18 @@ impl Object {
     pub fn snapshot(&self) -> Result<Object, ObjectError> {
         let content = self.content.write().snapshot(&self.of.engine);
         content.map(|content| self.of.holding(content, None)).ok_or(ObjectError::Kept)
+    }
+
+    /// What is dirty may have changed.
+    fn note_dirty(&self, content: &Content) {
+        if let Some(keeping) = &self.keeping {
+            keeping.claim.set_dirty(!content.dirty.is_empty());
+        }
+    }
+
+    /// Gives up a page that is not dirty, if nobody is busy with the object. Tells whether it has.
+    pub(crate) fn give_up(&self, page: u64) -> bool {
+        self.content.try_write().is_some_and(|mut content| content.give_up(&self.of, page))
     }
 
     pub(crate) fn keeping(&self) -> Option<&Keeping> {

@@ -38,9 +38,11 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// As it was kept.
-    pub(crate) fn found(some: &[Range<u64>]) -> Self {
-        Self { some: some.iter().filter(|range| !range.is_empty()).cloned().collect() }
+    /// As it was kept, but for pages that have been given up since; `has` tells which have bytes.
+    pub(crate) fn found(some: &[Range<u64>], has: impl Fn(u64) -> bool) -> Self {
+        let pages = |range: &Range<u64>| pages_of(range).map(|page| page * PAGE..(page + 1) * PAGE);
+        let parts = some.iter().flat_map(|range| pages(range).map(|page| common(&page, range)));
+        Self { some: parts.filter(|part| has(part.start / PAGE)).collect() }
     }
 
     /// What is to be kept.

@@ -19,20 +19,24 @@ pub(crate) mod error;
 mod invalidate;
 pub(crate) mod list;
 pub(crate) mod named;
+mod pins;
+pub(crate) mod reclaim;
 pub(crate) mod records;
 mod tombs;
 
 use crate::content::Content;
 use crate::object::{Object, Objects};
-use crate::presence::Presence;
-use crate::slots::shelves::Shelves;
+use crate::presence::PAGE;
+use crate::slots::shelves::{self, Shelves};
 use crate::slots::{Claim, Runs};
 use crate::store::checked::Checked;
 use crate::store::commit::Due;
 use crate::store::error::NamedError;
 use crate::store::named::{Known, NamedObject};
+use crate::store::pins::Pins;
+use crate::store::reclaim::Marks;
 use crate::store::records::{
-    CLUSTERS, NAMES, NUMBERS, Numbers, OBJECTS, ObjectRecord, SEGMENTS, TOMBS, VERSION, VOLUMES,
+    CLUSTERS, NAMES, NUMBERS, Numbers, OBJECTS, ObjectRecord, PINNED, SEGMENTS, TOMBS, VERSION, VOLUMES,
     decode_cluster, decode_segment,
 };
 use crate::store::tombs::Tombs;
@@ -70,11 +74,20 @@ pub struct StoreConfig {
     pub engine: EngineConfig,
     /// Memory for the index's pages, bytes.
     pub index_cache: usize,
+    /// When something is given up that is neither pinned nor dirty; `None` is never, so that a full store refuses what is written.
+    pub marks: Option<Marks>,
+    /// The part of the store that may be pinned, between 0 and 1.
+    pub pinned: f64,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { engine: EngineConfig::default(), index_cache: 16 << 20 }
+        Self {
+            engine: EngineConfig::default(),
+            index_cache: 16 << 20,
+            marks: Some(Marks::default()),
+            pinned: 0.5,
+        }
     }
 }
 
@@ -90,6 +103,13 @@ pub struct Store {
     due: Due,
     /// The tier could not say that it has what was written.
     unsure: AtomicBool,
+    /// Bytes of the tier.
+    size: u64,
+    marks: Option<Marks>,
+    /// Pages that may be pinned.
+    most_pinned: u64,
+    /// Taken with the turn.
+    hands: Mutex<reclaim::Hands>,
 }
 
 impl fmt::Debug for Store {
@@ -109,7 +129,7 @@ pub(crate) struct Changes {
 /// What makes an object one that is kept.
 #[derive(Debug)]
 pub(crate) struct Keeping {
-    claim: Claim,
+    pub(crate) claim: Claim,
     changes: Arc<Changes>,
 }
 
@@ -147,6 +167,7 @@ struct Books {
     listed: BTreeMap<SegmentId, u64>,
     next_volume: u32,
     next_object: u64,
+    pins: Pins,
 }
 
 impl Store {
@@ -214,6 +235,7 @@ impl Store {
             txn.open_table(CLUSTERS)?;
             txn.open_table(SEGMENTS)?;
             txn.open_table(TOMBS)?;
+            txn.open_table(PINNED)?;
         }
         txn.commit()?;
         Self::start(data, file, index, config)
@@ -250,18 +272,33 @@ impl Store {
         config: &StoreConfig,
     ) -> Result<Arc<Self>, NamedError> {
         let numbers = begin_run(&index, file)?;
-        let Found { kept, shelves, listed, next_volume, tombs } = found(&index)?;
+        let Found { kept, shelves, listed, next_volume, tombs, pins } = found(&index)?;
         let engine = Engine::new(config.engine.clone())?;
         let after = numbers.runs << RUN_BITS;
         let tier = DurableTier { priority: 0, key: numbers.key, after };
         let group = engine.open_durable(data, tier, &kept)?;
         let changes = Arc::<Changes>::default();
         let objects = Objects::kept(engine, group, shelves)?;
-        let known = Books { listed, next_volume, tombs, ..Books::default() };
+        let known = Books { listed, next_volume, tombs, pins, ..Books::default() };
         let books = Books { most_open: IDLE, next_object: after, ..known };
         let (books, turn, commits) = (Mutex::new(books), Mutex::new(()), AtomicU64::new(0));
-        let (due, unsure) = (Due::default(), AtomicBool::new(false));
-        Ok(Arc::new(Self { objects, index, books, changes, turn, commits, due, unsure }))
+        let (due, unsure, hands) = (Due::default(), AtomicBool::new(false), Mutex::default());
+        let size = objects.engine().tiers().into_iter().next().map_or(0, |tier| tier.size.get());
+        let (marks, most_pinned) = (config.marks, (size as f64 * config.pinned) as u64 / PAGE);
+        Ok(Arc::new(Self {
+            objects,
+            index,
+            books,
+            changes,
+            turn,
+            commits,
+            due,
+            unsure,
+            size,
+            marks,
+            most_pinned,
+            hands,
+        }))
     }
 
     /// The object of this volume, key and version; made, empty, if there is none of that version. What there was of an older one is gone with that: nobody finds it any more, and
@@ -393,10 +430,12 @@ impl Store {
 
     fn named(&self, id: u64, record: &ObjectRecord) -> Result<Arc<Known>, NamedError> {
         let claim = Claim::new(id);
+        claim.set_pinned(record.pinned);
+        claim.set_dirty(!record.dirty.is_empty());
         let runs =
             record.runs_at().and_then(|runs| Runs::found(self.objects.shelves(), &runs, claim.clone()));
         let runs = runs.ok_or(NamedError::Record { table: "objects", key: id })?;
-        let content = Content::found(record.len, runs, Presence::found(&record.some), &record.dirty);
+        let content = Content::found(self.objects.engine(), record, runs);
         let keeping = Keeping { claim, changes: Arc::clone(&self.changes) };
         Ok(Known::new(record, self.objects.holding(content, Some(keeping))))
     }
@@ -413,6 +452,7 @@ impl Books {
     fn forget(&mut self, name: (u32, Vec<u8>), id: u64) {
         self.names.insert(name, None);
         self.gone.insert(id);
+        self.pins.0.remove(&id);
     }
 
     /// In the gate.
@@ -476,6 +516,7 @@ struct Found {
     listed: BTreeMap<SegmentId, u64>,
     next_volume: u32,
     tombs: Tombs,
+    pins: Pins,
 }
 
 fn found(index: &Database) -> Result<Found, NamedError> {
@@ -489,8 +530,8 @@ fn found(index: &Database) -> Result<Found, NamedError> {
     }
     for line in txn.open_table(CLUSTERS)?.iter()? {
         let (number, bytes) = line?;
-        let (cluster, taken) = decode_cluster(number.value(), bytes.value())?;
-        shelves.push((cluster.cluster, taken));
+        let shelves::Kept { cluster, taken, held } = decode_cluster(number.value(), bytes.value())?;
+        shelves.push((cluster.cluster, taken, held));
         kept.clusters.push(cluster);
     }
     let shelves = Shelves::found(shelves);
@@ -505,7 +546,12 @@ fn found(index: &Database) -> Result<Found, NamedError> {
         let (volume, prefix) = name.value();
         tombs.add(volume, prefix, last.value());
     }
-    Ok(Found { kept, shelves, listed, next_volume, tombs })
+    let mut pins = Pins::default();
+    for line in txn.open_table(PINNED)?.iter()? {
+        let (id, pages) = line?;
+        pins.0.insert(id.value(), pages.value());
+    }
+    Ok(Found { kept, shelves, listed, next_volume, tombs, pins })
 }
 
 /// What is to be changed of an object that is kept.

@@ -9,7 +9,7 @@ use crate::presence::common;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use vswap_core::{PageIndex, SlotId};
 use vswap_engine::Engine;
 
@@ -21,7 +21,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn slot(self, at: u64) -> SlotId {
+    pub(crate) fn slot(self, at: u64) -> SlotId {
         let index = PageIndex::new(self.first.index().get() + at as usize);
         self.first.cluster().slot(index.expect("a run lies in one cluster"))
     }
@@ -36,22 +36,56 @@ impl Run {
 pub(crate) struct Claim {
     /// The object's number.
     pub(crate) id: u64,
-    /// Nobody finds it any more: its bytes end with its last user.
-    gone: Arc<AtomicBool>,
+    is: Arc<AtomicU8>,
 }
+
+/// Nobody finds it any more: its bytes end with its last user.
+const GONE: u8 = 1;
+/// It is pinned.
+const PINNED: u8 = 2;
+/// Something of it is to be stored elsewhere.
+const DIRTY: u8 = 4;
 
 impl Claim {
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, gone: Arc::default() }
+        Self { id, is: Arc::default() }
+    }
+
+    fn has(&self, what: u8) -> bool {
+        // Relaxed, here and below: whoever relies on it holds the gate, the books or the object.
+        self.is.load(Ordering::Relaxed) & what != 0
+    }
+
+    fn set(&self, what: u8, is: bool) {
+        match is {
+            true => self.is.fetch_or(what, Ordering::Relaxed),
+            false => self.is.fetch_and(!what, Ordering::Relaxed),
+        };
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        // Relaxed: set by who holds the gate and the books.
-        self.gone.load(Ordering::Relaxed)
+        self.has(GONE)
     }
 
     pub(crate) fn go(&self) {
-        self.gone.store(true, Ordering::Relaxed);
+        self.set(GONE, true);
+    }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.has(PINNED)
+    }
+
+    pub(crate) fn set_pinned(&self, is: bool) {
+        self.set(PINNED, is);
+    }
+
+    pub(crate) fn set_dirty(&self, is: bool) {
+        self.set(DIRTY, is);
+    }
+
+    /// Whether nothing of it may be given up while it is not in memory.
+    pub(crate) fn is_held(&self) -> bool {
+        self.has(PINNED | DIRTY)
     }
 }
 
@@ -67,7 +101,7 @@ impl Runs {
     pub(crate) fn found(shelves: &Shelves, runs: &[(u64, Run)], claim: Claim) -> Option<Self> {
         let mut found = Self { runs: BTreeMap::new(), claim };
         for (page, run) in runs {
-            if !shelves.claim(*run, &found.claim) {
+            if !shelves.claim(*page, *run, &found.claim) {
                 found.let_out(shelves);
                 return None;
             }
@@ -122,7 +156,7 @@ impl Runs {
             return store_in(of, slot, put, hands);
         }
         let pages = self.wanted(put.page, put.until);
-        let taken = of.shelves().take(of, (pages.end - pages.start) as u16, &self.claim);
+        let taken = of.shelves().take(of, &pages, &self.claim);
         let run = taken.map_err(|source| ObjectError::NoSlot { offset: put.offset, source })?;
         let stored = store_in(of, run.slot(put.page - pages.start), put, hands);
         match stored {

@@ -4,12 +4,14 @@
 //! - A slot that is not taken has no bytes.
 //! - Runs of objects that are in memory are claimed, each by one object.
 //! - What a commit is told of a cluster has nothing of an object that nobody finds any more.
+//! - Of an object that is not in memory, slots are held if nothing of it may be given up.
 
 use super::runs::{Claim, Run};
 use crate::object::Objects;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use vswap_core::{Bitmap512, ClusterId, PAGES_PER_CLUSTER, PageIndex};
+use std::ops::Range;
+use vswap_core::{Bitmap512, ClusterId, PAGES_PER_CLUSTER, PageIndex, SlotId};
 use vswap_engine::{DurableError, Engine, EngineError, KeptCluster};
 
 /// A leaf, but for the engine's locks.
@@ -25,17 +27,44 @@ struct State {
     touched: BTreeSet<ClusterId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shelf {
     taken: Bitmap512,
     /// As in `room`.
     longest: u16,
+    /// Slots of objects of which nothing may be given up; of those in memory it is their claim that tells.
+    held: Bitmap512,
     /// By first slot.
-    claims: BTreeMap<u16, (u16, Claim)>,
+    claims: BTreeMap<u16, Claimed>,
 }
 
-/// A cluster as a commit keeps it, and which of its slots are taken.
-pub(crate) type Kept = (KeptCluster, Bitmap512);
+#[derive(Debug)]
+struct Claimed {
+    pages: u16,
+    /// The object's page that has the first slot.
+    page: u64,
+    by: Claim,
+}
+
+/// A cluster as a commit keeps it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) cluster: KeptCluster,
+    /// Slots that objects have.
+    pub(crate) taken: Bitmap512,
+    /// Those of objects of which nothing may be given up.
+    pub(crate) held: Bitmap512,
+}
+
+/// Who would have to give up a slot's page.
+pub(crate) enum Holder {
+    /// An object that is not in memory, and may.
+    Absent,
+    /// An object in memory: its number, and which of its pages it is.
+    Object(u64, u64),
+    /// One that must not.
+    Held,
+}
 
 fn set(run: Run) -> Bitmap512 {
     Bitmap512::from_range(run.first.index(), run.pages.into())
@@ -62,26 +91,26 @@ impl Shelf {
 
 impl Shelves {
     /// Clusters of a former run, with the slots that are taken.
-    pub(crate) fn found(clusters: impl IntoIterator<Item = (ClusterId, Bitmap512)>) -> Self {
+    pub(crate) fn found(clusters: impl IntoIterator<Item = (ClusterId, Bitmap512, Bitmap512)>) -> Self {
         let mut state = State::default();
-        for (cluster, taken) in clusters {
-            state.shelves.insert(cluster, Shelf { taken, longest: 0, claims: BTreeMap::new() });
+        for (cluster, taken, held) in clusters {
+            state.shelves.insert(cluster, Shelf { taken, held, ..Shelf::default() });
             state.settle(cluster);
         }
         state.touched.clear();
         Self(Mutex::new(state))
     }
 
-    /// Slots that follow each other, at most a cluster's, which have no bytes.
-    pub(crate) fn take(&self, of: &Objects, pages: u16, claim: &Claim) -> Result<Run, EngineError> {
+    /// Slots that follow each other, for these pages, at most a cluster's; they have no bytes.
+    pub(crate) fn take(&self, of: &Objects, wanted: &Range<u64>, claim: &Claim) -> Result<Run, EngineError> {
+        let pages = (wanted.end - wanted.start) as u16;
         let mut state = self.0.lock();
         let fits = state.room.range((pages, ClusterId::new(0))..).next();
         let cluster = match fits {
             Some((_, cluster)) => *cluster,
             None => {
                 let cluster = of.engine().new_kept_cluster(of.group())?;
-                let shelf = Shelf { taken: Bitmap512::EMPTY, longest: 0, claims: BTreeMap::new() };
-                state.shelves.insert(cluster, shelf);
+                state.shelves.insert(cluster, Shelf::default());
                 cluster
             }
         };
@@ -90,7 +119,7 @@ impl Shelves {
         let free = shelf.free().filter(|run| run.pages >= pages).min_by_key(|run| run.pages);
         let run = Run { first: cluster.slot(free.expect("it has a run as long").first.index()), pages };
         shelf.taken = shelf.taken.or(&set(run));
-        shelf.claims.insert(at(run), (pages, claim.clone()));
+        shelf.claims.insert(at(run), Claimed { pages, page: wanted.start, by: claim.clone() });
         state.settle(cluster);
         Ok(run)
     }
@@ -104,7 +133,7 @@ impl Shelves {
         let stays = rest.map_or(Bitmap512::EMPTY, set);
         shelf.taken = shelf.taken.and_not(&set(run).and_not(&stays));
         match shelf.claims.get_mut(&at(run)) {
-            Some((pages, _)) if left > 0 => *pages = left,
+            Some(claimed) if left > 0 => claimed.pages = left,
             _ => drop(shelf.claims.remove(&at(run))),
         }
         if shelf.taken.is_empty() {
@@ -125,14 +154,14 @@ impl Shelves {
     }
 
     /// An object that comes into memory has this run. Tells whether it can be: it is taken, and no other object's in memory.
-    pub(crate) fn claim(&self, run: Run, claim: &Claim) -> bool {
+    pub(crate) fn claim(&self, page: u64, run: Run, claim: &Claim) -> bool {
         let mut state = self.0.lock();
         let Some(shelf) = state.shelves.get_mut(&run.first.cluster()) else { return false };
         let end = at(run) + run.pages;
-        let before = shelf.claims.range(..end).next_back().map_or(0, |(first, (pages, _))| first + pages);
+        let before = shelf.claims.range(..end).next_back().map_or(0, |(first, of)| first + of.pages);
         let free = before <= at(run) && set(run).and_not(&shelf.taken).is_empty();
         if free {
-            shelf.claims.insert(at(run), (run.pages, claim.clone()));
+            shelf.claims.insert(at(run), Claimed { pages: run.pages, page, by: claim.clone() });
         }
         free
     }
@@ -140,8 +169,23 @@ impl Shelves {
     /// The object of this run goes out of memory.
     pub(crate) fn let_out(&self, run: Run) {
         let mut state = self.0.lock();
-        if let Some(shelf) = state.shelves.get_mut(&run.first.cluster()) {
-            shelf.claims.remove(&at(run));
+        let Some(shelf) = state.shelves.get_mut(&run.first.cluster()) else { return };
+        let held = shelf.claims.remove(&at(run)).is_some_and(|of| of.by.is_held());
+        let others = shelf.held.and_not(&set(run));
+        shelf.held = if held { others.or(&set(run)) } else { others };
+    }
+
+    /// Who would have to give up a slot's page.
+    pub(crate) fn holder(&self, slot: SlotId) -> Holder {
+        let state = self.0.lock();
+        let Some(shelf) = state.shelves.get(&slot.cluster()) else { return Holder::Held };
+        let index = slot.index().get() as u16;
+        let claimed = shelf.claims.range(..=index).next_back();
+        match claimed.filter(|(first, of)| index - **first < of.pages) {
+            Some((_, of)) if of.by.is_gone() || of.by.is_pinned() => Holder::Held,
+            Some((first, of)) => Holder::Object(of.by.id, of.page + u64::from(index - first)),
+            None if shelf.taken.get(slot.index()) && !shelf.held.get(slot.index()) => Holder::Absent,
+            None => Holder::Held,
         }
     }
 
@@ -150,8 +194,8 @@ impl Shelves {
         std::mem::take(&mut self.0.lock().touched)
     }
 
-    /// They were not kept.
-    pub(crate) fn touch(&self, clusters: BTreeSet<ClusterId>) {
+    /// Of these it has something else, or has it still.
+    pub(crate) fn touch(&self, clusters: impl IntoIterator<Item = ClusterId>) {
         self.0.lock().touched.extend(clusters);
     }
 
@@ -159,16 +203,17 @@ impl Shelves {
     pub(crate) fn kept(&self, engine: &Engine, cluster: ClusterId) -> Result<Option<Kept>, DurableError> {
         let state = self.0.lock();
         let Some(shelf) = state.shelves.get(&cluster) else { return Ok(None) };
-        let mut taken = shelf.taken;
-        for (first, (pages, claim)) in &shelf.claims {
-            if claim.is_gone() {
-                taken = taken.and_not(&Bitmap512::from_range(place(*first), (*pages).into()));
-            }
+        let (mut taken, mut held) = (shelf.taken, shelf.held);
+        for (first, of) in &shelf.claims {
+            let slots = Bitmap512::from_range(place(*first), of.pages.into());
+            taken = if of.by.is_gone() { taken.and_not(&slots) } else { taken };
+            held = if of.by.is_held() { held.or(&slots) } else { held.and_not(&slots) };
         }
+        let held = held.and_not(&Bitmap512::FULL.and_not(&taken));
         if taken.is_empty() {
             return Ok(None);
         }
-        Ok(Some((engine.kept_cluster(cluster, &taken)?, taken)))
+        Ok(Some(Kept { cluster: engine.kept_cluster(cluster, &taken)?, taken, held }))
     }
 
     /// Whether each slot that is taken is in one of `runs`, and no slot in two, but for those of objects that nobody finds any more.
@@ -176,8 +221,8 @@ impl Shelves {
         let state = self.0.lock();
         let mut had: BTreeMap<ClusterId, Bitmap512> = BTreeMap::new();
         let gone = state.shelves.iter().flat_map(|(cluster, shelf)| {
-            let gone = shelf.claims.iter().filter(|(_, (_, claim))| claim.is_gone());
-            gone.map(|(first, (pages, _))| Run { first: cluster.slot(place(*first)), pages: *pages })
+            let gone = shelf.claims.iter().filter(|(_, of)| of.by.is_gone());
+            gone.map(|(first, of)| Run { first: cluster.slot(place(*first)), pages: of.pages })
         });
         for run in runs.into_iter().chain(gone) {
             let had = had.entry(run.first.cluster()).or_default();

@@ -4,7 +4,7 @@ use crate::slots::shelves;
 use crate::store::error::NamedError;
 use crate::store::named::Known;
 use crate::store::records::{
-    CLUSTERS, NAMES, OBJECTS, ObjectRecord, SEGMENTS, TOMBS, VOLUMES, encode_cluster, encode_segment,
+    CLUSTERS, NAMES, OBJECTS, ObjectRecord, PINNED, SEGMENTS, TOMBS, VOLUMES, encode_cluster, encode_segment,
 };
 use crate::store::{Books, Store, begin_write};
 use redb::{ReadableDatabase, WriteTransaction};
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_core::{ClusterId, PAGE_SIZE, Resource};
-use vswap_engine::{Commit, DurableError};
+use vswap_engine::{Commit, DurableError, SEGMENT_BYTES};
 
 /// Room that is left for what ends a segment before it is full, and for packing.
 const KEPT_FREE: u64 = 8 << 20;
@@ -79,7 +79,8 @@ impl Store {
     /// to be opened anew. A crash finds the last commit, or this one if it arrived in spite of that.
     pub fn sync(&self) -> Result<(), NamedError> {
         let _turn = self.turn.lock();
-        self.commit()
+        self.commit()?;
+        self.keep_below_marks()
     }
 
     /// Commits since it was opened, of [`Store::sync`] and for want of room.
@@ -121,7 +122,11 @@ impl Store {
         let _turn = self.turn.lock();
         engine.pack_durable()?;
         if engine.limbo().is_zero() && self.due.written.load(Ordering::Relaxed) == 0 {
-            return Ok(false);
+            let want = (self.size / 32).max(2 * SEGMENT_BYTES as u64);
+            if self.marks.is_none() || self.give_up(want)?.bytes == 0 {
+                return Ok(false);
+            }
+            engine.pack_durable()?;
         }
         match self.commit() {
             Ok(()) => Ok(true),
@@ -131,7 +136,8 @@ impl Store {
         }
     }
 
-    fn commit(&self) -> Result<(), NamedError> {
+    /// With its turn.
+    pub(super) fn commit(&self) -> Result<(), NamedError> {
         let (engine, group) = (self.objects.engine(), self.objects.group());
         if self.unsure.load(Ordering::Relaxed) {
             return Err(NamedError::Unsure);
@@ -150,6 +156,9 @@ impl Store {
         let mut books = self.books.lock();
         let changed = std::mem::take(&mut *self.changes.changed.lock());
         let touched = self.objects.shelves().take_touched();
+        for known in changed.iter().filter_map(|id| books.open.get(id).cloned()).collect::<Vec<_>>() {
+            books.recount_pinned(&known);
+        }
         let lines = self.lines(&books, &changed, &touched);
         let commit = engine.to_commit();
         drop(gate);
@@ -209,11 +218,17 @@ impl Store {
 impl Books {
     fn put(&self, txn: &WriteTransaction, lines: &Lines, commit: &Commit) -> Result<(), NamedError> {
         let (mut objects, mut clusters) = (txn.open_table(OBJECTS)?, txn.open_table(CLUSTERS)?);
+        let mut pinned = txn.open_table(PINNED)?;
         for id in &self.gone {
             objects.remove(id)?;
+            pinned.remove(id)?;
         }
         for Line { id, record } in &lines.objects {
             objects.insert(id, record.encode(*id).as_slice())?;
+            match self.pins.0.get(id) {
+                Some(pages) => pinned.insert(id, pages)?,
+                None => pinned.remove(id)?,
+            };
         }
         for (cluster, kept) in &lines.clusters {
             match kept {

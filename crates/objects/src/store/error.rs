@@ -2,6 +2,7 @@
 
 use crate::error::{FetchError, ObjectError};
 use std::path::PathBuf;
+use vswap_core::ByteCount;
 use vswap_engine::{DurableError, EngineError, WritebackError};
 use vswap_segment::{AreaError, SegmentId};
 
@@ -39,6 +40,14 @@ pub enum NamedError {
     /// The tier is full of what is wanted.
     #[error("the store is full: remove something, or make a larger one")]
     Full,
+    /// More would be pinned than may be.
+    #[error("{pinned} are pinned, and {most} may be: unpin something, or allow more")]
+    PinnedFull {
+        /// What is.
+        pinned: ByteCount,
+        /// The most.
+        most: ByteCount,
+    },
     /// A sync failed: what was written before it may be on the tier or not.
     #[error(
         "the tier could not say that it has what was written: open the store anew, which finds it as it was at the last commit"

@@ -24,6 +24,8 @@ pub struct Listed {
     pub len: ByteCount,
     /// Whether something of it is to be stored elsewhere.
     pub dirty: bool,
+    /// Whether nothing of it is given up.
+    pub pinned: bool,
     /// Whether what the index has of it is damaged: it can be removed, and nothing else.
     pub damaged: bool,
 }
@@ -145,14 +147,16 @@ impl Store {
             if let Some(known) = books.open.get(&id) {
                 let object = known.object();
                 let (len, dirty) = (ByteCount::new(object.len()), object.is_dirty());
-                all.push(Listed { key, version: known.version(), len, dirty, damaged: false });
+                let (version, pinned) = (known.version(), known.is_pinned());
+                all.push(Listed { key, version, len, dirty, pinned, damaged: false });
                 continue;
             }
             let line = objects.get(id)?;
             let record = line.and_then(|line| ObjectRecord::decode(id, line.value()).ok());
             let damaged = record.is_none();
-            let ObjectRecord { version, len, dirty, .. } = record.unwrap_or_default();
-            all.push(Listed { key, version, len: ByteCount::new(len), dirty: !dirty.is_empty(), damaged });
+            let ObjectRecord { version, len, dirty, pinned, .. } = record.unwrap_or_default();
+            let (len, dirty) = (ByteCount::new(len), !dirty.is_empty());
+            all.push(Listed { key, version, len, dirty, pinned, damaged });
         }
         Ok(all)
     }

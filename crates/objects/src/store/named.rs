@@ -1,5 +1,6 @@
 //! [`NamedObject`]: an object of a store.
 
+use crate::content::Content;
 use crate::error::ObjectError;
 use crate::object::Object;
 use crate::store::error::{NamedError, NamedFetchError};
@@ -8,6 +9,7 @@ use crate::store::{MAX_AUX, Store};
 use parking_lot::RwLock;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use vswap_engine::Engine;
 
 /// Bytes that are written before it is looked again whether there is room to commit them.
 const PIECE: usize = 1 << 20;
@@ -65,13 +67,31 @@ impl Known {
     /// Its line in the index; `content` has the bytes' part of it.
     pub(super) fn record(&self, content: ObjectRecord) -> ObjectRecord {
         let (volume, key) = self.name();
-        ObjectRecord { volume, key, version: self.version, aux: self.aux.read().clone(), ..content }
+        let (version, aux, pinned) = (self.version, self.aux.read().clone(), self.is_pinned());
+        ObjectRecord { volume, key, version, aux, pinned, ..content }
+    }
+
+    /// Whether nothing is left of it, and nothing need be.
+    pub(super) fn is_husk(&self) -> bool {
+        let is_empty = |content: &Content, engine: &Engine| {
+            content.len() > 0 && content.pages(engine, &(0..content.len())) == 0
+        };
+        let held = self.object.keeping().is_none_or(|keeping| keeping.claim.is_held());
+        !held && self.object.look(|engine, content| is_empty(content, engine))
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.object.keeping().is_some_and(|keeping| keeping.claim.is_pinned())
     }
 }
 
 impl NamedObject {
     pub(super) fn of(store: &Arc<Store>, known: Arc<Known>) -> Self {
         Self { store: Arc::clone(store), known }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Its version.
@@ -135,6 +155,7 @@ impl NamedObject {
         let mut at = range.start;
         while at < range.end.min(self.len()) {
             let end = range.end.min(at.saturating_add(PIECE as u64));
+            self.count_pinned(&(at..end))?;
             let _promise = self.store.promise((end - at) as usize)?;
             self.known.object.fetch(at..end, &mut get)?;
             at = end;
@@ -167,6 +188,7 @@ impl NamedObject {
         }
         let mut at = offset;
         for piece in bytes.chunks(PIECE) {
+            self.count_pinned(&(at..at.saturating_add(piece.len() as u64)))?;
             let _promise = self.store.promise(piece.len())?;
             write(object, at, piece)?;
             at = at.saturating_add(piece.len() as u64);

@@ -27,6 +27,8 @@ pub(crate) const NAMES: TableDefinition<'_, (u32, &[u8]), u64> = TableDefinition
 pub(crate) const OBJECTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("objects");
 /// A cluster's number to its [`ClusterRecord`].
 pub(crate) const CLUSTERS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("clusters");
+/// The number of an object that is pinned to that of its pages.
+pub(crate) const PINNED: TableDefinition<'_, u64, u64> = TableDefinition::new("pinned");
 /// A segment's number to its [`SegmentRecord`].
 pub(crate) const SEGMENTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("segments");
 
@@ -53,12 +55,16 @@ pub(crate) struct ObjectRecord {
     pub(crate) some: Vec<Range<u64>>,
     /// What is to be stored elsewhere.
     pub(crate) dirty: Vec<Range<u64>>,
+    /// Nothing of it is given up.
+    pub(crate) pinned: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct ClusterRecord {
     /// Slots that objects have.
     taken: [u64; 8],
+    /// Those of objects of which nothing may be given up.
+    held: [u64; 8],
     stored: [u64; 8],
     lost: [u64; 8],
     /// Page, and the word that it repeats.
@@ -132,15 +138,14 @@ impl ObjectRecord {
     }
 }
 
-/// `taken` are the slots that objects have.
-pub(crate) fn encode_cluster((kept, taken): &Kept) -> Vec<u8> {
+pub(crate) fn encode_cluster(Kept { cluster: kept, taken, held }: &Kept) -> Vec<u8> {
     let fills = kept.fills.iter().map(|(page, fill)| (page.get() as u16, fill.word()));
     let (stored, lost) = (*kept.stored.words(), *kept.lost.words());
-    let record = ClusterRecord { taken: *taken.words(), stored, lost, fills: fills.collect() };
+    let (taken, held) = (*taken.words(), *held.words());
+    let record = ClusterRecord { taken, held, stored, lost, fills: fills.collect() };
     encode("clusters", kept.cluster.get().into(), &record)
 }
 
-/// The cluster, and which of its slots objects have.
 pub(crate) fn decode_cluster(number: u32, bytes: &[u8]) -> Result<Kept, NamedError> {
     let wrong = || damaged("clusters", number.into());
     let record: ClusterRecord = decode("clusters", number.into(), bytes)?;
@@ -152,10 +157,10 @@ pub(crate) fn decode_cluster(number: u32, bytes: &[u8]) -> Result<Kept, NamedErr
         lost: Bitmap512::from_words(record.lost),
         fills: fills.ok_or_else(wrong)?,
     };
-    let taken = Bitmap512::from_words(record.taken);
-    let is_taken = kept.stored.or(&kept.lost).and_not(&taken).is_empty()
+    let (taken, held) = (Bitmap512::from_words(record.taken), Bitmap512::from_words(record.held));
+    let is_taken = kept.stored.or(&kept.lost).or(&held).and_not(&taken).is_empty()
         && kept.fills.iter().all(|(page, _)| taken.get(*page));
-    if is_taken { Ok((kept, taken)) } else { Err(wrong()) }
+    if is_taken { Ok(Kept { cluster: kept, taken, held }) } else { Err(wrong()) }
 }
 
 pub(crate) fn encode_segment(kept: &KeptSegment, entries: &[KeptEntry]) -> Vec<u8> {

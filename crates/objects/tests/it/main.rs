@@ -1,5 +1,6 @@
 //! Integration tests of objects: against a map of bytes, where there is no room, on tiers.
 mod fetch;
+mod giving;
 mod model;
 mod named;
 mod power;

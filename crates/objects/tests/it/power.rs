@@ -6,6 +6,7 @@ use redb::StorageBackend;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use vswap_core::ByteCount;
 use vswap_engine::{CodecChoice, EngineConfig};
 use vswap_objects::{NamedObject, Store, StoreConfig};
 use vswap_segment::power::Power;
@@ -46,6 +47,7 @@ struct Model {
     /// `None` is not there.
     bytes: Vec<Option<u8>>,
     aux: Vec<u8>,
+    pinned: bool,
 }
 
 impl Model {
@@ -68,8 +70,11 @@ struct Machine {
 
 fn config() -> StoreConfig {
     let engine = EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() };
-    StoreConfig { engine, index_cache: 1 << 20 }
+    StoreConfig { engine, index_cache: 1 << 20, marks: None, ..StoreConfig::default() }
 }
+
+/// What is written to these objects is dirty.
+const DIRTY: u8 = 5;
 
 fn key(key: u8) -> Vec<u8> {
     vec![key; usize::from(key) * 40 % 4096]
@@ -105,10 +110,10 @@ impl Machine {
                 (found, _) => return Some(format!("{volume} {at}: is there: {}", found.is_some())),
             };
             found.audit().unwrap();
-            if (found.version(), found.aux(), found.len())
-                != (model.version, model.aux.clone(), model.bytes.len() as u64)
+            if (found.version(), found.aux(), found.len(), found.is_pinned())
+                != (model.version, model.aux.clone(), model.bytes.len() as u64, model.pinned)
             {
-                return Some(format!("{volume} {at}: version, aux or length"));
+                return Some(format!("{volume} {at}: version, aux, length or pin"));
             }
             let mut buf = vec![9; model.bytes.len()];
             let missing = found.read(0, &mut buf).unwrap().missing;
@@ -120,6 +125,25 @@ impl Machine {
             })
         };
         names.into_iter().find_map(differs)
+    }
+
+    /// What the models are where what need not stay has gone; `None` if something differs otherwise.
+    fn given_up(&self, wanted: &Models) -> Option<Models> {
+        let mut left = wanted.clone();
+        for (name, model) in wanted {
+            let held = model.pinned || name.1 == DIRTY;
+            let Some(found) = self.store.find(&[name.0], &key(name.1)).unwrap() else {
+                (!held).then(|| left.remove(name))?;
+                continue;
+            };
+            let missing = found.missing(0..found.len().min(model.bytes.len() as u64));
+            let model = Arc::make_mut(left.get_mut(name)?);
+            for byte in missing.into_iter().flatten() {
+                let was = model.bytes[byte as usize].take();
+                (was.is_none() || !held).then_some(())?;
+            }
+        }
+        self.differs(&left).is_none().then_some(left)
     }
 
     /// The power goes and comes back; `maybe` is what a commit that failed would have kept.
@@ -134,6 +158,20 @@ impl Machine {
             (machine.now, machine.synced) = (maybe.clone(), maybe);
         }
         machine.check();
+        machine
+    }
+
+    /// The power goes while something is given up of one of these.
+    fn cut_to_any(self, of: &[Models], chance: &mut impl FnMut() -> u64) -> Self {
+        let (data, index) = (self.data.cut(&mut *chance), self.index.cut(&mut *chance));
+        drop((self.users, self.store));
+        let store =
+            Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config()).unwrap();
+        let (now, synced) = (Models::new(), Models::new());
+        let mut machine = Self { data, index, store, users: Vec::new(), now, synced };
+        let now = of.iter().find_map(|models| machine.given_up(models));
+        machine.now = now.expect("it is one of them, less what need not stay");
+        machine.synced = machine.now.clone();
         machine
     }
 }
@@ -172,7 +210,10 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
                     if noise % 5 == 0 {
                         machine.users.push(object.clone());
                     }
-                    object.write(offset, &written)
+                    match name.1 {
+                        DIRTY => object.write_dirty(offset, &written),
+                        _ => object.write(offset, &written),
+                    }
                 });
                 match done {
                     Ok(()) => {
@@ -248,6 +289,29 @@ fn play(seed: u64, steps: usize) -> (usize, usize) {
                 let device = if chance() % 2 == 0 { &machine.data } else { &machine.index };
                 device.fail_after(chance() % 30);
                 doom = 2 + (chance() % 12) as u32;
+            }
+            83..85 => {
+                let wanted = ByteCount::new(chance() % (8 << 20));
+                let done = machine.store.reclaim(wanted);
+                if done.is_err() {
+                    // It may have come to any of its commits.
+                    let synced = machine.synced.clone();
+                    machine = machine.cut_to_any(&[before, synced], &mut chance);
+                    (cuts, doom) = (cuts + 1, 0);
+                    continue;
+                }
+                machine.now = machine.given_up(&machine.now).expect("only what need not stay goes");
+                machine.synced = machine.now.clone();
+            }
+            85..87 => {
+                if let Some(object) = machine.store.find(&[name.0], &key(name.1)).unwrap() {
+                    let model = Arc::make_mut(machine.now.get_mut(&name).unwrap());
+                    model.pinned = !model.pinned;
+                    match model.pinned {
+                        true => object.pin().unwrap(),
+                        false => object.unpin(),
+                    }
+                }
             }
             _ => match machine.store.sync() {
                 Ok(()) => {

@@ -1,0 +1,177 @@
+//! What a store gives up, and what it does not.
+
+use std::sync::Arc;
+use vswap_core::ByteCount;
+use vswap_engine::{CodecChoice, EngineConfig};
+use vswap_objects::{Marks, NamedError, NamedObject, Store, StoreConfig};
+
+const MIB: usize = 1 << 20;
+
+fn config() -> StoreConfig {
+    let engine = EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() };
+    StoreConfig { engine, ..StoreConfig::default() }
+}
+
+/// Noise.
+fn bytes(number: u64, len: usize) -> Vec<u8> {
+    super::bytes(number << 2 | 2, len)
+}
+
+fn object(store: &Arc<Store>, number: u64) -> NamedObject {
+    store.object(b"v", &number.to_be_bytes(), 0).unwrap()
+}
+
+fn put(store: &Arc<Store>, number: u64, len: usize) {
+    object(store, number).write(0, &bytes(number, len)).unwrap();
+}
+
+/// How much of an object is there, which is right.
+fn there(store: &Arc<Store>, number: u64, len: usize) -> u64 {
+    let Some(found) = store.find(b"v", &number.to_be_bytes()).unwrap() else { return 0 };
+    let mut buf = vec![0; found.len() as usize];
+    let missing = found.read(0, &mut buf).unwrap().missing;
+    let mut wanted = bytes(number, len);
+    missing.iter().for_each(|gap| wanted[gap.start as usize..gap.end as usize].fill(0));
+    assert!(buf == wanted, "{number} has other bytes");
+    len as u64 - missing.into_iter().map(|gap| gap.end - gap.start).sum::<u64>()
+}
+
+#[test]
+fn a_store_takes_more_than_it_has_room_for_and_keeps_what_is_read_pinned_or_dirty() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), 64 << 20, &config()).unwrap();
+    // The first are pinned, dirty, read now and then, and not read.
+    const LEN: usize = 300_000;
+    for number in 0..12 {
+        put(&store, number, LEN);
+    }
+    (0..3).for_each(|number| object(&store, number).pin().unwrap());
+    for number in 3..6 {
+        object(&store, number).write_dirty(LEN as u64 / 2, &bytes(number, LEN)[LEN / 2..]).unwrap();
+    }
+    store.sync().unwrap();
+    const MANY: u64 = 700;
+    for number in 12..MANY {
+        put(&store, number, LEN);
+        if number % 20 == 0 {
+            (6..9).for_each(|number| assert_eq!(there(&store, number, LEN), LEN as u64, "{number} is read"));
+            store.sync().unwrap();
+        }
+    }
+    store.sync().unwrap();
+    let check = |store: &Arc<Store>| {
+        (0..3).for_each(|number| assert_eq!(there(store, number, LEN), LEN as u64, "{number} is pinned"));
+        (3..6).for_each(|number| {
+            assert!(there(store, number, LEN) >= LEN as u64 / 2 - 4096, "{number} is dirty")
+        });
+        (9..12).for_each(|number| assert_eq!(there(store, number, LEN), 0, "{number} was never read"));
+        let all: u64 = (0..MANY).map(|number| there(store, number, LEN)).sum();
+        assert!(all > 40 << 20, "{all} bytes are left");
+        assert_eq!(there(store, MANY - 1, LEN), LEN as u64, "the last one");
+        store.audit().unwrap();
+        all
+    };
+    let all = check(&store);
+    // Of what nothing is left the names are gone too, but for some that nobody has looked at yet.
+    let mut names = 0;
+    store
+        .list(b"v", b"", |_| {
+            names += 1;
+            true
+        })
+        .unwrap();
+    assert!(names < 400, "{names}");
+    drop(store);
+    let store = Store::open(dir.path(), &config()).unwrap();
+    assert_eq!(check(&store), all);
+    assert!((0..3).all(|number| object(&store, number).is_pinned()));
+    assert_eq!(object(&store, 4).dirty().len(), 1);
+}
+
+#[test]
+fn room_is_given_back_when_it_is_asked_for() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), 128 << 20, &config()).unwrap();
+    for number in 0..60 {
+        put(&store, number, MIB);
+    }
+    object(&store, 7).pin().unwrap();
+    let given = store.reclaim(ByteCount::new(20 << 20)).unwrap().get() as usize;
+    assert!((20 * MIB..30 * MIB).contains(&given), "{given}");
+    // The oldest.
+    let left: Vec<u64> = (0..60).map(|number| there(&store, number, MIB)).collect();
+    assert!(left[..15].iter().enumerate().all(|(number, left)| *left == 0 || number == 7), "{left:?}");
+    assert!(left[7] == MIB as u64 && left[40..].iter().all(|left| *left == MIB as u64), "{left:?}");
+    // All of it, and no more than there is.
+    store.reclaim(ByteCount::new(1 << 40)).unwrap();
+    let left: u64 = (0..60).map(|number| there(&store, number, MIB)).sum();
+    assert_eq!(left, MIB as u64);
+    // And it is taken again.
+    for number in 0..60 {
+        put(&store, number, MIB);
+    }
+    store.sync().unwrap();
+    assert!((0..60).all(|number| there(&store, number, MIB) == MIB as u64));
+}
+
+#[test]
+fn what_is_pinned_has_a_limit_of_its_own() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let config = StoreConfig { pinned: 0.25, ..config() };
+    let store = Store::create(dir.path(), 64 << 20, &config).unwrap();
+    let most = store.pinned().1.get();
+    assert!((15 << 20..=16 << 20).contains(&most), "{most}");
+    let first = object(&store, 0);
+    first.pin().unwrap();
+    // What is written to it counts, what is written again does not.
+    for _ in 0..3 {
+        (0..10).for_each(|at| first.write(at << 20, &bytes(0, MIB)).unwrap());
+        store.sync().unwrap();
+        assert_eq!(store.pinned().0.get(), 10 << 20);
+    }
+    let refused = first.write(10 << 20, &bytes(0, 8 * MIB)).unwrap_err();
+    assert!(matches!(refused, NamedError::PinnedFull { .. }), "{refused}");
+    put(&store, 1, 8 * MIB);
+    let refused = object(&store, 1).pin().unwrap_err().to_string();
+    assert!(refused.contains("MiB are pinned"), "{refused}");
+    store.sync().unwrap();
+    drop((first, store));
+    let store = Store::open(dir.path(), &config).unwrap();
+    let pinned = store.pinned().0.get();
+    assert!((10 << 20..=16 << 20).contains(&pinned), "{pinned}");
+    object(&store, 0).unpin();
+    assert!(!object(&store, 0).is_pinned());
+    object(&store, 1).pin().unwrap();
+    assert_eq!(store.pinned().0.get(), 8 << 20);
+    store.remove(b"v", &1_u64.to_be_bytes()).unwrap();
+    assert_eq!(store.pinned().0.get(), 0);
+    // One that is gone cannot be.
+    let gone = object(&store, 0);
+    store.object(b"v", &0_u64.to_be_bytes(), 1).unwrap();
+    assert!(matches!(gone.pin(), Err(NamedError::Gone)));
+}
+
+#[test]
+fn what_is_all_pinned_is_full_and_says_so() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let config = StoreConfig { pinned: 1.0, marks: Some(Marks { high: 1.0, low: 1.0 }), ..config() };
+    let store = Store::create(dir.path(), 64 << 20, &config).unwrap();
+    let mut number = 0;
+    let full = loop {
+        let one = object(&store, number);
+        one.pin().unwrap();
+        match one.write(0, &bytes(number, 3 * MIB)) {
+            Ok(()) => number += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, NamedError::Full), "{full}");
+    assert!(number > 10);
+    (0..number).for_each(|number| assert_eq!(there(&store, number, 3 * MIB), 3 * MIB as u64));
+    // What is not pinned any more gives way; below the marks what was written just now would go as well.
+    (0..4).for_each(|number| object(&store, number).unpin());
+    put(&store, number + 1, 3 * MIB);
+    store.sync().unwrap();
+    (4..number).for_each(|number| assert_eq!(there(&store, number, 3 * MIB), 3 * MIB as u64));
+    assert_eq!(there(&store, number + 1, 3 * MIB), 3 * MIB as u64);
+}
