@@ -91,3 +91,4 @@ pub use store::list::Listed;
 pub use store::named::NamedObject;
 pub use store::reclaim::Marks;
 pub use store::{MAX_AUX, MAX_KEY, Store, StoreConfig};
+pub use vswap_core::ByteCount;

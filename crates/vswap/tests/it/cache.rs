@@ -108,6 +108,51 @@ fn vswap_objects_open(dir: &Path) -> std::sync::Arc<::vswap::objects::Store> {
 }
 
 #[test]
+fn what_is_pinned_stays_when_the_rest_is_given_up() {
+    let (_dir, store) = store();
+    for key in ["a/1", "a/2", "b/1", "b/2"] {
+        let noise: Vec<u8> =
+            (0..900_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        assert_eq!(put(&[&store, key], &noise).code, Some(0));
+    }
+    works(&["pin", &store, "a/", "--prefix"]);
+    works(&["unpin", &store, "a/2"]);
+    let states = || works(&["ls", &store, "--raw", "--noheadings", "--output", "KEY,STATE"]).out;
+    assert_eq!(states(), "a/1 pinned\na/2 clean\nb/1 clean\nb/2 clean\n");
+    let df = works(&["df", &store, "--json"]).out;
+    let df: serde_json::Value = serde_json::from_str(&df).unwrap();
+    assert_eq!(df["pinned"], 901_120);
+    let freed = works(&["cull", &store, "--json"]).out;
+    let freed: serde_json::Value = serde_json::from_str(&freed).unwrap();
+    assert!(freed["freed"].as_u64().unwrap() >= 2 << 20, "{freed}");
+    assert_eq!(states(), "a/1 pinned\n");
+    let got = command().args(["cache", "get", &store, "a/1"]).output().unwrap();
+    assert_eq!(got.stdout.len(), 900_000);
+    works(&["cull", &store, "--size", "1M"]);
+    let refused = cache(&["pin", &store, "b/1"]);
+    assert!(refused.code == Some(1) && refused.err.contains("no object"), "{refused:?}");
+}
+
+#[test]
+fn what_is_longer_than_the_store_is_refused() {
+    let (dir, store) = store();
+    assert_eq!(put(&[&store, "short"], b"short").code, Some(0));
+    let file = dir.path().join("file");
+    let noise: Vec<u8> =
+        (0..20_000_000_u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(&file, noise).unwrap();
+    let said = cache(&["put", &store, "long", file.to_str().unwrap()]);
+    assert!(said.code == Some(1) && said.err.contains("room"), "{said:?}");
+    let got = cache(&["get", &store, "long"]);
+    assert!(
+        got.code == Some(1) && (got.err.contains("missing") || got.err.contains("no object")),
+        "{}",
+        got.err
+    );
+    works(&["check", &store]);
+}
+
+#[test]
 fn a_prefix_ends_and_a_damaged_object_is_named_and_ended() {
     let (_dir, store) = store();
     for key in ["a/1", "a/2", "b"] {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use vswap::objects::{Holder, MAX_AUX, MAX_LEN, NamedObject, Store, StoreConfig};
+
+use vswap::objects::{ByteCount, Holder, MAX_AUX, MAX_LEN, NamedObject, Store, StoreConfig};
 
 use crate::args::{CacheAction, Column, Key, ObjectArgs, ObjectColumn};
 use crate::control::{print, print_json};
@@ -38,6 +39,9 @@ pub fn cache(action: &CacheAction) -> ExitCode {
             put(object, file.as_deref(), *version, aux.as_deref())
         }
         CacheAction::Get { object } => get(object),
+        CacheAction::Pin { object, prefix } => pin(object, *prefix, true),
+        CacheAction::Unpin { object, prefix } => pin(object, *prefix, false),
+        CacheAction::Cull { store, size, json } => cull(store, *size, *json),
         CacheAction::Invalidate { object, prefix } => invalidate(object, *prefix),
         CacheAction::Df { store, json, bytes } => df(store, *json, *bytes),
         CacheAction::Check { store, repair, json } => check(store, *repair, *json),
@@ -97,17 +101,15 @@ fn list(
     let mut values = Vec::new();
     for volume in volumes {
         store.list(&volume, &prefix.0, |listed| {
-            let state = match (listed.damaged, listed.dirty) {
-                (true, _) => "damaged",
-                (_, true) => "dirty",
-                _ => "clean",
-            };
+            let states = [(listed.damaged, "damaged"), (listed.dirty, "dirty"), (listed.pinned, "pinned")];
+            let states: Vec<_> = states.into_iter().filter_map(|(is, state)| is.then_some(state)).collect();
+            let state = if states.is_empty() { "clean".to_owned() } else { states.join(",") };
             let cell = |column: &ObjectColumn| match column {
                 ObjectColumn::Volume => shown(&volume),
                 ObjectColumn::Key => shown(&listed.key),
                 ObjectColumn::Version => listed.version.to_string(),
                 ObjectColumn::Size => style.size(listed.len.get()),
-                ObjectColumn::State => state.to_owned(),
+                ObjectColumn::State => state.clone(),
             };
             match columns {
                 Some(columns) => table.add(columns.iter().map(cell).collect()),
@@ -213,6 +215,10 @@ fn put(args: &ObjectArgs, file: Option<&Path>, version: u64, aux: Option<&Path>)
         bar.inc(read as u64);
     }
     object.set_len(at)?;
+    // To make room for its end its beginning may have been given up.
+    if !object.missing(0..at).is_empty() {
+        return Err(format!("{} has no room for {at} bytes", args.store.display()).into());
+    }
     if let Some(aux) = aux {
         object.set_aux(&aux)?;
     }
@@ -244,6 +250,49 @@ fn get(args: &ObjectArgs) -> Outcome {
     Ok(out.flush()?)
 }
 
+/// Does something with an object, or with all whose keys begin so.
+fn each(
+    store: &Arc<Store>,
+    args: &ObjectArgs,
+    prefix: bool,
+    mut each: impl FnMut(NamedObject) -> Outcome,
+) -> Outcome {
+    if !prefix {
+        return each(find(store, args)?);
+    }
+    let mut keys = Vec::new();
+    store.list(&args.volume.0, &args.key.0, |listed| {
+        keys.push(listed.key);
+        true
+    })?;
+    for key in keys {
+        store.find(&args.volume.0, &key)?.map_or(Ok(()), &mut each)?;
+    }
+    Ok(())
+}
+
+fn pin(args: &ObjectArgs, prefix: bool, is: bool) -> Outcome {
+    let store = open(&args.store)?;
+    each(&store, args, prefix, |object| {
+        match is {
+            true => object.pin()?,
+            false => object.unpin(),
+        }
+        Ok(())
+    })?;
+    Ok(store.sync()?)
+}
+
+fn cull(path: &Path, size: Option<u64>, as_json: bool) -> Outcome {
+    let store = open(path)?;
+    let given = store.reclaim(ByteCount::new(size.unwrap_or(u64::MAX)))?.get();
+    match as_json {
+        true => print_json(&json!({ "store": path.display().to_string(), "freed": given })),
+        false => print(&format!("{} freed\n", Style::default().size(given))),
+    }
+    Ok(())
+}
+
 fn invalidate(args: &ObjectArgs, prefix: bool) -> Outcome {
     let store = open(&args.store)?;
     if prefix {
@@ -260,15 +309,20 @@ fn df(path: &Path, as_json: bool, bytes: bool) -> Outcome {
     let Some(tier) = store.engine().tiers().into_iter().next() else { return Ok(()) };
     let room = store.engine().durable_room().get();
     let (size, used, live) = (tier.size.get(), tier.used.get(), tier.live.get());
+    let pinned = store.pinned().0.get();
     if as_json {
         let path = path.display().to_string();
-        print_json(&json!({ "store": path, "size": size, "used": used, "live": live, "available": room }));
+        let figures = json!({
+            "store": path, "size": size, "used": used, "live": live, "available": room, "pinned": pinned,
+        });
+        print_json(&figures);
         return Ok(());
     }
     let style = Style { bytes, ..Style::default() };
-    let headings = [("STORE", false), ("SIZE", true), ("USED", true), ("LIVE", true), ("AVAIL", true)];
+    let headings =
+        [("STORE", false), ("SIZE", true), ("USED", true), ("LIVE", true), ("AVAIL", true), ("PINNED", true)];
     let mut table = Table::new(headings.map(|(name, figure)| (name.to_owned(), figure)));
-    let figures = [size, used, live, room].map(|figure| style.size(figure));
+    let figures = [size, used, live, room, pinned].map(|figure| style.size(figure));
     table.add([vec![path.display().to_string()], figures.to_vec()].concat());
     print(&table.text(style));
     Ok(())

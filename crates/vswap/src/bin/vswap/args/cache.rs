@@ -20,6 +20,10 @@ Keys:
   Any bytes, up to 4096. In KEY, PREFIX and --volume, \\xNN stands for the byte of these two hexadecimal digits and \\\\ for a backslash; keys are shown in
   the same way, wherever they have blanks, control characters, backslashes or bytes that are not UTF-8.
 
+Room:
+  A store that is fuller than 95 % gives up what was written first and not read since, until it is no fuller than 90 %; so does a write that
+  finds no room. What is pinned or dirty stays, and so do the names of objects until nothing of them is left. At most half of a store can be pinned.
+
 Exit status:
   0    done
   1    refused or not there, and why
@@ -30,6 +34,8 @@ Examples:
   vswap cache put /var/cache/photos 2026/beach.jpg beach.jpg --volume server/share
   vswap cache ls /var/cache/photos 2026/ --volume server/share
   vswap cache get /var/cache/photos 2026/beach.jpg --volume server/share > beach.jpg
+  vswap cache pin /var/cache/photos 2026/beach.jpg --volume server/share
+  vswap cache cull /var/cache/photos --size 2G
   vswap cache invalidate /var/cache/photos 2026/ --prefix --volume server/share
   vswap cache check /var/cache/photos";
 
@@ -143,6 +149,35 @@ pub enum CacheAction {
         #[command(flatten)]
         object: ObjectArgs,
     },
+    /// Keep an object, or all whose keys begin so, whatever room is wanted
+    Pin {
+        /// Which
+        #[command(flatten)]
+        object: ObjectArgs,
+        /// KEY is how keys begin
+        #[arg(long)]
+        prefix: bool,
+    },
+    /// Let an object, or all whose keys begin so, be given up like any other
+    Unpin {
+        /// Which
+        #[command(flatten)]
+        object: ObjectArgs,
+        /// KEY is how keys begin
+        #[arg(long)]
+        prefix: bool,
+    },
+    /// Give up what is neither pinned nor dirty, the oldest first
+    Cull {
+        /// The store's directory
+        store: PathBuf,
+        /// Until so much is free that was not; without it, all of it
+        #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
+        size: Option<u64>,
+        /// Print JSON; sizes are bytes
+        #[arg(long)]
+        json: bool,
+    },
     /// End an object, or all whose keys begin so
     Invalidate {
         /// Which
@@ -188,7 +223,7 @@ pub enum ObjectColumn {
     Version,
     /// Its length, what is missing included
     Size,
-    /// dirty: something of it is to be stored elsewhere; else clean
+    /// dirty: something of it is to be stored elsewhere; pinned: nothing of it is given up; damaged: it can be ended only; clean: it may be given up
     State,
 }
 
