@@ -241,6 +241,13 @@ impl Engine {
         }
     }
 
+    /// A slot's page has been read, though not here: somebody has a copy of it.
+    pub fn note_use(&self, slot: SlotId) {
+        if let Some(cell) = self.space.slot(slot) {
+            cell.mark_accessed(cell.load());
+        }
+    }
+
     fn load_segment(
         &self,
         slot: SlotId,

@@ -9,7 +9,7 @@ use crate::slots::{Put, Runs, Slots};
 use crate::store::records::ObjectRecord;
 use std::ops::Range;
 use vswap_core::{PAGE_SIZE, Page, SlotId};
-use vswap_engine::Engine;
+use vswap_engine::{Engine, LoadedFrom};
 
 #[derive(Debug, Default)]
 pub(crate) struct Content {
@@ -129,25 +129,30 @@ impl Content {
     /// Loads the pages of a run that have bytes of what is wanted, at most [`RUN`], and gives each to `each`, in any order.
     pub(crate) fn load_run(
         &self,
-        engine: &Engine,
+        of: &Objects,
         run: Range<u64>,
         wanted: &Range<u64>,
         hands: &mut Hands,
         mut each: impl FnMut(u64, &Page),
     ) -> Result<(), ObjectError> {
-        let Hands { scratch, pages, loaded } = hands;
+        let (engine, Hands { scratch, pages, loaded }) = (of.engine(), hands);
         let mut slots = [None; RUN];
         for (slot, page) in slots.iter_mut().zip(run.clone()) {
             *slot = self.slot(engine, page).filter(|_| !self.there(page, wanted).is_empty());
+            if let Some(found) = slot.and_then(|slot| of.hot().get(engine, slot)) {
+                each(page, &found);
+                *slot = None;
+            }
         }
         while let Some(asked) = slots.iter().position(Option::is_some) {
             engine.load_run(&slots, asked, pages, loaded, scratch);
             for (at, page) in run.clone().enumerate() {
                 match loaded[at].take() {
                     None => {}
-                    Some(Ok(_)) => {
+                    Some(Ok(from)) => {
                         each(page, &pages[at]);
-                        slots[at] = None;
+                        let slot = slots[at].take().filter(|_| from == LoadedFrom::Segment);
+                        slot.into_iter().for_each(|slot| of.hot().put(slot, &pages[at]));
                     }
                     Some(Err(source)) => {
                         return Err(ObjectError::Unreadable { offset: page * PAGE, source });
@@ -198,9 +203,13 @@ impl Content {
         let stays = |there: &Range<u64>| there.start < part.start || there.end > part.end;
         let all = page_range(page, self.len);
         if let Some(slot) = former.filter(|_| self.there(page, &all).iter().any(stays)) {
-            engine
-                .load(slot, &mut bytes, &mut hands.scratch)
-                .map_err(|source| ObjectError::Unreadable { offset: part.start, source })?;
+            match of.hot().get(engine, slot) {
+                Some(found) => bytes.copy_from_slice(&found[..]),
+                None => {
+                    let loaded = engine.load(slot, &mut bytes, &mut hands.scratch);
+                    loaded.map_err(|source| ObjectError::Unreadable { offset: part.start, source })?;
+                }
+            }
         }
         bytes[(part.start - page * PAGE) as usize..][..new.len()].copy_from_slice(new);
 

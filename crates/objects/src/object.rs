@@ -6,13 +6,14 @@ use crate::error::ObjectError;
 use crate::fetch::Flights;
 use crate::hands::{Hands, RUN, Spare};
 use crate::presence::{PAGE, common, pages_of};
+use crate::slots::Hot;
 use crate::slots::shelves::Shelves;
 use crate::store::{Keeping, changing};
 use parking_lot::{Mutex, RwLock};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use vswap_core::{ByteCount, GroupId, Resource};
+use vswap_core::{ByteCount, GroupId, Resource, SlotId};
 use vswap_engine::{Engine, EngineError, OwnerBlock, SEGMENT_BYTES, StoreError, WritebackError};
 
 /// Chunks of the pool that are packed at once to make room.
@@ -26,6 +27,8 @@ pub struct Objects {
     engine: Arc<Engine>,
     /// Where those that outlive the run have their slots.
     shelves: Option<Shelves>,
+    /// Those of them that are read often.
+    hot: Hot,
     /// An empty block of the group: others are made of it, also when the group was removed and all of it is its parent's.
     first: Mutex<OwnerBlock>,
     spare: Spare,
@@ -63,7 +66,7 @@ impl Objects {
     /// # Errors
     /// When there is no such group.
     pub fn new(engine: Arc<Engine>, group: GroupId) -> Result<Arc<Self>, EngineError> {
-        Self::of(engine, group, None)
+        Self::of(engine, group, None, Hot::default())
     }
 
     /// The same, of objects that outlive the run.
@@ -71,13 +74,19 @@ impl Objects {
         engine: Arc<Engine>,
         group: GroupId,
         shelves: Shelves,
+        hot: Hot,
     ) -> Result<Arc<Self>, EngineError> {
-        Self::of(engine, group, Some(shelves))
+        Self::of(engine, group, Some(shelves), hot)
     }
 
-    fn of(engine: Arc<Engine>, group: GroupId, shelves: Option<Shelves>) -> Result<Arc<Self>, EngineError> {
+    fn of(
+        engine: Arc<Engine>,
+        group: GroupId,
+        shelves: Option<Shelves>,
+        hot: Hot,
+    ) -> Result<Arc<Self>, EngineError> {
         let first = Mutex::new(engine.owner_block(group)?);
-        Ok(Arc::new(Self { engine, shelves, first, spare: Spare::default() }))
+        Ok(Arc::new(Self { engine, shelves, hot, first, spare: Spare::default() }))
     }
 
     /// An object of no bytes.
@@ -106,6 +115,16 @@ impl Objects {
     /// Of a store's.
     pub(crate) fn shelves(&self) -> &Shelves {
         self.shelves.as_ref().expect("only objects that outlive the run have slots on shelves")
+    }
+
+    pub(crate) fn hot(&self) -> &Hot {
+        &self.hot
+    }
+
+    /// Lets the page of a slot of a store's go.
+    pub(crate) fn empty_kept(&self, slot: SlotId) {
+        self.engine.empty_kept(slot);
+        self.hot.forget(slot);
     }
 
     pub(crate) fn new_block(&self) -> OwnerBlock {
@@ -165,7 +184,7 @@ impl Object {
             let mut first = pages.start;
             while first < pages.end {
                 let run = first..(first + RUN as u64).min(pages.end);
-                content.load_run(&self.of.engine, run.clone(), &wanted, hands, |page, bytes| {
+                content.load_run(&self.of, run.clone(), &wanted, hands, |page, bytes| {
                     for there in content.there(page, &wanted) {
                         let from = (there.start - page * PAGE) as usize;
                         let length = (there.end - there.start) as usize;

@@ -2,6 +2,7 @@
 //! common with others, which are kept when the run ends ([`Runs`]).
 
 mod blocks;
+mod hot;
 mod runs;
 pub(crate) mod shelves;
 
@@ -13,6 +14,7 @@ use vswap_core::{PAGES_PER_CLUSTER, Page, PageIndex, SlotId};
 use vswap_engine::Engine;
 
 pub(crate) use blocks::Blocks;
+pub(crate) use hot::Hot;
 pub(crate) use runs::{Claim, Run, Runs};
 
 const PAGES: u64 = PAGES_PER_CLUSTER as u64;

@@ -28,7 +28,7 @@ use crate::content::Content;
 use crate::object::{Object, Objects};
 use crate::presence::PAGE;
 use crate::slots::shelves::{self, Shelves};
-use crate::slots::{Claim, Runs};
+use crate::slots::{Claim, Hot, Runs};
 use crate::store::checked::Checked;
 use crate::store::commit::Due;
 use crate::store::error::NamedError;
@@ -49,6 +49,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use vswap_core::ByteCount;
 use vswap_engine::{DurableTier, Engine, EngineConfig, Kept};
 use vswap_segment::{Area, SegmentId, Storage};
 
@@ -74,6 +75,8 @@ pub struct StoreConfig {
     pub engine: EngineConfig,
     /// Memory for the index's pages, bytes.
     pub index_cache: usize,
+    /// Memory for pages that are read often, bytes; for less than 64 pages none.
+    pub page_cache: usize,
     /// When something is given up that is neither pinned nor dirty; `None` is never, so that a full store refuses what is written.
     pub marks: Option<Marks>,
     /// The part of the store that may be pinned, between 0 and 1.
@@ -85,6 +88,7 @@ impl Default for StoreConfig {
         Self {
             engine: EngineConfig::default(),
             index_cache: 16 << 20,
+            page_cache: 64 << 20,
             marks: Some(Marks::default()),
             pinned: 0.5,
         }
@@ -278,7 +282,8 @@ impl Store {
         let tier = DurableTier { priority: 0, key: numbers.key, after };
         let group = engine.open_durable(data, tier, &kept)?;
         let changes = Arc::<Changes>::default();
-        let objects = Objects::kept(engine, group, shelves)?;
+        let hot = Hot::new(ByteCount::new(config.page_cache as u64));
+        let objects = Objects::kept(engine, group, shelves, hot)?;
         let known = Books { listed, next_volume, tombs, pins, ..Books::default() };
         let books = Books { most_open: IDLE, next_object: after, ..known };
         let (books, turn, commits) = (Mutex::new(books), Mutex::new(()), AtomicU64::new(0));

@@ -153,14 +153,20 @@ impl Runs {
         hands: &mut Hands,
     ) -> Result<(), ObjectError> {
         if let Some(slot) = self.place(put.page) {
-            return store_in(of, slot, put, hands);
+            store_in(of, slot, put, hands)?;
+            of.hot().put(slot, put.bytes);
+            return Ok(());
         }
         let pages = self.wanted(put.page, put.until);
         let taken = of.shelves().take(of, &pages, &self.claim);
         let run = taken.map_err(|source| ObjectError::NoSlot { offset: put.offset, source })?;
-        let stored = store_in(of, run.slot(put.page - pages.start), put, hands);
+        let slot = run.slot(put.page - pages.start);
+        let stored = store_in(of, slot, put, hands);
         match stored {
-            Ok(()) => drop(self.runs.insert(pages.start, run)),
+            Ok(()) => {
+                of.hot().put(slot, put.bytes);
+                self.runs.insert(pages.start, run);
+            }
             Err(_) => of.shelves().free(of.engine(), run),
         }
         stored
@@ -183,7 +189,7 @@ impl Runs {
             let part = common(&all, pages);
             let has = |at: &u64| of.engine().has_page(run.slot(*at));
             let within = part.start - first..part.end - first;
-            within.filter(has).for_each(|at| of.engine().empty_kept(run.slot(at)));
+            within.filter(has).for_each(|at| of.empty_kept(run.slot(at)));
             // Pages that had been let go before at its end go with the last one.
             let left = match (0..run.pages()).rev().find(has) {
                 None => 0,
@@ -199,10 +205,8 @@ impl Runs {
     pub(super) fn dispose(self, of: &Objects) {
         let engine = of.engine();
         for run in self.runs.into_values() {
-            (0..run.pages())
-                .map(|at| run.slot(at))
-                .filter(|slot| engine.has_page(*slot))
-                .for_each(|slot| engine.empty_kept(slot));
+            let slots = (0..run.pages()).map(|at| run.slot(at));
+            slots.filter(|slot| engine.has_page(*slot)).for_each(|slot| of.empty_kept(slot));
             of.shelves().free(engine, run);
         }
     }

@@ -165,7 +165,7 @@ impl Store {
                 given
             }
             Holder::Absent => {
-                self.objects.engine().empty_kept(slot);
+                self.objects.empty_kept(slot);
                 shelves.touch([slot.cluster()]);
                 true
             }

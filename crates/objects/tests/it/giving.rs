@@ -115,6 +115,48 @@ fn room_is_given_back_when_it_is_asked_for() {
 }
 
 #[test]
+fn what_is_read_again_comes_from_memory_and_is_what_was_written_last() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let small = StoreConfig { page_cache: 4 * MIB, ..config() };
+    let store = Store::create(dir.path(), 128 << 20, &small).unwrap();
+    (0..40).for_each(|number| put(&store, number, MIB));
+    store.sync().unwrap();
+    let read = |store: &Store| store.engine().stats().read_bytes.get();
+    let twice = |store: &Arc<Store>, number| {
+        assert_eq!(there(store, number, MIB), MIB as u64);
+        let before = read(store);
+        assert_eq!(there(store, number, MIB), MIB as u64);
+        read(store) - before
+    };
+    assert_eq!(twice(&store, 0), 0, "the second time nothing is read");
+    // More than is kept goes by.
+    (1..40).for_each(|number| assert_eq!(there(&store, number, MIB), MIB as u64));
+    assert!(read(&store) > 30 << 20);
+    // What is changed is not what was there.
+    let changed = object(&store, 0);
+    for at in [0, 5000, 900_000] {
+        assert_eq!(twice(&store, 0), 0);
+        changed.write(at, b"changed").unwrap();
+        store.sync().unwrap();
+        let mut buf = [0; 7];
+        changed.read(at, &mut buf).unwrap();
+        assert_eq!(&buf, b"changed");
+        changed.write(at, &bytes(0, MIB)[at as usize..][..7]).unwrap();
+    }
+    changed.punch(4096..8192);
+    assert_eq!(there(&store, 0, MIB), MIB as u64 - 4096);
+    // Slots that were another's.
+    store.remove(b"v", &0_u64.to_be_bytes()).unwrap();
+    drop(changed);
+    put(&store, 100, MIB);
+    assert_eq!(there(&store, 100, MIB), MIB as u64);
+    let none = StoreConfig { page_cache: 0, ..config() };
+    drop(store);
+    let store = Store::open(dir.path(), &none).unwrap();
+    assert!(twice(&store, 3) > 0);
+}
+
+#[test]
 fn what_is_pinned_has_a_limit_of_its_own() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let config = StoreConfig { pinned: 0.25, ..config() };

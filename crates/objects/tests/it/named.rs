@@ -8,7 +8,7 @@ use vswap_objects::{MAX_AUX, MAX_KEY, NamedError, NamedObject, ObjectError, Stor
 
 fn config() -> StoreConfig {
     let engine = EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() };
-    StoreConfig { engine, marks: None, ..StoreConfig::default() }
+    StoreConfig { engine, page_cache: 0, marks: None, ..StoreConfig::default() }
 }
 
 fn dir() -> tempfile::TempDir {

@@ -70,7 +70,7 @@ struct Machine {
 
 fn config() -> StoreConfig {
     let engine = EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() };
-    StoreConfig { engine, index_cache: 1 << 20, marks: None, ..StoreConfig::default() }
+    StoreConfig { engine, index_cache: 1 << 20, page_cache: 1 << 20, marks: None, ..StoreConfig::default() }
 }
 
 /// What is written to these objects is dirty.
