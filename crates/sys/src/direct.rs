@@ -22,6 +22,7 @@
 
 mod aligned;
 mod file;
+mod locks;
 mod loops;
 mod named;
 pub mod place;
@@ -29,6 +30,7 @@ mod writer;
 
 pub use aligned::AlignedBuf;
 pub use file::DirectFile;
+pub use locks::LockHolder;
 pub use named::{NameKind, Named, NamedError};
 pub use place::PlaceError;
 pub use writer::{DirectWriter, WriteDone};

@@ -323,7 +323,7 @@ fn a_second_user_and_what_is_no_store_are_refused() {
         assert!(said.contains(words), "{said}");
     };
     let before = std::fs::read(dir.path().join("index")).unwrap();
-    says(Store::open(dir.path(), &config()), "in use");
+    says(Store::open(dir.path(), &config()), &format!("in use: process {} (", std::process::id()));
     assert!(before == std::fs::read(dir.path().join("index")).unwrap(), "it was written to");
     drop(store);
     says(Store::create(dir.path(), 64 << 20, &config()), "exists");

@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 use super::file::{open, refuses_direct};
+use super::locks::LockHolder;
 use super::loops::{self, Identity};
 use super::place::{c_path, memory_file_system};
 use super::{AlignedBuf, BLOCK, DirectFile};
@@ -92,10 +93,12 @@ pub enum NamedError {
         path: PathBuf,
     },
     /// Somebody else has locked the file.
-    #[error("{} is in use: another vswap, or another program, has locked it", path.display())]
+    #[error("{} is in use: {holder} has locked it", path.display())]
     FileInUse {
         /// The file.
         path: PathBuf,
+        /// Who has.
+        holder: LockHolder,
     },
     /// It is behind a loop device, so its bytes have two names.
     #[error("{} is behind {}: name that one, or detach it (losetup --detach)", path.display(), over.display())]
@@ -265,7 +268,11 @@ impl Named {
         }
         let source = io::Error::last_os_error();
         Err(match source.raw_os_error() {
-            Some(libc::EWOULDBLOCK) => NamedError::FileInUse { path: path.to_owned() },
+            Some(libc::EWOULDBLOCK) => {
+                let found = Self::metadata(fd);
+                let holder = found.map(|found| LockHolder::of(&found)).unwrap_or_default();
+                NamedError::FileInUse { path: path.to_owned(), holder }
+            }
             _ => Self::failed(path, "lock", source),
         })
     }
@@ -454,7 +461,8 @@ mod tests {
         let ours = made(&path);
         let theirs = Named::open_file(&path).unwrap();
         let error = Named::of_made(&path, ours, LEN).unwrap_err();
-        assert!(matches!(error, NamedError::FileInUse { .. }), "{error}");
+        let NamedError::FileInUse { holder, .. } = error else { panic!("{error}") };
+        assert_eq!(holder.pid(), Some(std::process::id()));
         assert!(path.exists());
         drop(theirs);
         Named::open_file(&path).unwrap();
