@@ -18,6 +18,7 @@ pub(crate) mod commit;
 pub(crate) mod error;
 mod invalidate;
 pub(crate) mod list;
+mod making;
 pub(crate) mod named;
 mod pins;
 pub(crate) mod reclaim;
@@ -32,6 +33,7 @@ use crate::slots::{Claim, Hot, Runs};
 use crate::store::checked::Checked;
 use crate::store::commit::Due;
 use crate::store::error::NamedError;
+use crate::store::making::Making;
 use crate::store::named::{Known, NamedObject};
 use crate::store::pins::Pins;
 use crate::store::reclaim::Marks;
@@ -45,7 +47,6 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, W
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -180,16 +181,11 @@ impl Store {
     /// # Errors
     /// When there is one, or it cannot be made.
     pub fn create(dir: &Path, bytes: u64, config: &StoreConfig) -> Result<Arc<Self>, NamedError> {
-        let io = |act| move |source| NamedError::Io { path: dir.to_owned(), act, source };
-        std::fs::create_dir_all(dir).map_err(io("make the directory"))?;
+        let making = Making::begin(dir)?;
         let (area, file) = Area::create_durable(&dir.join(DATA), bytes)?;
-        let path = dir.join(INDEX);
-        // As the other file: keys are as private as bytes.
-        let made =
-            std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let made = made.map_err(|source| NamedError::Io { path, act: "make", source })?;
-        let index = redb::backends::FileBackend::new(made)?;
+        let index = redb::backends::FileBackend::new(making.index()?)?;
         let store = Self::create_on(Arc::new(area), file, index, config)?;
+        making.done()?;
         // The names too are to be there after a power cut.
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         for dir in [dir, parent] {

@@ -315,6 +315,43 @@ fn a_full_store_says_so_and_goes_on_when_something_is_removed() {
 }
 
 #[test]
+fn what_a_crash_has_left_of_a_store_that_was_being_made_is_made_anew_and_what_is_somebodys_is_left() {
+    let dir = dir();
+    let (data, index, left) =
+        (dir.path().join("data"), dir.path().join("index"), dir.path().join("index.new"));
+    let again = || {
+        create(dir.path()).object(b"v", b"k", 0).unwrap().write(0, b"here").unwrap();
+        assert!(index.exists() && !left.exists());
+        // As it was a moment before it was whole.
+        std::fs::rename(&index, &left).unwrap();
+    };
+    again();
+    again();
+    std::fs::write(&data, vec![0; 10_000]).unwrap();
+    again();
+    std::fs::remove_file(&data).unwrap();
+    again();
+    std::fs::write(&data, b"somebody's").unwrap();
+    for _ in 0..2 {
+        let refused = Store::create(dir.path(), 64 << 20, &config()).unwrap_err().to_string();
+        assert!(refused.contains("exists"), "{refused}");
+    }
+    std::fs::remove_file(&left).unwrap();
+    Store::create(dir.path(), 64 << 20, &config()).unwrap_err();
+    assert_eq!(std::fs::read(&data).unwrap(), b"somebody's");
+    assert!(!left.exists(), "and nothing is beside it");
+    std::fs::remove_file(&data).unwrap();
+    std::fs::write(&index, b"somebody's too").unwrap();
+    Store::create(dir.path(), 64 << 20, &config()).unwrap_err();
+    assert_eq!(std::fs::read(&index).unwrap(), b"somebody's too");
+    std::fs::remove_file(&index).unwrap();
+    let lock = std::fs::File::open(dir.path()).unwrap();
+    lock.lock().unwrap();
+    let refused = Store::create(dir.path(), 64 << 20, &config()).unwrap_err().to_string();
+    assert!(refused.contains("somebody else"), "{refused}");
+}
+
+#[test]
 fn a_second_user_and_what_is_no_store_are_refused() {
     let dir = dir();
     let store = create(dir.path());
