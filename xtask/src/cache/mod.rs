@@ -54,7 +54,7 @@ struct Scale {
     data: u64,
     /// The most seconds of gets.
     seconds: f64,
-    /// Bytes of gets in the read-through, if each object were a page; by 4 KiB.
+    /// Gets of a read-through of objects of 4 KiB.
     through: u64,
     /// Bytes of the long object.
     long: u64,
@@ -106,7 +106,8 @@ pub fn run(options: &Options) -> Result<()> {
             for size in SIZES {
                 let mut who = contestants(options.foyer);
                 // Nobody is always the first.
-                who.rotate_left(round % 3 % contestants(options.foyer).len());
+                let turn = round % who.len();
+                who.rotate_left(turn);
                 for who in who {
                     eprintln!("xtask: round {round}, {size} bytes, {who}");
                     push(&mut found["contest"], contest(&bench, who, size, &scale, round)?);
