@@ -51,6 +51,8 @@ impl Bench {
     /// Runs it, with so much memory, page cache included, if there is a limit. Gives what it said, and the most page cache that it had.
     pub fn run(&self, words: &[String], limit: Option<u64>) -> Result<Value> {
         interrupt::check()?;
+        // After the page cache was dropped its pages, which are many with what is for debuggers, would be charged to who is limited.
+        fs::read(&self.program).with_context(|| format!("cannot read {}", self.program.display()))?;
         let cgroup = Cgroup::new("cache")?;
         if let Some(limit) = limit {
             cgroup.limit(limit)?;

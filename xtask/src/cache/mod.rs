@@ -122,7 +122,7 @@ pub fn run(options: &Options) -> Result<()> {
         found["many"] = many(&bench, if options.million { 1_000_000 } else { 100_000 })?;
     }
     let circumstances = json!({
-        "machine": machine::describe(), "file_system": machine::first_line("stat", &["-f", "-c", "%T", &options.dir.display().to_string()]),
+        "machine": machine::describe(), "file_system": machine::first_line("findmnt", &["--noheadings", "--output", "FSTYPE", "--target", &options.dir.display().to_string()]),
         "quick": options.quick, "foyer": options.foyer, "rounds": options.rounds, "note": options.note,
         "memory": scale.memory, "data": scale.data, "long": scale.long,
         "load_at_the_end": fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
