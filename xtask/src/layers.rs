@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("vswap-doctor", 6),
     ("vswap", 7),
     ("vswap-fuzz", 8),
+    ("vswap-bench", 8),
 ];
 /// Runs programs from outside: may use the core's types and nothing else of ours.
 const OUTSIDE: &str = "xtask";

@@ -2,6 +2,7 @@
 //!
 //! Nothing here imports the product but `traces`, which replays the core's policy: tasks run programs and look at them from outside.
 
+mod cache;
 mod churn;
 mod deaths;
 mod dist;
@@ -63,6 +64,8 @@ enum Task {
     Traces(traces::Options),
     /// Measure memory, operations, write amplification, demotion and scale.
     Numbers(numbers::Options),
+    /// Measure stores of named objects beside files and foyer.
+    Cache(cache::Options),
     /// Build the static release.
     Dist,
 }
@@ -94,6 +97,7 @@ fn perform() -> Result<()> {
         Task::Reclaim(options) => reclaim::run(&options),
         Task::Traces(options) => traces::run(&options),
         Task::Numbers(options) => numbers::run(&options),
+        Task::Cache(options) => cache::run(&options),
         Task::Dist => dist::run(),
     }
 }
