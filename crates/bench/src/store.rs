@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use vswap_core::ByteCount;
 use vswap_engine::EngineConfig;
 use vswap_objects::{Store, StoreConfig};
@@ -18,11 +18,12 @@ pub struct Objects {
     bytes: Vec<u8>,
 }
 
-/// A quarter for the index's pages, the rest for the pool.
+/// An eighth for the index, as much for the pool, which has what is not committed yet, and the rest for pages that are read often.
 pub fn config(memory: usize) -> StoreConfig {
-    let index_cache = memory / 4;
-    let pool_limit = Some(ByteCount::new((memory - index_cache) as u64));
-    StoreConfig { engine: EngineConfig { pool_limit, ..EngineConfig::default() }, index_cache }
+    let index_cache = memory / 8;
+    let pool_limit = Some(ByteCount::new(index_cache as u64));
+    let engine = EngineConfig { pool_limit, ..EngineConfig::default() };
+    StoreConfig { engine, index_cache, page_cache: memory - 2 * index_cache, ..StoreConfig::default() }
 }
 
 impl Objects {
@@ -54,14 +55,14 @@ impl Contestant for Objects {
         let Some(object) = self.store.find(VOLUME, &number.to_be_bytes())? else { return Ok(None) };
         self.bytes.resize(size, 0);
         let read = object.read(0, &mut self.bytes)?;
-        ensure!(read.missing.is_empty(), "bytes {:?} are missing", read.missing);
-        Ok(Some(&self.bytes[..read.len]))
+        // It may have been given up.
+        Ok(read.missing.is_empty().then_some(&self.bytes[..read.len]))
     }
 
-    fn found(&self, _gets: u64, size: usize) -> Result<Found> {
+    fn found(&self, gets: u64, size: usize) -> Result<Found> {
         let stats = self.store.engine().stats();
-        let gets = |pages: u64| pages as f64 / (size as u64).div_ceil(PAGE) as f64;
-        Ok(Found { memory: gets(stats.loaded_pool + stats.loaded_fill), disk: gets(stats.loaded_segment) })
+        let disk = stats.loaded_segment as f64 / (size as u64).div_ceil(PAGE) as f64;
+        Ok(Found { memory: (gets as f64 - disk).max(0.0), disk })
     }
 
     fn close(self) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::hands::{Hands, RUN, Spare};
 use crate::presence::{PAGE, common, pages_of};
 use crate::slots::Hot;
 use crate::slots::shelves::Shelves;
-use crate::store::{Keeping, changing};
+use crate::store::keeping::{Keeping, changing};
 use parking_lot::{Mutex, RwLock};
 use std::fmt;
 use std::ops::Range;

@@ -13,46 +13,47 @@
 //! # Lock order
 //! The turn of commits, the gate, the books, an object's lock, the list of changed objects.
 
+mod books;
 mod checked;
 pub(crate) mod commit;
 pub(crate) mod error;
 mod invalidate;
+pub(crate) mod keeping;
 pub(crate) mod list;
 mod making;
 pub(crate) mod named;
+mod open;
 mod pins;
 pub(crate) mod reclaim;
 pub(crate) mod records;
 mod tombs;
 
 use crate::content::Content;
-use crate::object::{Object, Objects};
+use crate::object::Objects;
 use crate::presence::PAGE;
-use crate::slots::shelves::{self, Shelves};
 use crate::slots::{Claim, Hot, Runs};
+use crate::store::books::{Books, Found, found};
 use crate::store::checked::Checked;
 use crate::store::commit::Due;
 use crate::store::error::NamedError;
+use crate::store::keeping::{Changes, Keeping};
 use crate::store::making::Making;
 use crate::store::named::{Known, NamedObject};
-use crate::store::pins::Pins;
+use crate::store::open::{OBJECT_BYTES, Open};
 use crate::store::reclaim::Marks;
 use crate::store::records::{
     CLUSTERS, NAMES, NUMBERS, Numbers, OBJECTS, ObjectRecord, PINNED, SEGMENTS, TOMBS, VERSION, VOLUMES,
-    decode_cluster, decode_segment,
 };
-use crate::store::tombs::Tombs;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::Mutex;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use vswap_core::ByteCount;
-use vswap_engine::{DurableTier, Engine, EngineConfig, Kept};
-use vswap_segment::{Area, SegmentId, Storage};
+use vswap_engine::{DurableTier, Engine, EngineConfig};
+use vswap_segment::{Area, Storage};
 
 /// The longest key of a volume or an object, bytes.
 pub const MAX_KEY: usize = 4096;
@@ -62,8 +63,6 @@ pub const MAX_AUX: usize = 64 << 10;
 /// Names in a store's directory.
 const DATA: &str = "data";
 const INDEX: &str = "index";
-/// Objects that nobody uses are let out of memory when there are this many more than after the last time.
-const IDLE: usize = 1024;
 /// A run's numbers, of objects and of segments.
 const RUN_BITS: u32 = 32;
 /// More than a store can have been opened.
@@ -74,7 +73,7 @@ const MOST_RUNS: u64 = 1 << 31;
 pub struct StoreConfig {
     /// The engine that is made for it. More tiers than the store's own take other memory's pages, not the store's.
     pub engine: EngineConfig,
-    /// Memory for the index's pages, bytes.
+    /// Memory for the index, bytes: half for its pages, half for objects that nobody uses at the moment.
     pub index_cache: usize,
     /// Memory for pages that are read often, bytes; for less than 64 pages none.
     pub page_cache: usize,
@@ -121,58 +120,6 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()
     }
-}
-
-/// Who changes objects that are kept.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    /// Shut while it is seen what there is to commit.
-    gate: RwLock<()>,
-    changed: Mutex<BTreeSet<u64>>,
-}
-
-/// What makes an object one that is kept.
-#[derive(Debug)]
-pub(crate) struct Keeping {
-    pub(crate) claim: Claim,
-    changes: Arc<Changes>,
-}
-
-impl Keeping {
-    /// The object is about to be changed. Until the guard is dropped, no commit begins.
-    pub(crate) fn changing(&self) -> RwLockReadGuard<'_, ()> {
-        let guard = self.changes.gate.read();
-        if !self.is_gone() {
-            self.changes.changed.lock().insert(self.claim.id);
-        }
-        guard
-    }
-
-    /// Nobody finds it any more: its bytes end with its last user.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.claim.is_gone()
-    }
-}
-
-/// What no commit has kept yet, and what is in memory.
-#[derive(Debug, Default)]
-struct Books {
-    volumes: BTreeMap<Vec<u8>, u32>,
-    /// `None`: not there any more.
-    names: BTreeMap<(u32, Vec<u8>), Option<u64>>,
-    gone: BTreeSet<u64>,
-    /// All of them, whether kept or not.
-    tombs: Tombs,
-    /// The index has others.
-    tombs_changed: bool,
-    open: HashMap<u64, Arc<Known>>,
-    /// How many may be in memory before those that nobody uses are let out.
-    most_open: usize,
-    /// Segments that the last commit has listed, with their sequence numbers.
-    listed: BTreeMap<SegmentId, u64>,
-    next_volume: u32,
-    next_object: u64,
-    pins: Pins,
 }
 
 impl Store {
@@ -261,7 +208,7 @@ impl Store {
 
     fn builder(config: &StoreConfig) -> Builder {
         let mut builder = Builder::new();
-        builder.set_cache_size(config.index_cache);
+        builder.set_cache_size(config.index_cache / 2);
         builder
     }
 
@@ -272,7 +219,7 @@ impl Store {
         config: &StoreConfig,
     ) -> Result<Arc<Self>, NamedError> {
         let numbers = begin_run(&index, file)?;
-        let Found { kept, shelves, listed, next_volume, tombs, pins } = found(&index)?;
+        let Found { kept, shelves, mut books } = found(&index)?;
         let engine = Engine::new(config.engine.clone())?;
         let after = numbers.runs << RUN_BITS;
         let tier = DurableTier { priority: 0, key: numbers.key, after };
@@ -280,8 +227,9 @@ impl Store {
         let changes = Arc::<Changes>::default();
         let hot = Hot::new(ByteCount::new(config.page_cache as u64));
         let objects = Objects::kept(engine, group, shelves, hot)?;
-        let known = Books { listed, next_volume, tombs, pins, ..Books::default() };
-        let books = Books { most_open: IDLE, next_object: after, ..known };
+        // Half of the memory for the index is for what was read of it.
+        books.open = Open::new(config.index_cache / 2 / OBJECT_BYTES);
+        books.next_object = after;
         let (books, turn, commits) = (Mutex::new(books), Mutex::new(()), AtomicU64::new(0));
         let (due, unsure, hands) = (Due::default(), AtomicBool::new(false), Mutex::default());
         let size = objects.engine().tiers().into_iter().next().map_or(0, |tier| tier.size.get());
@@ -317,7 +265,7 @@ impl Store {
         // In the gate, since an older one may go.
         let _changing = self.changes.gate.read();
         let mut books = self.books.lock();
-        let number = match self.volume(&books, volume)? {
+        let number = match books.volume(volume) {
             Some(number) => number,
             None => books.new_volume(volume)?,
         };
@@ -338,7 +286,7 @@ impl Store {
         let record = ObjectRecord { volume: number, key: key.to_vec(), version, ..ObjectRecord::default() };
         let made = self.named(id, &record)?;
         books.names.insert((number, key.to_vec()), Some(id));
-        books.open.insert(id, Arc::clone(&made));
+        books.open.insert(id, &made);
         self.changes.changed.lock().insert(id);
         Ok(NamedObject::of(self, made))
     }
@@ -350,7 +298,7 @@ impl Store {
     pub fn find(self: &Arc<Self>, volume: &[u8], key: &[u8]) -> Result<Option<NamedObject>, NamedError> {
         check_keys(volume, key)?;
         let mut books = self.books.lock();
-        let Some(number) = self.volume(&books, volume)? else { return Ok(None) };
+        let Some(number) = books.volume(volume) else { return Ok(None) };
         let Some(id) = self.id_of(&books, number, key)? else { return Ok(None) };
         self.loaded(&mut books, id).map(|found| Some(NamedObject::of(self, found)))
     }
@@ -363,7 +311,7 @@ impl Store {
         check_keys(volume, key)?;
         let _changing = self.changes.gate.read();
         let mut books = self.books.lock();
-        let Some(number) = self.volume(&books, volume)? else { return Ok(false) };
+        let Some(number) = books.volume(volume) else { return Ok(false) };
         let Some(id) = self.id_of(&books, number, key)? else { return Ok(false) };
         self.end(&mut books, number, key, id)?;
         Ok(true)
@@ -374,13 +322,6 @@ impl Store {
         self.objects.engine()
     }
 
-    fn volume(&self, books: &Books, key: &[u8]) -> Result<Option<u32>, NamedError> {
-        if let Some(number) = books.volumes.get(key) {
-            return Ok(Some(*number));
-        }
-        Ok(self.index.begin_read()?.open_table(VOLUMES)?.get(key)?.map(|found| found.value()))
-    }
-
     fn id_of(&self, books: &Books, volume: u32, key: &[u8]) -> Result<Option<u64>, NamedError> {
         let found = self.noted(books, volume, key)?;
         Ok(found.filter(|id| !books.tombs.covers(volume, key, *id)))
@@ -388,6 +329,9 @@ impl Store {
 
     /// The object that a name stands for, also if it has been invalidated.
     fn noted(&self, books: &Books, volume: u32, key: &[u8]) -> Result<Option<u64>, NamedError> {
+        if let Some(id) = books.open.named(volume, key) {
+            return Ok(Some(id));
+        }
         if let Some(known) = books.names.get(&(volume, key.to_vec())) {
             return Ok(*known);
         }
@@ -396,7 +340,8 @@ impl Store {
 
     /// The object of a number that is there.
     fn loaded(&self, books: &mut Books, id: u64) -> Result<Arc<Known>, NamedError> {
-        if let Some(found) = books.open.get(&id) {
+        if let Some(found) = books.open.get(id) {
+            found.want();
             return Ok(Arc::clone(found));
         }
         let txn = self.index.begin_read()?;
@@ -404,10 +349,10 @@ impl Store {
         let line = table.get(id)?.ok_or(NamedError::Record { table: "objects", key: id })?;
         let record = ObjectRecord::decode(id, line.value())?;
         let loaded = self.named(id, &record)?;
-        if books.open.len() >= books.most_open {
+        if books.open.is_full() {
             self.let_idle_out(books);
         }
-        books.open.insert(id, Arc::clone(&loaded));
+        books.open.insert(id, &loaded);
         Ok(loaded)
     }
 
@@ -424,9 +369,7 @@ impl Store {
 
     /// Those that nobody uses and nobody has changed are not kept in memory.
     fn let_idle_out(&self, books: &mut Books) {
-        let changed = self.changes.changed.lock();
-        books.open.retain(|id, object| Arc::strong_count(object) > 1 || changed.contains(id));
-        books.most_open = books.open.len() + IDLE;
+        books.open.let_idle_out(&self.changes.changed.lock());
     }
 
     fn named(&self, id: u64, record: &ObjectRecord) -> Result<Arc<Known>, NamedError> {
@@ -439,31 +382,6 @@ impl Store {
         let content = Content::found(self.objects.engine(), record, runs);
         let keeping = Keeping { claim, changes: Arc::clone(&self.changes) };
         Ok(Known::new(record, self.objects.holding(content, Some(keeping))))
-    }
-}
-
-impl Books {
-    fn new_volume(&mut self, key: &[u8]) -> Result<u32, NamedError> {
-        let number = self.next_volume;
-        self.next_volume = number.checked_add(1).ok_or(NamedError::TooManyVolumes)?;
-        self.volumes.insert(key.to_vec(), number);
-        Ok(number)
-    }
-
-    fn forget(&mut self, name: (u32, Vec<u8>), id: u64) {
-        self.names.insert(name, None);
-        self.gone.insert(id);
-        self.pins.0.remove(&id);
-    }
-
-    /// In the gate.
-    fn remove(&mut self, known: &Known) {
-        let Some(keeping) = known.object().keeping() else { return };
-        let id = keeping.claim.id;
-        keeping.claim.go();
-        keeping.changes.changed.lock().remove(&id);
-        self.open.remove(&id);
-        self.forget(known.name(), id);
     }
 }
 
@@ -508,54 +426,4 @@ fn begin_run(index: &Database, file: u64) -> Result<Numbers, NamedError> {
     };
     txn.commit()?;
     Ok(numbers)
-}
-
-/// What the last commit has left.
-struct Found {
-    kept: Kept,
-    shelves: Shelves,
-    listed: BTreeMap<SegmentId, u64>,
-    next_volume: u32,
-    tombs: Tombs,
-    pins: Pins,
-}
-
-fn found(index: &Database) -> Result<Found, NamedError> {
-    let txn = index.begin_read()?;
-    let (mut kept, mut shelves, mut listed) = (Kept::default(), Vec::new(), BTreeMap::new());
-    for line in txn.open_table(SEGMENTS)?.iter()? {
-        let (number, bytes) = line?;
-        let (segment, entries) = decode_segment(number.value(), bytes.value())?;
-        listed.insert(segment.segment, segment.sequence);
-        kept.segments.push((segment, entries));
-    }
-    for line in txn.open_table(CLUSTERS)?.iter()? {
-        let (number, bytes) = line?;
-        let shelves::Kept { cluster, taken, held } = decode_cluster(number.value(), bytes.value())?;
-        shelves.push((cluster.cluster, taken, held));
-        kept.clusters.push(cluster);
-    }
-    let shelves = Shelves::found(shelves);
-    let mut next_volume = 0;
-    for line in txn.open_table(VOLUMES)?.iter()? {
-        let (_, number) = line?;
-        next_volume = next_volume.max(number.value().checked_add(1).ok_or(NamedError::TooManyVolumes)?);
-    }
-    let mut tombs = Tombs::default();
-    for line in txn.open_table(TOMBS)?.iter()? {
-        let (name, last) = line?;
-        let (volume, prefix) = name.value();
-        tombs.add(volume, prefix, last.value());
-    }
-    let mut pins = Pins::default();
-    for line in txn.open_table(PINNED)?.iter()? {
-        let (id, pages) = line?;
-        pins.0.insert(id.value(), pages.value());
-    }
-    Ok(Found { kept, shelves, listed, next_volume, tombs, pins })
-}
-
-/// What is to be changed of an object that is kept.
-pub(crate) fn changing(object: &Object) -> Option<RwLockReadGuard<'_, ()>> {
-    object.keeping().map(Keeping::changing)
 }

@@ -1,12 +1,13 @@
 //! Commits: what has changed goes to the tier and into the index.
 
 use crate::slots::shelves;
+use crate::store::books::Books;
 use crate::store::error::NamedError;
 use crate::store::named::Known;
 use crate::store::records::{
     CLUSTERS, NAMES, OBJECTS, ObjectRecord, PINNED, SEGMENTS, TOMBS, VOLUMES, encode_cluster, encode_segment,
 };
-use crate::store::{Books, Store, begin_write};
+use crate::store::{Store, begin_write};
 use redb::{ReadableDatabase, WriteTransaction};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -156,7 +157,7 @@ impl Store {
         let mut books = self.books.lock();
         let changed = std::mem::take(&mut *self.changes.changed.lock());
         let touched = self.objects.shelves().take_touched();
-        for known in changed.iter().filter_map(|id| books.open.get(id).cloned()).collect::<Vec<_>>() {
+        for known in changed.iter().filter_map(|id| books.open.get(*id).cloned()).collect::<Vec<_>>() {
             books.recount_pinned(&known);
         }
         let lines = self.lines(&books, &changed, &touched);
@@ -181,7 +182,9 @@ impl Store {
         self.commits.fetch_add(1, Ordering::Relaxed);
         books.kept(&commit);
         engine.committed(commit);
-        self.let_idle_out(&mut books);
+        if books.open.is_full() {
+            self.let_idle_out(&mut books);
+        }
         Ok(())
     }
 
@@ -192,7 +195,7 @@ impl Store {
         changed: &BTreeSet<u64>,
         touched: &BTreeSet<ClusterId>,
     ) -> Result<Lines, NamedError> {
-        let open = changed.iter().filter_map(|id| Some((*id, books.open.get(id)?)));
+        let open = changed.iter().filter_map(|id| Some((*id, books.open.get(*id)?)));
         let line = |(id, known): (u64, &Arc<Known>)| Line {
             id,
             record: known.record(known.object().look(|_, content| content.kept())),
@@ -237,7 +240,7 @@ impl Books {
             };
         }
         let mut volumes = txn.open_table(VOLUMES)?;
-        for (key, number) in &self.volumes {
+        for (key, number) in &self.new_volumes {
             volumes.insert(key.as_slice(), number)?;
         }
         let mut names = txn.open_table(NAMES)?;
@@ -276,7 +279,7 @@ impl Books {
 
     /// The index has it.
     fn kept(&mut self, commit: &Commit) {
-        self.volumes.clear();
+        self.new_volumes.clear();
         self.names.clear();
         self.gone.clear();
         self.tombs_changed = false;

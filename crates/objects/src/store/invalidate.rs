@@ -1,7 +1,8 @@
 //! Ending many objects at once; see `tombs.rs`.
 
+use crate::store::books::Books;
 use crate::store::error::NamedError;
-use crate::store::{Books, Store, check_keys};
+use crate::store::{Store, check_keys};
 use std::sync::Arc;
 
 /// Objects that are looked at with the books locked.
@@ -17,7 +18,7 @@ impl Store {
         check_keys(volume, prefix)?;
         let _changing = self.changes.gate.read();
         let mut books = self.books.lock();
-        let Some(number) = self.volume(&books, volume)? else { return Ok(()) };
+        let Some(number) = books.volume(volume) else { return Ok(()) };
         let last = books.next_object;
         books.tombs.add(number, prefix, last);
         books.tombs_changed = true;

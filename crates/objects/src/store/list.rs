@@ -1,9 +1,10 @@
 //! Which volumes and objects a store has.
 
 use crate::slots::Run;
+use crate::store::books::Books;
 use crate::store::error::NamedError;
-use crate::store::records::{NAMES, OBJECTS, ObjectRecord, VOLUMES};
-use crate::store::{Books, Store, check_keys};
+use crate::store::records::{NAMES, OBJECTS, ObjectRecord};
+use crate::store::{Store, check_keys};
 use redb::{ReadableDatabase, ReadableTable};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -32,18 +33,8 @@ pub struct Listed {
 
 impl Store {
     /// The keys of all volumes, in their order; those of which all objects are gone too.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub fn volumes(&self) -> Result<Vec<Vec<u8>>, NamedError> {
-        let books = self.books.lock();
-        let mut all: Vec<Vec<u8>> = books.volumes.keys().cloned().collect();
-        for line in self.index.begin_read()?.open_table(VOLUMES)?.iter()? {
-            all.push(line?.0.value().to_vec());
-        }
-        all.sort_unstable();
-        all.dedup();
-        Ok(all)
+    pub fn volumes(&self) -> Vec<Vec<u8>> {
+        self.books.lock().volumes.keys().cloned().collect()
     }
 
     /// Gives `each` the objects of a volume whose keys begin with `prefix`, in the order of their keys, until it returns false. What is made, replaced or removed
@@ -62,7 +53,7 @@ impl Store {
         loop {
             let some = {
                 let books = self.books.lock();
-                let Some(number) = self.volume(&books, volume)? else { return Ok(()) };
+                let Some(number) = books.volume(volume) else { return Ok(()) };
                 let names = self.names(&books, number, prefix, after.as_deref(), AT_ONCE)?;
                 after = names.keys().next_back().cloned();
                 self.listed(&books, number, names)?
@@ -93,7 +84,7 @@ impl Store {
         for line in self.index.begin_read()?.open_table(OBJECTS)?.iter()? {
             let (id, line) = line?;
             let id = id.value();
-            if !books.open.contains_key(&id) && !books.gone.contains(&id) {
+            if books.open.get(id).is_none() && !books.gone.contains(&id) {
                 let record = ObjectRecord::decode(id, line.value())?;
                 runs.extend(record.runs_at().into_iter().flatten().map(|(_, run)| run));
             }
@@ -144,7 +135,7 @@ impl Store {
         let mut all = Vec::with_capacity(names.len());
         for (key, id) in names {
             let Some(id) = id.filter(|id| !books.tombs.covers(volume, &key, *id)) else { continue };
-            if let Some(known) = books.open.get(&id) {
+            if let Some(known) = books.open.get(id) {
                 let object = known.object();
                 let (len, dirty) = (ByteCount::new(object.len()), object.is_dirty());
                 let (version, pinned) = (known.version(), known.is_pinned());

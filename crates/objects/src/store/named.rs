@@ -4,11 +4,13 @@ use crate::content::Content;
 use crate::error::ObjectError;
 use crate::object::Object;
 use crate::store::error::{NamedError, NamedFetchError};
+use crate::store::keeping::{Keeping, changing};
 use crate::store::records::ObjectRecord;
 use crate::store::{MAX_AUX, Store};
 use parking_lot::RwLock;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vswap_engine::Engine;
 
 /// Bytes that are written before it is looked again whether there is room to commit them.
@@ -28,6 +30,8 @@ pub(super) struct Known {
     key: Box<[u8]>,
     version: u64,
     aux: RwLock<Vec<u8>>,
+    /// Somebody has asked for it since those that nobody uses were looked through last.
+    wanted: AtomicBool,
     object: Object,
 }
 
@@ -43,7 +47,24 @@ impl Known {
     pub(super) fn new(record: &ObjectRecord, object: Object) -> Arc<Self> {
         let ObjectRecord { volume, key, version, aux, .. } = record;
         let (key, aux) = (key.as_slice().into(), RwLock::new(aux.clone()));
-        Arc::new(Self { volume: *volume, key, version: *version, aux, object })
+        Arc::new(Self {
+            volume: *volume,
+            key,
+            version: *version,
+            aux,
+            wanted: AtomicBool::new(false),
+            object,
+        })
+    }
+
+    pub(super) fn want(&self) {
+        // Relaxed, here and below: a hint.
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Asked once for each look.
+    pub(super) fn was_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -106,7 +127,7 @@ impl NamedObject {
 
     /// Whether nobody finds it any more: it was removed, or there is a newer version.
     pub fn is_gone(&self) -> bool {
-        self.keeping().is_some_and(super::Keeping::is_gone)
+        self.keeping().is_some_and(Keeping::is_gone)
     }
 
     /// What its owner keeps beside it.
@@ -122,7 +143,7 @@ impl NamedObject {
         if aux.len() > MAX_AUX {
             return Err(NamedError::AuxTooLong { len: aux.len(), most: MAX_AUX });
         }
-        let _changing = super::changing(self);
+        let _changing = changing(self);
         *self.known.aux.write() = aux.to_vec();
         Ok(())
     }

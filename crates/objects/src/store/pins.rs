@@ -1,9 +1,11 @@
 //! Pinned objects: nothing of them is given up, and all together have no more than the store's owner allows.
 
 use crate::presence::pages_of;
+use crate::store::Store;
+use crate::store::books::Books;
 use crate::store::error::NamedError;
+use crate::store::keeping::changing;
 use crate::store::named::{Known, NamedObject};
-use crate::store::{Books, Store};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use vswap_core::{ByteCount, PageCount};
@@ -24,7 +26,7 @@ impl NamedObject {
     /// # Errors
     /// When what is pinned would be more than may be ([`StoreConfig::pinned`](crate::StoreConfig)); when it is gone.
     pub fn pin(&self) -> Result<(), NamedError> {
-        let _changing = super::changing(self);
+        let _changing = changing(self);
         let keeping = self.keeping().filter(|keeping| !keeping.is_gone()).ok_or(NamedError::Gone)?;
         let mut books = self.store().books.lock();
         if !keeping.claim.is_pinned() {
@@ -37,7 +39,7 @@ impl NamedObject {
 
     /// It may be given up like any other.
     pub fn unpin(&self) {
-        let _changing = super::changing(self);
+        let _changing = changing(self);
         let Some(keeping) = self.keeping() else { return };
         self.store().books.lock().pins.0.remove(&keeping.claim.id);
         keeping.claim.set_pinned(false);

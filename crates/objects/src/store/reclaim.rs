@@ -3,10 +3,11 @@
 //! goes behind what is newer.
 
 use crate::slots::shelves::Holder;
+use crate::store::Store;
+use crate::store::books::Books;
 use crate::store::error::NamedError;
 use crate::store::named::Known;
 use crate::store::records::{OBJECTS, ObjectRecord, SEGMENTS, decode_segment};
-use crate::store::{Books, Store};
 use redb::ReadableDatabase;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -158,7 +159,7 @@ impl Store {
         match shelves.holder(slot) {
             Holder::Held => false,
             Holder::Object(id, page) => {
-                let given = books.open.get(&id).is_some_and(|known| known.object().give_up(page));
+                let given = books.open.get(id).is_some_and(|known| known.object().give_up(page));
                 if given {
                     self.changes.changed.lock().insert(id);
                 }
@@ -199,7 +200,7 @@ impl Store {
             let mut books = self.books.lock();
             // Whoever uses it may be about to fill it, and what is in memory may have been filled.
             let is_empty = |known: &Arc<Known>| Arc::strong_count(known) == 1 && known.is_husk();
-            if books.open.get(&id).is_none_or(is_empty) && self.id_of(&books, volume, &key)? == Some(id) {
+            if books.open.get(id).is_none_or(is_empty) && self.id_of(&books, volume, &key)? == Some(id) {
                 self.end(&mut books, volume, &key, id)?;
             }
         }

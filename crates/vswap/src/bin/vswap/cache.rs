@@ -95,7 +95,7 @@ fn list(
     style: Style,
 ) -> Outcome {
     let store = open(store)?;
-    let volumes = volume.map_or_else(|| store.volumes(), |volume| Ok(vec![volume.0.clone()]))?;
+    let volumes = volume.map_or_else(|| store.volumes(), |volume| vec![volume.0.clone()]);
     let named = columns.unwrap_or_default();
     let mut table = Table::new(named.iter().map(|column| (column.name(), column.is_figure())));
     let mut values = Vec::new();
@@ -332,7 +332,7 @@ fn check(path: &Path, repair: bool, as_json: bool) -> Outcome {
     let store = open(path)?;
     let (mut objects, mut bytes, mut damaged) = (0_u64, 0_u64, Vec::new());
     let mut buf = vec![0; PIECE];
-    for volume in store.volumes()? {
+    for volume in store.volumes() {
         let mut keys = Vec::new();
         store.list(&volume, b"", |listed| {
             keys.push(listed.key);
