@@ -127,23 +127,28 @@ impl Machine {
         names.into_iter().find_map(differs)
     }
 
-    /// What the models are where what need not stay has gone; `None` if something differs otherwise.
-    fn given_up(&self, wanted: &Models) -> Option<Models> {
+    /// What the models are where what need not stay has gone, or what differs otherwise.
+    fn given_up(&self, wanted: &Models) -> Result<Models, String> {
         let mut left = wanted.clone();
         for (name, model) in wanted {
-            let held = model.pinned || name.1 == DIRTY;
+            // One without bytes may go whatever was written to it before.
+            let held = model.pinned || name.1 == DIRTY && model.bytes.iter().any(Option::is_some);
             let Some(found) = self.store.find(&[name.0], &key(name.1)).unwrap() else {
-                (!held).then(|| left.remove(name))?;
+                if held {
+                    return Err(format!("{name:?} is not there, and is held"));
+                }
+                left.remove(name);
                 continue;
             };
             let missing = found.missing(0..found.len().min(model.bytes.len() as u64));
-            let model = Arc::make_mut(left.get_mut(name)?);
+            let bytes = &mut Arc::make_mut(left.get_mut(name).expect("it is in both")).bytes;
             for byte in missing.into_iter().flatten() {
-                let was = model.bytes[byte as usize].take();
-                (was.is_none() || !held).then_some(())?;
+                if bytes[byte as usize].take().is_some() && held {
+                    return Err(format!("byte {byte} of {name:?} is missing, and held"));
+                }
             }
         }
-        self.differs(&left).is_none().then_some(left)
+        self.differs(&left).map_or(Ok(left), Err)
     }
 
     /// The power goes and comes back; `maybe` is what a commit that failed would have kept.
@@ -169,14 +174,14 @@ impl Machine {
             Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config()).unwrap();
         let (now, synced) = (Models::new(), Models::new());
         let mut machine = Self { data, index, store, users: Vec::new(), now, synced };
-        let now = of.iter().find_map(|models| machine.given_up(models));
+        let now = of.iter().find_map(|models| machine.given_up(models).ok());
         machine.now = now.expect("it is one of them, less what need not stay");
         machine.synced = machine.now.clone();
         machine
     }
 }
 
-fn play(seed: u64, steps: usize) -> (usize, usize) {
+pub fn play(seed: u64, steps: usize) -> (usize, usize) {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
