@@ -298,6 +298,11 @@ impl View {
 
     fn copy(&self, from: &[u8], to: &[u8], left: &mut u64) -> Result<bool, NamedError> {
         let Some(old) = self.store.find(&self.volume, from)? else { return Ok(false) };
+        // Somebody may be writing: then there is no mark, or another one at the end.
+        let (is_bytes, mark) = (from.first() == Some(&b'f'), old.aux());
+        if is_bytes && Mark::decode(&mark).is_none() {
+            return Ok(false);
+        }
         let ranges = old.present(0..old.len());
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         if bytes > *left || !self.has_room() {
@@ -316,7 +321,10 @@ impl View {
                 at += piece.len() as u64;
             }
         }
-        new.set_aux(&old.aux())?;
+        if old.aux() != mark {
+            return Ok(false);
+        }
+        new.set_aux(&mark)?;
         Ok(true)
     }
 }

@@ -75,6 +75,9 @@ fn said(error: &io::Error) -> String {
         io::ErrorKind::NotFound => {
             format!("{error}: is there /dev/fuse, and fusermount3 (package fuse3) for who is not root?")
         }
+        io::ErrorKind::PermissionDenied if error.raw_os_error().is_some() => {
+            format!("{error}: who is not root needs access to /dev/fuse (mode 0666) and to the directory")
+        }
         _ => error.to_string().trim().to_owned(),
     }
 }

@@ -91,17 +91,21 @@ pub fn serve(
         served
     });
     ready();
-    let mut synced = Instant::now();
+    let (mut synced, mut said) = (Instant::now(), String::new());
     while !ended.load(Ordering::Acquire) {
         std::thread::sleep(TURN);
         if signals.next().is_some() {
             return end(&view, &point, &mut unmounter);
         }
         if synced.elapsed() >= SYNC {
-            if let Err(error) = view.sync_if_touched() {
+            let failed = view.sync_if_touched().err().map(|error| error.to_string()).unwrap_or_default();
+            if !failed.is_empty() {
                 view.was_full();
-                say(format!("what is kept of {} is not synced: {error}", view.source.path().display()));
+                if failed != said {
+                    say(format!("what is kept of {} is not synced: {failed}", view.source.path().display()));
+                }
             }
+            said = failed;
             view.store.engine().maintain(false);
             synced = Instant::now();
         }

@@ -8,6 +8,7 @@ mod model;
 mod operations;
 mod programs;
 mod room;
+mod slow;
 
 use crate::vswap::{command, vswap};
 use std::io::{BufRead, BufReader};
