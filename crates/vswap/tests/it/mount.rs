@@ -9,6 +9,7 @@ mod operations;
 mod programs;
 mod room;
 mod slow;
+mod together;
 
 use crate::vswap::{command, vswap};
 use std::io::{BufRead, BufReader};
