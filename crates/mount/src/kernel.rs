@@ -4,7 +4,8 @@ use crate::attr::{Attr, device_told, nothing};
 use crate::attributes::Wanted;
 use crate::fault::{Fault, Res};
 use crate::inodes::Inode;
-use crate::names::Made;
+use crate::names::{Made, Owner};
+use crate::pool::Serve;
 use crate::view::View;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
@@ -23,13 +24,6 @@ use std::time::SystemTime;
 const MOST: u32 = 1 << 20;
 /// Requests that the kernel makes at once for what nobody waits for yet. There are more threads than these.
 const BACKGROUND: u16 = 16;
-/// Threads that answer: so many operations of the source may be under way at once.
-pub const THREADS: usize = 32;
-
-/// The file system as `fuser` calls it.
-#[derive(Debug)]
-pub struct Serve(pub Arc<View>);
-
 /// Answers with what there is, or why there is nothing.
 macro_rules! answer {
     ($reply:ident, $result:expr, $found:pat => $with:expr) => {
@@ -45,13 +39,16 @@ fn tried<T>(ask: impl FnOnce() -> Res<T>) -> Res<T> {
     ask()
 }
 
-impl Serve {
-    fn entry(&self, reply: ReplyEntry, made: Res<(Arc<Inode>, Attr)>) {
-        match made {
-            Ok((inode, attr)) => reply.entry(&self.0.ttl, &attr.told(inode.node), Generation(0)),
-            Err(fault) => reply.error(fault.errno()),
-        }
+fn entry(view: &View, reply: ReplyEntry, made: Res<(Arc<Inode>, Attr)>) {
+    match made {
+        Ok((inode, attr)) => reply.entry(&view.ttl, &attr.told(inode.node), Generation(0)),
+        Err(fault) => reply.error(fault.errno()),
     }
+}
+
+fn make(view: &View, owner: Owner, parent: INodeNo, name: &OsStr, what: &Made<'_>, reply: ReplyEntry) {
+    let made = view.inode(parent.0).and_then(|parent| view.make(&parent, name.as_bytes(), what, owner));
+    entry(view, reply, made);
 }
 
 fn sized(reply: ReplyXattr, size: u32, got: Res<Vec<u8>>) {
@@ -83,20 +80,25 @@ impl Filesystem for Serve {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.0.inode(parent.0).and_then(|parent| self.0.look_up(&parent, name.as_bytes()));
-        if found.as_ref().is_err_and(|fault| *fault == Fault::Says(rustix::io::Errno::NOENT)) {
-            // That it is not there may be remembered as well: number 0 says so.
-            return reply.entry(&self.0.ttl, &nothing(), Generation(0));
-        }
-        self.entry(reply, found);
+        let name = name.to_owned();
+        self.run(move |view| {
+            let found = view.inode(parent.0).and_then(|parent| view.look_up(&parent, name.as_bytes()));
+            if found.as_ref().is_err_and(|fault| *fault == Fault::Says(rustix::io::Errno::NOENT)) {
+                // That it is not there may be remembered as well: number 0 says so.
+                return reply.entry(&view.ttl, &nothing(), Generation(0));
+            }
+            entry(view, reply, found);
+        });
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.0.inodes.forget(ino.0, nlookup);
+        self.view.inodes.forget(ino.0, nlookup);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        answer!(reply, self.0.attributes(&self.0.inode(ino.0)?), attr => reply.attr(&self.0.ttl, &attr.told(ino.0)));
+        self.run(move |view| {
+        answer!(reply, view.attributes(&view.inode(ino.0)?), attr => reply.attr(&view.ttl, &attr.told(ino.0)));
+        });
     }
 
     fn setattr(
@@ -117,14 +119,18 @@ impl Filesystem for Serve {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let wanted = Wanted { mode, owner: (uid, gid), size, times: (atime, mtime) };
-        let handle = fh.and_then(|fh| self.0.handle(fh).ok());
-        let set = || self.0.set_attributes(&self.0.inode(ino.0)?, handle.as_deref(), &wanted);
-        answer!(reply, set(), attr => reply.attr(&self.0.ttl, &attr.told(ino.0)));
+        self.run(move |view| {
+            let wanted = Wanted { mode, owner: (uid, gid), size, times: (atime, mtime) };
+            let handle = fh.and_then(|fh| view.handle(fh).ok());
+            let set = || view.set_attributes(&view.inode(ino.0)?, handle.as_deref(), &wanted);
+            answer!(reply, set(), attr => reply.attr(&view.ttl, &attr.told(ino.0)));
+        });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        answer!(reply, self.0.target(&self.0.inode(ino.0)?), target => reply.data(&target));
+        self.run(move |view| {
+            answer!(reply, view.target(&view.inode(ino.0)?), target => reply.data(&target));
+        });
     }
 
     fn mknod(
@@ -137,24 +143,50 @@ impl Filesystem for Serve {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let what = Made::Node { mode: mode & !umask, device: device_told(rdev) };
-        self.make(req, parent, name, &what, reply);
+        let name = name.to_owned();
+        let owner = (req.uid(), req.gid());
+        self.run(move |view| {
+            let what = Made::Node { mode: mode & !umask, device: device_told(rdev) };
+            make(view, owner, parent, &name, &what, reply);
+        });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        self.make(req, parent, name, &Made::Directory { mode: mode & !umask & 0o7777 }, reply);
+        let name = name.to_owned();
+        let owner = (req.uid(), req.gid());
+        self.run(move |view| {
+            make(view, owner, parent, &name, &Made::Directory { mode: mode & !umask & 0o7777 }, reply);
+        });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        self.make(req, parent, link_name, &Made::Link { target: target.as_os_str().as_bytes() }, reply);
+        let link_name = link_name.to_owned();
+        let target = target.to_owned();
+        let owner = (req.uid(), req.gid());
+        self.run(move |view| {
+            make(
+                view,
+                owner,
+                parent,
+                &link_name,
+                &Made::Link { target: target.as_os_str().as_bytes() },
+                reply,
+            );
+        });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, self.0.remove(&self.0.inode(parent.0)?, name.as_bytes(), AtFlags::empty()), () => reply.ok());
+        let name = name.to_owned();
+        self.run(move |view| {
+        answer!(reply, view.remove(&view.inode(parent.0)?, name.as_bytes(), AtFlags::empty()), () => reply.ok());
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, self.0.remove(&self.0.inode(parent.0)?, name.as_bytes(), AtFlags::REMOVEDIR), () => reply.ok());
+        let name = name.to_owned();
+        self.run(move |view| {
+        answer!(reply, view.remove(&view.inode(parent.0)?, name.as_bytes(), AtFlags::REMOVEDIR), () => reply.ok());
+        });
     }
 
     fn rename(
@@ -167,21 +199,30 @@ impl Filesystem for Serve {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        let rename = || {
-            let (from, to) = (self.0.inode(parent.0)?, self.0.inode(newparent.0)?);
-            self.0.rename((&from, name.as_bytes()), (&to, newname.as_bytes()), flags)
-        };
-        answer!(reply, rename(), () => reply.ok());
+        let name = name.to_owned();
+        let newname = newname.to_owned();
+        self.run(move |view| {
+            let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+            let rename = || {
+                let (from, to) = (view.inode(parent.0)?, view.inode(newparent.0)?);
+                view.rename((&from, name.as_bytes()), (&to, newname.as_bytes()), flags)
+            };
+            answer!(reply, rename(), () => reply.ok());
+        });
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let link = || self.0.link(&self.0.inode(ino.0)?, &self.0.inode(newparent.0)?, newname.as_bytes());
-        self.entry(reply, link());
+        let newname = newname.to_owned();
+        self.run(move |view| {
+            let link = || view.link(&view.inode(ino.0)?, &view.inode(newparent.0)?, newname.as_bytes());
+            entry(view, reply, link());
+        });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        answer!(reply, self.0.open(&self.0.inode(ino.0)?, flags.0), (handle, flags) => reply.opened(handle, flags));
+        self.run(move |view| {
+        answer!(reply, view.open(&view.inode(ino.0)?, flags.0), (handle, flags) => reply.opened(handle, flags));
+        });
     }
 
     fn read(
@@ -195,8 +236,10 @@ impl Filesystem for Serve {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let read = || self.0.read(&*self.0.handle(fh)?, offset, size as usize);
-        answer!(reply, read(), bytes => reply.data(&bytes));
+        self.run(move |view| {
+            let read = || view.read(&*view.handle(fh)?, offset, size as usize);
+            answer!(reply, read(), bytes => reply.data(&bytes));
+        });
     }
 
     fn write(
@@ -211,7 +254,10 @@ impl Filesystem for Serve {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        answer!(reply, self.0.write(&*self.0.handle(fh)?, offset, data), written => reply.written(written));
+        let data = data.to_owned();
+        self.run(move |view| {
+            answer!(reply, view.write(&*view.handle(fh)?, offset, &data), written => reply.written(written));
+        });
     }
 
     fn flush(
@@ -222,7 +268,9 @@ impl Filesystem for Serve {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        answer!(reply, self.0.flush(&*self.0.handle(fh)?), () => reply.ok());
+        self.run(move |view| {
+            answer!(reply, view.flush(&*view.handle(fh)?), () => reply.ok());
+        });
     }
 
     fn release(
@@ -235,20 +283,29 @@ impl Filesystem for Serve {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        drop(self.0.handles.remove(fh.0));
-        reply.ok();
+        // To close it may take long.
+        self.run(move |view| {
+            drop(view.handles.remove(fh.0));
+            reply.ok();
+        });
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        answer!(reply, self.0.sync_file(&*self.0.handle(fh)?, datasync), () => reply.ok());
+        self.run(move |view| {
+            answer!(reply, view.sync_file(&*view.handle(fh)?, datasync), () => reply.ok());
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        answer!(reply, self.0.inode(ino.0), inode => reply.opened(self.0.open_dir(&inode), FopenFlags::empty()));
+        self.run(move |view| {
+        answer!(reply, view.inode(ino.0), inode => reply.opened(view.open_dir(&inode), FopenFlags::empty()));
+        });
     }
 
     fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        answer!(reply, self.0.list(&*self.0.dir(fh)?, offset, &mut reply), () => reply.ok());
+        self.run(move |view| {
+            answer!(reply, view.list(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
+        });
     }
 
     fn readdirplus(
@@ -259,7 +316,9 @@ impl Filesystem for Serve {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        answer!(reply, self.0.list_plus(&*self.0.dir(fh)?, offset, &mut reply), () => reply.ok());
+        self.run(move |view| {
+            answer!(reply, view.list_plus(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
+        });
     }
 
     fn releasedir(
@@ -270,26 +329,32 @@ impl Filesystem for Serve {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        drop(self.0.dirs.remove(fh.0));
-        reply.ok();
+        self.run(move |view| {
+            drop(view.dirs.remove(fh.0));
+            reply.ok();
+        });
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        answer!(reply, self.0.sync_dir(&*self.0.inode(ino.0)?), () => reply.ok());
+        self.run(move |view| {
+            answer!(reply, view.sync_dir(&*view.inode(ino.0)?), () => reply.ok());
+        });
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let stat = || Ok(rustix::fs::fstatvfs(&self.0.source.root()?.fd)?);
-        answer!(reply, stat(), found => reply.statfs(
-            found.f_blocks,
-            found.f_bfree,
-            found.f_bavail,
-            found.f_files,
-            found.f_ffree,
-            found.f_bsize as u32,
-            found.f_namemax as u32,
-            found.f_frsize as u32,
-        ));
+        self.run(move |view| {
+            let stat = || Ok(rustix::fs::fstatvfs(&view.source.root()?.fd)?);
+            answer!(reply, stat(), found => reply.statfs(
+                found.f_blocks,
+                found.f_bfree,
+                found.f_bavail,
+                found.f_files,
+                found.f_ffree,
+                found.f_bsize as u32,
+                found.f_namemax as u32,
+                found.f_frsize as u32,
+            ));
+        });
     }
 
     fn setxattr(
@@ -302,19 +367,31 @@ impl Filesystem for Serve {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        answer!(reply, self.0.set_xattr(&self.0.inode(ino.0)?, name, Some(value), flags), () => reply.ok());
+        let name = name.to_owned();
+        let value = value.to_owned();
+        self.run(move |view| {
+            answer!(reply, view.set_xattr(&view.inode(ino.0)?, &name, Some(&value), flags), () => reply.ok());
+        });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.0.inode(ino.0).and_then(|inode| self.0.xattr(&inode, name)));
+        let name = name.to_owned();
+        self.run(move |view| {
+            sized(reply, size, view.inode(ino.0).and_then(|inode| view.xattr(&inode, &name)));
+        });
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.0.inode(ino.0).and_then(|inode| self.0.xattrs(&inode)));
+        self.run(move |view| {
+            sized(reply, size, view.inode(ino.0).and_then(|inode| view.xattrs(&inode)));
+        });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, self.0.set_xattr(&self.0.inode(ino.0)?, name, None, 0), () => reply.ok());
+        let name = name.to_owned();
+        self.run(move |view| {
+            answer!(reply, view.set_xattr(&view.inode(ino.0)?, &name, None, 0), () => reply.ok());
+        });
     }
 
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -332,10 +409,14 @@ impl Filesystem for Serve {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (owner, mode) = ((req.uid(), req.gid()), mode & !umask & 0o7777);
-        let create = || self.0.create(&self.0.inode(parent.0)?, name.as_bytes(), mode, flags, owner);
-        answer!(reply, create(), (inode, attr, handle) => {
-            reply.created(&self.0.ttl, &attr.told(inode.node), Generation(0), handle, FopenFlags::empty());
+        let name = name.to_owned();
+        let owner = (req.uid(), req.gid());
+        self.run(move |view| {
+            let mode = mode & !umask & 0o7777;
+            let create = || view.create(&view.inode(parent.0)?, name.as_bytes(), mode, flags, owner);
+            answer!(reply, create(), (inode, attr, handle) => {
+                reply.created(&view.ttl, &attr.told(inode.node), Generation(0), handle, FopenFlags::empty());
+            });
         });
     }
 
@@ -349,7 +430,9 @@ impl Filesystem for Serve {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        answer!(reply, self.0.allocate(&*self.0.handle(fh)?, offset, length, mode), () => reply.ok());
+        self.run(move |view| {
+            answer!(reply, view.allocate(&*view.handle(fh)?, offset, length, mode), () => reply.ok());
+        });
     }
 
     fn lseek(
@@ -361,7 +444,9 @@ impl Filesystem for Serve {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        answer!(reply, self.0.seek(&*self.0.handle(fh)?, offset, whence), at => reply.offset(at));
+        self.run(move |view| {
+            answer!(reply, view.seek(&*view.handle(fh)?, offset, whence), at => reply.offset(at));
+        });
     }
 
     fn copy_file_range(
@@ -377,19 +462,12 @@ impl Filesystem for Serve {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let copy = || {
-            let (from, to) = (self.0.handle(fh_in)?, self.0.handle(fh_out)?);
-            self.0.copy_range((&from, offset_in), (&to, offset_out), len)
-        };
-        answer!(reply, copy(), copied => reply.written(copied));
-    }
-}
-
-impl Serve {
-    fn make(&self, req: &Request, parent: INodeNo, name: &OsStr, what: &Made<'_>, reply: ReplyEntry) {
-        let owner = (req.uid(), req.gid());
-        let made =
-            self.0.inode(parent.0).and_then(|parent| self.0.make(&parent, name.as_bytes(), what, owner));
-        self.entry(reply, made);
+        self.run(move |view| {
+            let copy = || {
+                let (from, to) = (view.handle(fh_in)?, view.handle(fh_out)?);
+                view.copy_range((&from, offset_in), (&to, offset_out), len)
+            };
+            answer!(reply, copy(), copied => reply.written(copied));
+        });
     }
 }

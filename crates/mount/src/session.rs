@@ -2,7 +2,7 @@
 
 use crate::attr::Attr;
 use crate::error::MountError;
-use crate::kernel::{Serve, THREADS};
+use crate::pool::Serve;
 use crate::source::Source;
 use crate::view::View;
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
@@ -72,7 +72,7 @@ pub fn serve(
     let view = Arc::new(View::new(source, root, store, volume, config.ttl, stale));
     view.remember_mounted()?;
     let options = options(config, view.source.path());
-    let session = Session::new(Serve(Arc::clone(&view)), &point, &options);
+    let session = Session::new(Serve::new(&view), &point, &options);
     let mut session = session.map_err(|error| MountError::Mount { point: point.clone(), error })?;
     let mut unmounter = session.unmount_callable();
     let notifier = session.notifier();
@@ -148,7 +148,6 @@ fn options(config: &MountConfig, source: &Path) -> Config {
     let mut options = Config::default();
     options.mount_options = mount_options;
     options.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
-    options.n_threads = Some(THREADS);
     options
 }
 
