@@ -1,6 +1,6 @@
 //! What is kept of a file's bytes: an object for each path, of a version for each state in which the source's file was seen.
 //!
-//! The object's auxiliary data is its [`Mark`]. When the source's file has another [`Stamp`](crate::stamp::Stamp) than that says, a newer version is opened, so that nothing of
+//! The object's auxiliary data is its [`Mark`]. When the source's file has another [`Stamp`] than that says, a newer version is opened, so that nothing of
 //! the old one is found any more. What is written goes to the source first; whoever changes a file looks at its stamp before and after with the inode's state locked, so that
 //! somebody else's change before it is not mistaken for its own. While an object is changed it has no mark: a crash in between leaves bytes that nobody trusts.
 //!
