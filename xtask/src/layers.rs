@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("vswap-pager", 4),
     ("vswap-objects", 4),
     ("vswap-desk", 5),
+    ("vswap-mount", 5),
     ("vswap-run", 6),
     ("vswap-doctor", 6),
     ("vswap", 7),

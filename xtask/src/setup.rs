@@ -21,6 +21,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("go", "golang-go"),
     ("mkswap", "util-linux"),
     ("losetup", "mount"),
+    ("fusermount3", "fuse3"),
     ("curl", "curl"),
 ];
 const TARGETS: &[&str] = &["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl", "x86_64-unknown-none"];

@@ -8,6 +8,7 @@ mod encrypt;
 mod groups;
 mod help;
 mod lost;
+mod mount;
 mod reclaim;
 mod record;
 mod region;

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::size;
+#[cfg(feature = "mount")]
+pub use cache::MountArgs;
 use cache::{CACHE_ABOUT, CACHE_MORE};
 pub use cache::{CacheAction, CacheArgs, Key, ObjectArgs, ObjectColumn};
 pub use control::{
@@ -53,7 +55,7 @@ const LONG_ABOUT: &str = "\
 A virtual swap space in user space. `vswap run` runs an unmodified program, and everything that it forks and \
 executes, within a limit of resident memory; what does not fit is kept compressed in memory and in a file. \
 `vswap status`, `vswap tiers` and `vswap tier` look at running ones and change where their pages go; `vswap groups` and `vswap set` share out memory among their processes. \
-`vswap cache` keeps named objects in a directory. \
+`vswap cache` keeps named objects in a directory, and shows a slow directory through them. \
 `vswap doctor` says whether this machine allows all that, and `vswap setup` makes the one change that needs root.";
 
 const SEE_ALSO: &str = "\
@@ -92,7 +94,7 @@ pub enum Command {
     /// Set limits of a group of a running vswap, or the limit of all
     #[command(long_about = SET_ABOUT, after_long_help = SET_MORE)]
     Set(SetArgs),
-    /// Make a store of named objects, list, put, get and end them, check them
+    /// Make a store of named objects, list, put, get and end them, check them; show a slow directory through one
     #[command(long_about = CACHE_ABOUT, after_long_help = CACHE_MORE)]
     Cache(CacheArgs),
     /// Write the manual pages to a directory

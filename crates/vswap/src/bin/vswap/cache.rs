@@ -44,6 +44,8 @@ pub fn cache(action: &CacheAction) -> ExitCode {
         CacheAction::Cull { store, size, json } => cull(store, *size, *json),
         CacheAction::Invalidate { object, prefix } => invalidate(object, *prefix),
         CacheAction::Df { store, json, bytes } => df(store, *json, *bytes),
+        #[cfg(feature = "mount")]
+        CacheAction::Mount(args) => crate::mount::mount(args),
         CacheAction::Check { store, repair, json } => check(store, *repair, *json),
     };
     match done {

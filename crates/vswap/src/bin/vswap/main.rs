@@ -17,6 +17,8 @@ mod control;
 mod doctor;
 mod groups;
 mod man;
+#[cfg(feature = "mount")]
+mod mount;
 mod run;
 mod say;
 mod setup;

@@ -37,6 +37,7 @@ Examples:
   vswap cache pin /var/cache/photos 2026/beach.jpg --volume server/share
   vswap cache cull /var/cache/photos --size 2G
   vswap cache invalidate /var/cache/photos 2026/ --prefix --volume server/share
+  vswap cache mount --source /mnt/nas/photos --store /var/cache/photos ~/photos
   vswap cache check /var/cache/photos";
 
 /// `vswap cache`.
@@ -198,6 +199,10 @@ pub enum CacheAction {
         #[arg(long, short)]
         bytes: bool,
     },
+    /// Show a slow directory through a store: what was read once is there, also when the directory is not
+    #[cfg(feature = "mount")]
+    #[command(long_about = MOUNT_ABOUT, after_long_help = MOUNT_MORE)]
+    Mount(MountArgs),
     /// Read everything, and name what is damaged
     Check {
         /// The store's directory
@@ -209,6 +214,78 @@ pub enum CacheAction {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[cfg(feature = "mount")]
+const MOUNT_ABOUT: &str = "\
+Shows the directory DIR at MOUNTPOINT, as a FUSE file system. Of what is read there the store keeps the blocks that were asked for and some behind them, and names and attributes; what is kept is not asked of DIR again as long as the \
+file has the same size, times of change and inode. What is written goes to DIR first and then into the store, and every other operation is passed on, so DIR has everything at once.
+
+While DIR does not answer (its server or its disk is gone, or it is not mounted) what is in the store can be read: directories that were listed, and the parts of files that were read. Everything else fails as DIR does. When it comes \
+back it is shown again as it is then.
+
+The command stays until MOUNTPOINT is unmounted (`umount`, `fusermount3 -u`) or it is ended by SIGINT, SIGTERM or SIGHUP, which unmounts. Nobody else can use the store meanwhile. It is synced every five seconds and at the end; a crash \
+loses of it what came since then, and nothing of DIR.";
+
+#[cfg(feature = "mount")]
+const MOUNT_MORE: &str = "\
+Limits:
+  - Others' changes of DIR are seen after --ttl seconds, by who opens or reads a file; by who has mapped it, when it is opened again.
+  - Locks hold among the programs that use MOUNTPOINT, and are not passed on to DIR.
+  - Two who write one file at the same moment, one here and one in DIR itself, are not kept apart.
+  - Access is decided by owner and mode; access control lists are not looked at here.
+  - A store that is full keeps what it has, and the rest is read from DIR each time.
+  - A rename takes along up to 64 MiB of what is kept.
+
+Exit status:
+  0    unmounted
+  1    it could not be mounted, or the store failed
+  125  bad usage
+
+Examples:
+  vswap cache init /var/cache/photos --size 20G
+  vswap cache mount --source /mnt/nas/photos --store /var/cache/photos ~/photos
+  umount ~/photos";
+
+/// `vswap cache mount`.
+#[cfg(feature = "mount")]
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// The directory that is shown
+    #[arg(long, value_name = "DIR")]
+    pub source: PathBuf,
+    /// The store's directory
+    #[arg(long, value_name = "STORE")]
+    pub store: PathBuf,
+    /// Where it is shown: a directory, not within DIR, nor DIR within it
+    pub mountpoint: PathBuf,
+    /// The volume of the store in which it is kept [default: DIR's path without symbolic links]
+    #[arg(long, value_name = "KEY", value_parser = key_parser())]
+    pub volume: Option<Key>,
+    /// How long names and attributes are believed without asking DIR; 0 asks each time
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub ttl: f64,
+    /// Let nothing be changed at MOUNTPOINT
+    #[arg(long)]
+    pub read_only: bool,
+    /// Let other users use it too, as far as owners and modes allow
+    ///
+    /// Who is not root needs `user_allow_other` in /etc/fuse.conf for it.
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Stay in the foreground; it always does
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+#[cfg(feature = "mount")]
+fn seconds(words: &str) -> Result<f64, String> {
+    /// A day.
+    const MOST: f64 = 86_400.0;
+    match words.parse() {
+        Ok(seconds) if (0.0..=MOST).contains(&seconds) => Ok(seconds),
+        _ => Err("seconds, from 0 to 86400, such as 1 or 0.5".into()),
+    }
 }
 
 /// Columns of `vswap cache ls`.

@@ -1,0 +1,195 @@
+//! Operations on open files.
+
+use crate::content::Unknown;
+use crate::fault::{Fault, Res};
+use crate::handles::Handle;
+use crate::inodes::Inode;
+use crate::source::reopen;
+use crate::view::View;
+use fuser::{FileHandle, FopenFlags};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::io::Errno;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// Flags of an open that concern how the file is used later.
+const KEPT: OFlags = OFlags::RDONLY
+    .union(OFlags::WRONLY)
+    .union(OFlags::RDWR)
+    .union(OFlags::APPEND)
+    .union(OFlags::SYNC)
+    .union(OFlags::DSYNC);
+
+/// Those of the kernel's that are passed on.
+pub fn kept_flags(flags: i32) -> OFlags {
+    OFlags::from_bits_retain(flags as u32).intersection(KEPT)
+}
+
+fn writes(flags: OFlags) -> bool {
+    flags.intersects(OFlags::WRONLY | OFlags::RDWR)
+}
+
+impl View {
+    pub fn handle(&self, number: FileHandle) -> Res<Arc<Handle>> {
+        self.handles.get(number.0).ok_or(Fault::Says(Errno::BADF))
+    }
+
+    pub fn open(&self, inode: &Arc<Inode>, flags: i32) -> Res<(FileHandle, FopenFlags)> {
+        let flags = kept_flags(flags);
+        let opened = self.find(inode).and_then(|found| {
+            let file = reopen(&found.fd, flags)?;
+            Ok((found.root.attr(&file)?, file))
+        });
+        let (file, keep) = match opened {
+            Ok((attr, file)) => {
+                let stamp = attr.stamp();
+                let mut state = inode.state.lock();
+                // What was fetched too soon after a change is found out here.
+                self.content(inode, &mut state, &stamp, false);
+                let keep = state.kernel == Some(stamp);
+                state.kernel = Some(stamp);
+                drop(state);
+                self.note(inode, &attr);
+                (Some(file), keep)
+            }
+            Err(fault) if fault.is_gone() && !writes(flags) => {
+                let last = inode.attr.lock().stamp();
+                let mut state = inode.state.lock();
+                self.last_content(inode, &mut state, &last).ok_or(fault)?;
+                (None, state.kernel == Some(last))
+            }
+            Err(fault) => return Err(fault),
+        };
+        let number = self.handles.add(Handle::new(inode, flags, file));
+        let flags = if keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+        Ok((FileHandle(number), flags))
+    }
+
+    pub fn write(&self, handle: &Handle, offset: u64, data: &[u8]) -> Res<u32> {
+        let write = || {
+            self.with_file(handle, |file| {
+                loop {
+                    match file.write_at(data, offset) {
+                        Err(error) if Errno::from_io_error(&error) == Some(Errno::INTR) => {}
+                        done => return Ok(done?),
+                    }
+                }
+            })
+        };
+        let written = self.change(
+            &handle.inode,
+            true,
+            || self.attr_of(handle),
+            write,
+            |written, object, before, after| {
+                let end = offset + *written as u64;
+                // An appending descriptor writes at the end, wherever the kernel thinks that this is.
+                let there = if handle.appends() {
+                    before.size == offset && after.size == end
+                } else {
+                    after.size == before.size.max(end)
+                };
+                if !there {
+                    return Err(Unknown);
+                }
+                if !self.has_room() || object.write(offset, &data[..*written]).is_err() {
+                    self.was_full();
+                    object.punch(offset..end);
+                }
+                Ok(object.set_len(after.size)?)
+            },
+        )?;
+        Ok(written as u32)
+    }
+
+    pub fn truncate(&self, inode: &Arc<Inode>, handle: Option<&Handle>, size: u64) -> Res<()> {
+        let cut = || match handle {
+            Some(handle) => self.with_file(handle, |file| Ok(rustix::fs::ftruncate(file, size)?)),
+            None => Ok(rustix::fs::ftruncate(reopen(&self.find(inode)?.fd, OFlags::WRONLY)?, size)?),
+        };
+        let look = || match handle {
+            Some(handle) => self.attr_of(handle),
+            None => Ok(self.find(inode)?.attr),
+        };
+        self.change(inode, size == 0, look, cut, |(), object, _, after| {
+            if after.size != size {
+                return Err(Unknown);
+            }
+            Ok(object.set_len(size)?)
+        })
+    }
+
+    pub fn allocate(&self, handle: &Handle, offset: u64, length: u64, mode: i32) -> Res<()> {
+        let flags = FallocateFlags::from_bits_retain(mode as u32);
+        let act = || self.with_file(handle, |file| Ok(rustix::fs::fallocate(file, flags, offset, length)?));
+        let moves = FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE;
+        self.change(
+            &handle.inode,
+            false,
+            || self.attr_of(handle),
+            act,
+            |(), object, _, after| {
+                if flags.intersects(moves) {
+                    return Err(Unknown);
+                }
+                if flags.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE) {
+                    object.punch(offset..offset.saturating_add(length));
+                }
+                Ok(object.set_len(after.size)?)
+            },
+        )
+    }
+
+    pub fn copy_range(&self, from: (&Handle, u64), to: (&Handle, u64), length: u64) -> Res<u32> {
+        let (source, target) = (self.file(from.0)?, self.file(to.0)?);
+        let length = length.min(1 << 30) as usize;
+        let act = || {
+            let (mut at, mut into) = (from.1, to.1);
+            Ok(rustix::fs::copy_file_range(&*source, Some(&mut at), &*target, Some(&mut into), length)?)
+        };
+        let copied = self.change(
+            &to.0.inode,
+            false,
+            || self.attr_of(to.0),
+            act,
+            |copied, object, _, after| {
+                object.punch(to.1..to.1 + *copied as u64);
+                Ok(object.set_len(after.size)?)
+            },
+        )?;
+        Ok(copied as u32)
+    }
+
+    /// Of data and holes: the kernel knows the rest itself.
+    pub fn seek(&self, handle: &Handle, offset: i64, whence: i32) -> Res<i64> {
+        /// `SEEK_DATA` and `SEEK_HOLE`.
+        const DATA_AND_HOLE: [i32; 2] = [3, 4];
+        let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        let to = match DATA_AND_HOLE.iter().position(|known| *known == whence) {
+            Some(0) => SeekFrom::Data(offset),
+            Some(_) => SeekFrom::Hole(offset),
+            None => return Err(Errno::INVAL.into()),
+        };
+        Ok(self.with_file(handle, |file| Ok(rustix::fs::seek(file, to)?))? as i64)
+    }
+
+    pub fn sync_file(&self, handle: &Handle, data_only: bool) -> Res<()> {
+        self.with_file(handle, |file| {
+            if data_only {
+                rustix::fs::fdatasync(file)?
+            } else {
+                rustix::fs::fsync(file)?
+            }
+            Ok(())
+        })
+    }
+
+    /// A program has closed one of its descriptors: file systems of other machines send then what was written.
+    pub fn flush(&self, handle: &Handle) -> Res<()> {
+        let file = handle.file.lock().clone();
+        if let Some(file) = file.filter(|_| writes(handle.flags)) {
+            drop(file.try_clone()?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! [`Handle`] and [`DirHandle`]: what a program has open.
+
+use crate::inodes::Inode;
+use fuser::FileType;
+use parking_lot::Mutex;
+use rustix::fs::OFlags;
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes that are read ahead of a program that reads on, at the least and at the most.
+const AHEAD: (u64, u64) = (128 << 10, 1 << 20);
+
+/// A file that a program has open.
+#[derive(Debug)]
+pub struct Handle {
+    pub inode: Arc<Inode>,
+    /// How it was opened, without what concerns only the opening.
+    pub flags: OFlags,
+    /// The source's file; `None` if it was opened while the source was gone.
+    pub file: Mutex<Option<Arc<File>>>,
+    ahead: Mutex<Ahead>,
+}
+
+/// Whether a program reads on where it was.
+#[derive(Debug, Default)]
+struct Ahead {
+    next: u64,
+    window: u64,
+}
+
+impl Handle {
+    pub fn new(inode: &Arc<Inode>, flags: OFlags, file: Option<File>) -> Arc<Self> {
+        let file = Mutex::new(file.map(Arc::new));
+        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, ahead: Mutex::default() });
+        inode.opened(&handle);
+        handle
+    }
+
+    pub fn appends(&self) -> bool {
+        self.flags.contains(OFlags::APPEND)
+    }
+
+    /// How many bytes behind those that are read now are worth having as well.
+    pub fn ahead(&self, offset: u64, size: u64) -> u64 {
+        let mut ahead = self.ahead.lock();
+        // The kernel's own readahead may ask for several pieces at once, which arrive in any order.
+        let near = ahead.next.abs_diff(offset) <= 2 * size.max(AHEAD.0);
+        let on = ahead.next != 0 && near;
+        ahead.window = if on { (ahead.window * 2).clamp(AHEAD.0, AHEAD.1) } else { 0 };
+        ahead.next = if on { ahead.next.max(offset + size) } else { offset + size };
+        ahead.window
+    }
+}
+
+/// An entry of a directory, as it is listed.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub name: Vec<u8>,
+    pub inode: u64,
+    pub kind: FileType,
+}
+
+/// A directory that a program has open.
+#[derive(Debug)]
+pub struct DirHandle {
+    pub inode: Arc<Inode>,
+    /// As it was when it was read from its beginning.
+    pub lines: Mutex<Option<Arc<Lines>>>,
+}
+
+/// A directory at one moment.
+#[derive(Debug)]
+pub struct Lines {
+    /// The directory itself, for the entries' attributes; `None` if the source is gone.
+    pub dir: Option<File>,
+    /// Of the file system on which the source's directory is.
+    pub root: Option<crate::source::Root>,
+    pub path: Option<Vec<u8>>,
+    pub lines: Vec<Line>,
+}
+
+/// Things by number.
+#[derive(Debug)]
+pub struct Numbered<T> {
+    last: AtomicU64,
+    all: Mutex<HashMap<u64, Arc<T>>>,
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self { last: AtomicU64::new(0), all: Mutex::default() }
+    }
+}
+
+impl<T> Numbered<T> {
+    pub fn add(&self, thing: Arc<T>) -> u64 {
+        // Relaxed: numbers are to differ, no more.
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.all.lock().insert(number, thing);
+        number
+    }
+
+    pub fn get(&self, number: u64) -> Option<Arc<T>> {
+        self.all.lock().get(&number).cloned()
+    }
+
+    pub fn remove(&self, number: u64) -> Option<Arc<T>> {
+        self.all.lock().remove(&number)
+    }
+}

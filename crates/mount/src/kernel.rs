@@ -1,0 +1,473 @@
+//! What the kernel asks, passed on to the [`View`].
+
+use crate::attr::{Attr, device_told, nothing};
+use crate::attributes::Wanted;
+use crate::fault::{Fault, Res};
+use crate::inodes::Inode;
+use crate::names::{Made, Owner};
+use crate::pool::Serve;
+use crate::view::View;
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::AtFlags;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Bytes of one read or write at the most.
+const MOST: u32 = 1 << 20;
+/// Requests that the kernel makes at once for what nobody waits for yet. There are more threads than these.
+const BACKGROUND: u16 = 16;
+/// Answers with what there is, or why there is nothing.
+macro_rules! answer {
+    ($reply:ident, $result:expr, $found:pat => $with:expr) => {
+        match tried(|| $result) {
+            Ok($found) => $with,
+            Err(fault) => $reply.error(fault.errno()),
+        }
+    };
+}
+
+/// So that what is asked for may use `?`.
+fn tried<T>(ask: impl FnOnce() -> Res<T>) -> Res<T> {
+    ask()
+}
+
+fn entry(view: &View, reply: ReplyEntry, made: Res<(Arc<Inode>, Attr)>) {
+    match made {
+        Ok((inode, attr)) => reply.entry(&view.ttl, &attr.told(inode.node), Generation(0)),
+        Err(fault) => reply.error(fault.errno()),
+    }
+}
+
+fn make(view: &View, owner: Owner, parent: INodeNo, name: &OsStr, what: &Made<'_>, reply: ReplyEntry) {
+    let made = view.inode(parent.0).and_then(|parent| view.make(&parent, name.as_bytes(), what, owner));
+    entry(view, reply, made);
+}
+
+fn sized(reply: ReplyXattr, size: u32, got: Res<Vec<u8>>) {
+    match got {
+        Ok(bytes) if size == 0 => reply.size(bytes.len() as u32),
+        Ok(bytes) if bytes.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(bytes) => reply.data(&bytes),
+        Err(fault) => reply.error(fault.errno()),
+    }
+}
+
+impl Filesystem for Serve {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_ASYNC_DIO,
+        ];
+        for flag in wanted {
+            // A kernel that lacks one is slower.
+            let _ = config.add_capabilities(flag);
+        }
+        let _ = config.set_max_write(MOST);
+        let _ = config.set_max_readahead(MOST);
+        let _ = config.set_max_background(BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = name.to_owned();
+        self.run(move |view| {
+            let found = view.inode(parent.0).and_then(|parent| view.look_up(&parent, name.as_bytes()));
+            if found.as_ref().is_err_and(|fault| *fault == Fault::Says(rustix::io::Errno::NOENT)) {
+                // That it is not there may be remembered as well: number 0 says so.
+                return reply.entry(&view.ttl, &nothing(), Generation(0));
+            }
+            entry(view, reply, found);
+        });
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.view.inodes.forget(ino.0, nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.run(move |view| {
+        answer!(reply, view.attributes(&view.inode(ino.0)?), attr => reply.attr(&view.ttl, &attr.told(ino.0)));
+        });
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        self.run(move |view| {
+            let wanted = Wanted { mode, owner: (uid, gid), size, times: (atime, mtime) };
+            let handle = fh.and_then(|fh| view.handle(fh).ok());
+            let set = || view.set_attributes(&view.inode(ino.0)?, handle.as_deref(), &wanted);
+            answer!(reply, set(), attr => reply.attr(&view.ttl, &attr.told(ino.0)));
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.run(move |view| {
+            answer!(reply, view.target(&view.inode(ino.0)?), target => reply.data(&target));
+        });
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let name = name.to_owned();
+        let owner = (req.uid(), req.gid());
+        self.run(move |view| {
+            let what = Made::Node { mode: mode & !umask, device: device_told(rdev) };
+            make(view, owner, parent, &name, &what, reply);
+        });
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let name = name.to_owned();
+        let owner = (req.uid(), req.gid());
+        self.run(move |view| {
+            make(view, owner, parent, &name, &Made::Directory { mode: mode & !umask & 0o7777 }, reply);
+        });
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let link_name = link_name.to_owned();
+        let target = target.to_owned();
+        let owner = (req.uid(), req.gid());
+        self.run(move |view| {
+            make(
+                view,
+                owner,
+                parent,
+                &link_name,
+                &Made::Link { target: target.as_os_str().as_bytes() },
+                reply,
+            );
+        });
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.run(move |view| {
+        answer!(reply, view.remove(&view.inode(parent.0)?, name.as_bytes(), AtFlags::empty()), () => reply.ok());
+        });
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.run(move |view| {
+        answer!(reply, view.remove(&view.inode(parent.0)?, name.as_bytes(), AtFlags::REMOVEDIR), () => reply.ok());
+        });
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let name = name.to_owned();
+        let newname = newname.to_owned();
+        self.run(move |view| {
+            let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+            let rename = || {
+                let (from, to) = (view.inode(parent.0)?, view.inode(newparent.0)?);
+                view.rename((&from, name.as_bytes()), (&to, newname.as_bytes()), flags)
+            };
+            answer!(reply, rename(), () => reply.ok());
+        });
+    }
+
+    fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let newname = newname.to_owned();
+        self.run(move |view| {
+            let link = || view.link(&view.inode(ino.0)?, &view.inode(newparent.0)?, newname.as_bytes());
+            entry(view, reply, link());
+        });
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.run(move |view| {
+        answer!(reply, view.open(&view.inode(ino.0)?, flags.0), (handle, flags) => reply.opened(handle, flags));
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.run(move |view| {
+            let read = || view.read(&*view.handle(fh)?, offset, size as usize);
+            answer!(reply, read(), bytes => reply.data(&bytes));
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let data = data.to_owned();
+        self.run(move |view| {
+            answer!(reply, view.write(&*view.handle(fh)?, offset, &data), written => reply.written(written));
+        });
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        self.run(move |view| {
+            answer!(reply, view.flush(&*view.handle(fh)?), () => reply.ok());
+        });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        // To close it may take long.
+        self.run(move |view| {
+            drop(view.handles.remove(fh.0));
+            reply.ok();
+        });
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.run(move |view| {
+            answer!(reply, view.sync_file(&*view.handle(fh)?, datasync), () => reply.ok());
+        });
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.run(move |view| {
+        answer!(reply, view.inode(ino.0), inode => reply.opened(view.open_dir(&inode), FopenFlags::empty()));
+        });
+    }
+
+    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.run(move |view| {
+            answer!(reply, view.list(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.run(move |view| {
+            answer!(reply, view.list_plus(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.run(move |view| {
+            drop(view.dirs.remove(fh.0));
+            reply.ok();
+        });
+    }
+
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.run(move |view| {
+            answer!(reply, view.sync_dir(&*view.inode(ino.0)?), () => reply.ok());
+        });
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.run(move |view| {
+            let stat = || Ok(rustix::fs::fstatvfs(&view.source.root()?.fd)?);
+            answer!(reply, stat(), found => reply.statfs(
+                found.f_blocks,
+                found.f_bfree,
+                found.f_bavail,
+                found.f_files,
+                found.f_ffree,
+                found.f_bsize as u32,
+                found.f_namemax as u32,
+                found.f_frsize as u32,
+            ));
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let name = name.to_owned();
+        let value = value.to_owned();
+        self.run(move |view| {
+            answer!(reply, view.set_xattr(&view.inode(ino.0)?, &name, Some(&value), flags), () => reply.ok());
+        });
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let name = name.to_owned();
+        self.run(move |view| {
+            sized(reply, size, view.inode(ino.0).and_then(|inode| view.xattr(&inode, &name)));
+        });
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.run(move |view| {
+            sized(reply, size, view.inode(ino.0).and_then(|inode| view.xattrs(&inode)));
+        });
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.run(move |view| {
+            answer!(reply, view.set_xattr(&view.inode(ino.0)?, &name, None, 0), () => reply.ok());
+        });
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel looks at the modes itself (`default_permissions`).
+        reply.ok();
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let name = name.to_owned();
+        let owner = (req.uid(), req.gid());
+        self.run(move |view| {
+            let mode = mode & !umask & 0o7777;
+            let create = || view.create(&view.inode(parent.0)?, name.as_bytes(), mode, flags, owner);
+            answer!(reply, create(), (inode, attr, handle) => {
+                reply.created(&view.ttl, &attr.told(inode.node), Generation(0), handle, FopenFlags::empty());
+            });
+        });
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.run(move |view| {
+            answer!(reply, view.allocate(&*view.handle(fh)?, offset, length, mode), () => reply.ok());
+        });
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.run(move |view| {
+            answer!(reply, view.seek(&*view.handle(fh)?, offset, whence), at => reply.offset(at));
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        self.run(move |view| {
+            let copy = || {
+                let (from, to) = (view.handle(fh_in)?, view.handle(fh_out)?);
+                view.copy_range((&from, offset_in), (&to, offset_out), len)
+            };
+            answer!(reply, copy(), copied => reply.written(copied));
+        });
+    }
+}

@@ -1,0 +1,41 @@
+//! A slow directory, shown by way of a store of named objects: a FUSE file system.
+//!
+//! [`serve`] mounts a *source* (a network mount, a spinning disk) somewhere else. What is read there is fetched block by block, and kept; what is written goes to the
+//! source and into the store; every other operation is passed on. While the source answers, nothing is shown that it has changed longer than the *ttl* ago; while it
+//! does not, what is in the store is shown.
+//!
+//! - `source.rs` walks paths below the source's directory; `fault.rs` tells a source that refuses from one that is gone.
+//! - `inodes.rs`: what the kernel knows, and where it was seen; `handles.rs`: what programs have open.
+//! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs`: names and attributes, for when the source is gone.
+//! - `files.rs`, `attributes.rs`, `names.rs`, `dirs.rs`: the operations; `kernel.rs`: the same as the kernel asks for them, and `pool.rs` the threads that do them; `session.rs`: beginning and end.
+//!
+//! # Invariants
+//! - Bytes that are kept are shown only for a file of the stamp that is beside them: identity, length, time of the last change of content and of anything.
+//! - What is written is in the source before it is in the store; an object that is being changed has no stamp, so a crash leaves none that is wrong.
+//! - A store that is full or fails makes things slower, never wrong, and no operation fail.
+//!
+//! # Lock order
+//! An inode's state, then the table of inodes, an inode's places, the map of listings, a listing; the store's come last. No lock but an inode's state and a listing of an open directory is held while the source is asked.
+#![forbid(unsafe_code)]
+
+mod attr;
+mod attributes;
+mod content;
+mod dirs;
+mod error;
+mod fault;
+mod files;
+mod handles;
+mod inodes;
+mod kernel;
+mod listing;
+mod names;
+mod pool;
+mod reading;
+mod session;
+mod source;
+mod stamp;
+mod view;
+
+pub use error::MountError;
+pub use session::{MountConfig, serve};

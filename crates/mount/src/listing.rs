@@ -1,0 +1,232 @@
+//! [`Listings`]: what is known of directories, for when the source is gone.
+//!
+//! One object for each directory, with the names that were seen in it, their attributes and where symbolic links point. It is written when the store is
+//! synced; what was seen since then is in memory. While the source answers nothing is read from here.
+//!
+//! Lock order: the map of those in memory, a listing. The store's locks come after both.
+
+use crate::attr::{Attr, Identity};
+use crate::handles::Line;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use vswap_objects::{NamedError, Store};
+
+/// The form of what is kept.
+const FORM: u8 = 1;
+/// Bytes before it: the form, and how many follow.
+const HEAD: usize = 9;
+/// Longer ones are not kept.
+const LONGEST: u64 = 256 << 20;
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub inode: u64,
+    /// `st_mode`; of one that was only listed, its kind alone.
+    pub mode: u32,
+    pub attr: Option<Attr>,
+    /// Where a symbolic link points.
+    pub target: Option<Vec<u8>>,
+}
+
+/// What is known of a directory.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Listing {
+    /// What is not in it is not there.
+    pub complete: bool,
+    /// Of the source's directory itself.
+    pub own: Option<Attr>,
+    pub entries: BTreeMap<Vec<u8>, Entry>,
+    #[serde(skip)]
+    changed: bool,
+}
+
+impl Listing {
+    /// A name was seen there.
+    pub fn see(&mut self, name: &[u8], attr: &Attr) {
+        let former = self.entries.get(name);
+        if former.and_then(|entry| entry.attr.as_ref()).is_some_and(|known| known.agrees(attr)) {
+            return;
+        }
+        let target =
+            former.filter(|entry| entry.inode == attr.identity.1).and_then(|entry| entry.target.clone());
+        let entry = Entry { inode: attr.identity.1, mode: attr.mode, attr: Some(*attr), target };
+        self.entries.insert(name.to_vec(), entry);
+        self.changed = true;
+    }
+
+    /// It is not there.
+    pub fn miss(&mut self, name: &[u8]) {
+        self.changed |= self.entries.remove(name).is_some();
+    }
+
+    /// Where a symbolic link of this name points.
+    pub fn points(&mut self, name: &[u8], identity: Identity, target: &[u8]) {
+        let entry = self.entries.get_mut(name).filter(|entry| entry.inode == identity.1);
+        if let Some(entry) = entry
+            && entry.target.as_deref() != Some(target)
+        {
+            entry.target = Some(target.to_vec());
+            self.changed = true;
+        }
+    }
+
+    /// These names are there and no others.
+    pub fn renew(&mut self, lines: &[Line]) {
+        let mut former = std::mem::take(&mut self.entries);
+        let same = former.len() == lines.len();
+        let mut changed = !self.complete || !same;
+        for line in lines {
+            let known = former.remove(&line.name).filter(|entry| {
+                entry.inode == line.inode || entry.attr.is_some_and(|attr| attr.identity.0 != 0)
+            });
+            changed |= known.is_none();
+            let entry = known.unwrap_or_else(|| Entry {
+                inode: line.inode,
+                mode: mode(line.kind),
+                attr: None,
+                target: None,
+            });
+            self.entries.insert(line.name.clone(), entry);
+        }
+        self.complete = true;
+        self.changed |= changed;
+    }
+
+    /// The source's directory itself was seen so.
+    pub fn see_own(&mut self, attr: &Attr) {
+        if !self.own.is_some_and(|own| own.agrees(attr)) {
+            self.own = Some(*attr);
+            self.changed = true;
+        }
+    }
+
+    fn encode(&self) -> Option<Vec<u8>> {
+        let body = postcard::to_allocvec(self).ok()?;
+        Some([&[FORM][..], &(body.len() as u64).to_le_bytes(), &body].concat())
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (head, body) = bytes.split_at_checked(HEAD)?;
+        let length = u64::from_le_bytes(head[1..].try_into().ok()?);
+        // One that was being written when the store was synced is shorter.
+        (head[0] == FORM && length == body.len() as u64).then(|| postcard::from_bytes(body).ok()).flatten()
+    }
+}
+
+pub fn mode(kind: fuser::FileType) -> u32 {
+    use rustix::fs::FileType as Kind;
+    let kind = match kind {
+        fuser::FileType::Directory => Kind::Directory,
+        fuser::FileType::Symlink => Kind::Symlink,
+        fuser::FileType::NamedPipe => Kind::Fifo,
+        fuser::FileType::Socket => Kind::Socket,
+        fuser::FileType::CharDevice => Kind::CharacterDevice,
+        fuser::FileType::BlockDevice => Kind::BlockDevice,
+        fuser::FileType::RegularFile => Kind::RegularFile,
+    };
+    kind.as_raw_mode()
+}
+
+/// The key of a directory's listing.
+pub fn key(path: &[u8]) -> Vec<u8> {
+    [b"d", path].concat()
+}
+
+/// Loaded when somebody asks first.
+type InMemory = Arc<Mutex<Option<Listing>>>;
+
+/// Those that were seen since the last sync, by the directories' paths.
+#[derive(Debug)]
+pub struct Listings {
+    store: Arc<Store>,
+    volume: Vec<u8>,
+    in_memory: Mutex<HashMap<Vec<u8>, InMemory>>,
+}
+
+impl Listings {
+    pub fn new(store: Arc<Store>, volume: Vec<u8>) -> Self {
+        Self { store, volume, in_memory: Mutex::default() }
+    }
+
+    /// Does something with what is known of a directory.
+    pub fn with<T>(&self, path: &[u8], work: impl FnOnce(&mut Listing) -> T) -> T {
+        let listing = Arc::clone(self.in_memory.lock().entry(path.to_vec()).or_default());
+        let mut listing = listing.lock();
+        work(listing.get_or_insert_with(|| self.load(path).unwrap_or_default()))
+    }
+
+    fn load(&self, path: &[u8]) -> Option<Listing> {
+        let object = self.store.find(&self.volume, &key(path)).ok()??;
+        if object.len() > LONGEST {
+            return None;
+        }
+        let mut bytes = vec![0; object.len() as usize];
+        let read = object.read(0, &mut bytes).ok()?;
+        if !read.missing.is_empty() {
+            return None;
+        }
+        Listing::decode(&bytes)
+    }
+
+    /// Writes those that have changed to the store, and lets go of what nobody looks at. Tells whether there were any. One that cannot be written is tried again.
+    ///
+    /// # Errors
+    /// The last that there was.
+    pub fn write(&self) -> Result<bool, NamedError> {
+        let all: Vec<_> =
+            self.in_memory.lock().iter().map(|(path, listing)| (path.clone(), Arc::clone(listing))).collect();
+        let (mut any, mut failed) = (false, None);
+        for (path, listing) in all {
+            let mut listing = listing.lock();
+            let Some(listing) = listing.as_mut().filter(|listing| listing.changed) else { continue };
+            any = true;
+            match self.put(&path, listing) {
+                // One that has no room in a key or an object is known only while it is in memory.
+                Ok(()) | Err(NamedError::KeyTooLong { .. }) => listing.changed = false,
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.in_memory.lock().retain(|_, listing| {
+            Arc::strong_count(listing) > 1 || listing.lock().as_ref().is_some_and(|listing| listing.changed)
+        });
+        failed.map_or(Ok(any), Err)
+    }
+
+    fn put(&self, path: &[u8], listing: &Listing) -> Result<(), NamedError> {
+        let Some(bytes) = listing.encode().filter(|bytes| bytes.len() as u64 <= LONGEST) else {
+            return Ok(());
+        };
+        let key = key(path);
+        let version = self.store.find(&self.volume, &key)?.map_or(0, |found| found.version());
+        let object = self.store.object(&self.volume, &key, version)?;
+        object.set_len(0)?;
+        object.write(0, &bytes)
+    }
+
+    /// Forgets what is in memory of a directory and of all below it.
+    pub fn drop_below(&self, path: &[u8]) {
+        let below = [path, b"/"].concat();
+        self.in_memory.lock().retain(|known, _| known != path && !known.starts_with(&below));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, Listing};
+
+    #[test]
+    fn a_listing_comes_back_whole_or_not_at_all() {
+        let mut listing = Listing { complete: true, ..Listing::default() };
+        let entry = Entry { inode: 7, mode: 0o120_000, attr: None, target: Some(b"\xff\n".to_vec()) };
+        listing.entries.insert(b"\xfe name\n".to_vec(), entry.clone());
+        let bytes = listing.encode().unwrap();
+        let back = Listing::decode(&bytes).unwrap();
+        assert!(back.complete && back.entries[&b"\xfe name\n"[..]] == entry);
+        for cut in 0..bytes.len() {
+            assert!(Listing::decode(&bytes[..cut]).is_none(), "{cut}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Operations on names in directories.
+
+use crate::attr::Attr;
+use crate::fault::{Fault, Res};
+use crate::files::kept_flags;
+use crate::handles::Handle;
+use crate::inodes::Inode;
+use crate::source::magic;
+use crate::view::{Found, View};
+use fuser::FileHandle;
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid, openat, renameat_with};
+use rustix::io::Errno;
+use std::fs::File;
+use std::sync::Arc;
+
+/// What is made.
+#[derive(Debug)]
+pub enum Made<'a> {
+    Directory { mode: u32 },
+    Link { target: &'a [u8] },
+    Node { mode: u32, device: u64 },
+}
+
+/// Who asks for something to be made.
+pub type Owner = (u32, u32);
+
+impl View {
+    /// What a name stands for; the kernel is about to be told.
+    pub fn look_up(&self, parent: &Arc<Inode>, name: &[u8]) -> Res<(Arc<Inode>, Attr)> {
+        let found = self.find(parent).and_then(|dir| dir.root.attr_at(&dir.fd, name));
+        let path = parent.path();
+        let with = |work: &mut dyn FnMut(&mut crate::listing::Listing)| {
+            if let Some(path) = &path {
+                self.listings.with(path, work);
+            }
+        };
+        match found {
+            Ok(attr) => {
+                with(&mut |listing| listing.see(name, &attr));
+                Ok(self.told(parent, name, attr))
+            }
+            Err(Fault::Says(Errno::NOENT)) => {
+                with(&mut |listing| listing.miss(name));
+                Err(Errno::NOENT.into())
+            }
+            Err(fault) if fault.is_gone() => {
+                let mut kept = Err(fault);
+                with(&mut |listing| {
+                    kept = match listing.entries.get(name) {
+                        Some(entry) => entry.attr.ok_or(fault),
+                        None if listing.complete => Err(Errno::NOENT.into()),
+                        None => Err(fault),
+                    }
+                });
+                let attr = kept?;
+                Ok((self.inodes.told(parent, name, attr), attr))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The inode of something that was seen in the source.
+    pub fn told(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr) -> (Arc<Inode>, Attr) {
+        let inode = self.inodes.told(parent, name, attr);
+        self.note(&inode, &attr);
+        (inode, attr)
+    }
+
+    /// The kernel is about to be told of something new.
+    fn told_new(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr) -> (Arc<Inode>, Attr) {
+        if let Some(path) = parent.path() {
+            self.listings.with(&path, |listing| listing.see(name, &attr));
+        }
+        self.told(parent, name, attr)
+    }
+
+    pub fn make(
+        &self,
+        parent: &Arc<Inode>,
+        name: &[u8],
+        what: &Made<'_>,
+        owner: Owner,
+    ) -> Res<(Arc<Inode>, Attr)> {
+        let dir = self.find(parent)?;
+        match what {
+            Made::Directory { mode } => rustix::fs::mkdirat(&dir.fd, name, Mode::from_raw_mode(*mode))?,
+            Made::Link { target } => rustix::fs::symlinkat(*target, &dir.fd, name)?,
+            Made::Node { mode, device } => {
+                let (kind, mode_bits) = (FileType::from_raw_mode(*mode), Mode::from_raw_mode(*mode & 0o7777));
+                rustix::fs::mknodat(&dir.fd, name, kind, mode_bits, *device)?;
+            }
+        }
+        self.give(&dir, name, owner)?;
+        let attr = dir.root.attr_at(&dir.fd, name)?;
+        let (inode, attr) = self.told_new(parent, name, attr);
+        if attr.is_file() {
+            self.content_of_new(&inode, &attr.stamp());
+        }
+        Ok((inode, attr))
+    }
+
+    pub fn create(
+        &self,
+        parent: &Arc<Inode>,
+        name: &[u8],
+        mode: u32,
+        flags: i32,
+        owner: Owner,
+    ) -> Res<(Arc<Inode>, Attr, FileHandle)> {
+        let dir = self.find(parent)?;
+        let (kept, given) = (kept_flags(flags), OFlags::from_bits_retain(flags as u32));
+        let opens = kept | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let opens = opens | given.intersection(OFlags::TRUNC);
+        let new = openat(&dir.fd, name, opens | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode));
+        let (file, is_new) = match new {
+            Ok(file) => {
+                self.give(&dir, name, owner)?;
+                (file, true)
+            }
+            Err(Errno::EXIST) if !given.contains(OFlags::EXCL) => {
+                (openat(&dir.fd, name, opens, Mode::empty())?, false)
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        let file = File::from(file);
+        let attr = dir.root.attr(&file)?;
+        let (inode, attr) = self.told_new(parent, name, attr);
+        if is_new {
+            self.content_of_new(&inode, &attr.stamp());
+            inode.state.lock().kernel = Some(attr.stamp());
+        } else {
+            inode.state.lock().doubt();
+        }
+        let number = self.handles.add(Handle::new(&inode, kept, Some(file)));
+        Ok((inode, attr, FileHandle(number)))
+    }
+
+    /// Who asked for it owns it, where this program may say so.
+    fn give(&self, dir: &Found, name: &[u8], (user, group): Owner) -> Res<()> {
+        /// A directory whose files have its own group.
+        const SET_GROUP: u32 = 0o2000;
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let made = dir.root.attr_at(&dir.fd, name)?;
+        let user = (made.uid != user).then(|| Uid::from_raw(user));
+        let group = (made.gid != group && dir.attr.mode & SET_GROUP == 0).then(|| Gid::from_raw(group));
+        if user.is_some() || group.is_some() {
+            rustix::fs::chownat(&dir.fd, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+
+    pub fn remove(&self, parent: &Arc<Inode>, name: &[u8], flags: AtFlags) -> Res<()> {
+        let dir = self.find(parent)?;
+        let path = parent.below(name);
+        let attr = dir.root.attr_at(&dir.fd, name)?;
+        let act = || Ok(rustix::fs::unlinkat(&dir.fd, name, flags)?);
+        match self.inodes.find(attr.identity) {
+            Some(inode) if attr.is_file() => {
+                let look = || Ok(self.find(&inode)?.attr);
+                let act = || act().map(|()| inode.left(parent, name));
+                self.change(&inode, false, look, act, |(), _, _, _| Ok(()))?;
+            }
+            Some(inode) => act().map(|()| inode.left(parent, name))?,
+            None => act()?,
+        }
+        if let (Some(above), Some(path)) = (parent.path(), path) {
+            self.listings.with(&above, |listing| listing.miss(name));
+            if attr.is_dir() { self.drop_kept(&path) } else { self.drop_kept_file(&path) }
+        }
+        Ok(())
+    }
+
+    pub fn rename(
+        &self,
+        (parent, name): (&Arc<Inode>, &[u8]),
+        (newparent, newname): (&Arc<Inode>, &[u8]),
+        flags: RenameFlags,
+    ) -> Res<()> {
+        let (dir, newdir) = (self.find(parent)?, self.find(newparent)?);
+        let (from, to) = (parent.below(name), newparent.below(newname));
+        let attr = dir.root.attr_at(&dir.fd, name)?;
+        let other = newdir.root.attr_at(&newdir.fd, newname).ok();
+        let inode = self.inodes.find(attr.identity);
+        let victim = other.and_then(|other| self.inodes.find(other.identity));
+        let same = other.is_some_and(|other| other.identity == attr.identity);
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let act = || {
+            renameat_with(&dir.fd, name, &newdir.fd, newname, flags)?;
+            if same {
+                // Two names of one file: nothing happens.
+                return Ok(());
+            }
+            if let Some(victim) = &victim {
+                victim.left(newparent, newname);
+                if exchange {
+                    victim.seen_at(parent, name);
+                }
+            }
+            if let Some(inode) = &inode {
+                inode.left(parent, name);
+                inode.seen_at(newparent, newname);
+            }
+            Ok(())
+        };
+        match &inode {
+            Some(inode) if attr.is_file() => {
+                let look = || Ok(self.find(inode)?.attr);
+                self.change(inode, false, look, act, |(), _, _, _| Ok(()))?;
+            }
+            _ => act()?,
+        }
+        if let (Some(from), Some(to)) = (from, to)
+            && !same
+        {
+            self.renamed(&from, &to, &attr, other.as_ref().filter(|_| exchange));
+        }
+        Ok(())
+    }
+
+    /// What is kept goes with the name.
+    fn renamed(&self, from: &[u8], to: &[u8], attr: &Attr, exchanged: Option<&Attr>) {
+        let ((above, name), (newabove, newname)) = (crate::view::split(from), crate::view::split(to));
+        self.drop_kept(to);
+        if let Some(other) = exchanged {
+            self.drop_kept(from);
+            self.listings.with(above, |listing| listing.see(name, other));
+        } else {
+            self.take_along(from, to, attr.is_dir());
+            let entry = self.listings.with(above, |listing| {
+                let entry = listing.entries.get(name).cloned();
+                listing.miss(name);
+                entry
+            });
+            let target = entry.and_then(|entry| entry.target);
+            self.listings.with(newabove, |listing| {
+                listing.see(newname, attr);
+                if let Some(target) = target {
+                    listing.points(newname, attr.identity, &target);
+                }
+            });
+        }
+        // The time of change is another now.
+        let root = self.source.root();
+        let seen = root.and_then(|root| root.walk(to).and_then(|fd| root.attr(fd)));
+        if let Ok(seen) = seen {
+            self.listings.with(newabove, |listing| listing.see(newname, &seen));
+        }
+    }
+
+    pub fn link(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &[u8]) -> Res<(Arc<Inode>, Attr)> {
+        let dir = self.find(parent)?;
+        let act = || {
+            let fd = self.find(inode)?.fd;
+            Ok(rustix::fs::linkat(CWD, magic(&fd), &dir.fd, name, AtFlags::SYMLINK_FOLLOW)?)
+        };
+        self.change(inode, false, || Ok(self.find(inode)?.attr), act, |(), _, _, _| Ok(()))?;
+        let attr = dir.root.attr_at(&dir.fd, name)?;
+        if let Some(path) = parent.below(name) {
+            self.drop_kept_file(&path);
+        }
+        Ok(self.told_new(parent, name, attr))
+    }
+
+    /// Where a symbolic link points.
+    pub fn target(&self, inode: &Arc<Inode>) -> Res<Vec<u8>> {
+        let path = inode.path();
+        let listed = |work: &mut dyn FnMut(&mut crate::listing::Listing, &[u8])| {
+            if let Some(path) = &path {
+                let (dir, name) = crate::view::split(path);
+                self.listings.with(dir, |listing| work(listing, name));
+            }
+        };
+        let read = self.find(inode).and_then(|found| Ok(rustix::fs::readlinkat(&found.fd, "", Vec::new())?));
+        match read {
+            Ok(target) => {
+                let target = target.into_bytes();
+                listed(&mut |listing, name| listing.points(name, inode.identity, &target));
+                Ok(target)
+            }
+            Err(fault) if fault.is_gone() => {
+                let mut kept = None;
+                listed(&mut |listing, name| {
+                    kept = listing.entries.get(name).and_then(|entry| entry.target.clone());
+                });
+                kept.ok_or(fault)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+impl View {
+    pub fn sync_dir(&self, inode: &Inode) -> Res<()> {
+        let dir = crate::source::reopen(&self.find(inode)?.fd, OFlags::DIRECTORY)?;
+        Ok(rustix::fs::fsync(dir)?)
+    }
+}

@@ -1,0 +1,211 @@
+//! [`View`]: the file system that is shown; what its operations have in common.
+
+use crate::attr::Attr;
+use crate::fault::{Fault, Res};
+use crate::handles::{DirHandle, Handle, Numbered};
+use crate::inodes::{Inode, Inodes};
+use crate::listing::Listings;
+use crate::source::{Root, Source, reopen};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+use vswap_objects::Store;
+
+/// How long nothing is put into a store that was full.
+const FULL_FOR: Duration = Duration::from_secs(5);
+
+/// The file system that is shown.
+#[derive(Debug)]
+pub struct View {
+    pub source: Source,
+    pub store: Arc<Store>,
+    pub volume: Vec<u8>,
+    /// How long the kernel need not ask again.
+    pub ttl: Duration,
+    pub inodes: Inodes,
+    pub handles: Numbered<Handle>,
+    pub dirs: Numbered<DirHandle>,
+    pub listings: Listings,
+    /// Something was put into the store since the last sync.
+    pub touched: AtomicBool,
+    /// The store had no room.
+    full: Mutex<Option<Instant>>,
+    /// Inodes of which the kernel's own pages are out of date though it cannot tell.
+    stale: Mutex<Sender<u64>>,
+}
+
+/// An inode's file in the source, as it is now.
+#[derive(Debug)]
+pub struct Found {
+    pub root: Root,
+    pub fd: Opened,
+    pub attr: Attr,
+}
+
+/// A descriptor for one operation, or a program's own.
+#[derive(Debug)]
+pub enum Opened {
+    Path(OwnedFd),
+    File(Arc<File>),
+}
+
+impl AsFd for Opened {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Path(fd) => fd.as_fd(),
+            Self::File(file) => file.as_fd(),
+        }
+    }
+}
+
+impl View {
+    pub fn new(
+        source: Source,
+        root: Attr,
+        store: Arc<Store>,
+        volume: Vec<u8>,
+        ttl: Duration,
+        stale: Sender<u64>,
+    ) -> Self {
+        let listings = Listings::new(Arc::clone(&store), volume.clone());
+        Self {
+            source,
+            store,
+            volume,
+            ttl,
+            inodes: Inodes::new(root),
+            handles: Numbered::default(),
+            dirs: Numbered::default(),
+            listings,
+            touched: AtomicBool::new(false),
+            full: Mutex::default(),
+            stale: Mutex::new(stale),
+        }
+    }
+
+    pub fn inode(&self, node: u64) -> Res<Arc<Inode>> {
+        self.inodes.get(node).ok_or(Fault::Says(Errno::STALE))
+    }
+
+    /// An inode's file: at one of its paths, or, if it has been unlinked, as a program has it open.
+    pub fn find(&self, inode: &Inode) -> Res<Found> {
+        let root = self.source.root()?;
+        if inode.is_root() {
+            let fd = root.walk(b"")?;
+            let attr = root.attr(&fd)?;
+            return Ok(Found { root, fd: Opened::Path(fd), attr });
+        }
+        for path in inode.paths() {
+            match root.walk(&path) {
+                Ok(fd) => {
+                    let attr = root.attr(&fd)?;
+                    if attr.identity == inode.identity {
+                        return Ok(Found { root, fd: Opened::Path(fd), attr });
+                    }
+                }
+                Err(Fault::Says(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        for handle in inode.handles() {
+            let file = handle.file.lock().clone();
+            if let Some(file) = file {
+                let attr = root.attr(&file)?;
+                return Ok(Found { root, fd: Opened::File(file), attr });
+            }
+        }
+        // The kernel then looks its name up again.
+        Err(Fault::Says(Errno::STALE))
+    }
+
+    /// The source's file of a handle; opened anew if it was opened without.
+    pub fn file(&self, handle: &Handle) -> Res<Arc<File>> {
+        let had = handle.file.lock().clone();
+        had.map_or_else(|| self.open_again(handle), Ok)
+    }
+
+    fn open_again(&self, handle: &Handle) -> Res<Arc<File>> {
+        let found = self.find(&handle.inode)?;
+        let file = Arc::new(reopen(&found.fd, handle.flags)?);
+        *handle.file.lock() = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Does something with the source's file of a handle; once more with another if the file's mount has gone and come back.
+    pub fn with_file<T>(&self, handle: &Handle, work: impl Fn(&File) -> Res<T>) -> Res<T> {
+        let had = handle.file.lock().is_some();
+        match work(&*self.file(handle)?) {
+            Err(Fault::Gone(errno)) if had => match self.open_again(handle) {
+                Ok(file) => work(&file),
+                Err(_) => Err(Fault::Gone(errno)),
+            },
+            done => done,
+        }
+    }
+
+    /// As a handle's file is now.
+    pub fn attr_of(&self, handle: &Handle) -> Res<Attr> {
+        let device = self.source.root().map(|root| root.device);
+        self.with_file(handle, |file| {
+            let stat = rustix::fs::fstat(file)?;
+            // Without the source's directory there is nothing to compare the device with: it is the one that it was on before.
+            let attr = Attr::new(&stat, device.unwrap_or(stat.st_dev));
+            Ok(Attr { identity: if device.is_err() { handle.inode.identity } else { attr.identity }, ..attr })
+        })
+    }
+
+    /// An inode was seen so.
+    pub fn note(&self, inode: &Arc<Inode>, attr: &Attr) {
+        let former = std::mem::replace(&mut *inode.attr.lock(), *attr);
+        if former.stamp() != attr.stamp() && former.stamp().looks_like(&attr.stamp()) && attr.is_file() {
+            self.tell_stale(inode.node);
+        }
+        if inode.is_root() {
+            self.listings.with(b"", |listing| listing.see_own(attr));
+        } else if !former.agrees(attr)
+            && let Some(path) = inode.path()
+        {
+            let (dir, name) = split(&path);
+            self.listings.with(dir, |listing| listing.see(name, attr));
+        }
+    }
+
+    /// The kernel's own pages of an inode are out of date. It is told later, by a thread of its own: it may be waiting for what is being answered.
+    pub fn tell_stale(&self, node: u64) {
+        // Nobody listens any more when it has been unmounted.
+        let _ = self.stale.lock().send(node);
+    }
+
+    /// Whether it is worth while to put something into the store.
+    pub fn has_room(&self) -> bool {
+        let mut full = self.full.lock();
+        if full.is_some_and(|since| since.elapsed() >= FULL_FOR) {
+            *full = None;
+        }
+        full.is_none()
+    }
+
+    /// It had no room, or failed.
+    pub fn was_full(&self) {
+        *self.full.lock() = Some(Instant::now());
+    }
+
+    /// Something was put into the store.
+    pub fn touch(&self) {
+        // Relaxed, as where it is read: a sync that misses it is followed by another.
+        self.touched.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A path's directory and its last name.
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}

@@ -1,0 +1,26 @@
+//! `vswap cache mount`.
+
+use std::error::Error;
+use std::time::Duration;
+
+use vswap::objects::{Store, StoreConfig};
+use vswap_mount::MountConfig;
+
+use crate::args::MountArgs;
+use crate::say;
+
+/// Mounts, and returns when it has been unmounted.
+pub fn mount(args: &MountArgs) -> Result<(), Box<dyn Error>> {
+    let config = MountConfig {
+        source: args.source.clone(),
+        mountpoint: args.mountpoint.clone(),
+        volume: args.volume.as_ref().map(|volume| volume.0.clone()),
+        ttl: Duration::from_secs_f64(args.ttl),
+        read_only: args.read_only,
+        allow_other: args.allow_other,
+    };
+    let store = Store::open(&args.store, &StoreConfig::default())?;
+    let ready =
+        || say::say(format!("{} is shown at {}", config.source.display(), config.mountpoint.display()));
+    Ok(vswap_mount::serve(&config, store, &args.store, ready, say::say)?)
+}
