@@ -316,7 +316,10 @@ impl View {
             let mut at = range.start;
             while at < range.end {
                 let mut piece = vec![0; (range.end - at).min(PIECE) as usize];
-                old.read(at, &mut piece)?;
+                // Given up since it was looked at: what is not there reads as zeroes.
+                if !old.read(at, &mut piece)?.missing.is_empty() {
+                    return Ok(false);
+                }
                 new.write(at, &piece)?;
                 at += piece.len() as u64;
             }

@@ -115,7 +115,7 @@ pub fn text(circumstances: &Value, found: &Value) -> String {
     text + &many(&found["many"]) + &long(&found["long"])
 }
 
-const CONTESTANTS: &str = "- *store*: a quarter of the memory for the index's pages, the rest is the pool's limit. What the engine knows of its slots comes on top, and shows in the resident peak. Data are \
+const CONTESTANTS: &str = "- *store*: an eighth of the memory for the index, as much for the pool, the rest for pages that are read often. What the engine knows of its slots comes on top, and shows in the resident peak. Data are \
     read and written with direct I/O; the index goes through the page cache, which is not bounded.\n\
     - *files*: one for each object, two levels of 16 directories, written under another name and renamed; one `syncfs` at each sync, which is much faster than an fsync of each file. In a memory cgroup with that \
     limit, which bounds page cache, inodes and the process together. Found on the disk is what the device gave: directories and inodes count too, so that it is less than that.\n\

@@ -234,7 +234,7 @@ Limits:
   - Locks hold among the programs that use MOUNTPOINT, and are not passed on to DIR.
   - Two who write one file at the same moment, one here and one in DIR itself, are not kept apart.
   - Access is decided by owner and mode; access control lists are not looked at here.
-  - A store that is full keeps what it has, and the rest is read from DIR each time.
+  - A store that is full of what is pinned keeps that, and the rest is read from DIR each time.
   - A rename takes along up to 64 MiB of what is kept.
 
 Exit status:
