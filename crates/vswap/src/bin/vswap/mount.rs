@@ -19,7 +19,9 @@ pub fn mount(args: &MountArgs) -> Result<(), Box<dyn Error>> {
         read_only: args.read_only,
         allow_other: args.allow_other,
     };
-    let store = Store::open(&args.store, &StoreConfig::default())?;
+    // The kernel keeps what is read often.
+    let of_store = StoreConfig { page_cache: 0, ..StoreConfig::default() };
+    let store = Store::open(&args.store, &of_store)?;
     let ready =
         || say::say(format!("{} is shown at {}", config.source.display(), config.mountpoint.display()));
     Ok(vswap_mount::serve(&config, store, &args.store, ready, say::say)?)
