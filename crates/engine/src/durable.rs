@@ -103,6 +103,9 @@ pub struct Commit {
 pub(crate) struct Unlisted(BTreeMap<SegmentId, (u64, Arc<[KeptEntry]>)>);
 
 impl Engine {
+    /// Room that [`Engine::pack_durable`] takes at most until the next commit.
+    pub const MOST_PACKED: ByteCount = ByteCount::new((MOST_WRITTEN * SEGMENT_BYTES) as u64);
+
     /// A segment has been written: if it outlives the run, the next list names it.
     pub(crate) fn note_unlisted(&self, writing: &mut Writing, written: &Written) {
         if self.disk.store().is_durable(written.class) {
@@ -255,6 +258,15 @@ impl Engine {
         Ok(kept)
     }
 
+    /// Moves what a group has in the pool now to segments, more or less, while others go on writing: at most the last of these segments is not full.
+    ///
+    /// # Errors
+    /// When a write fails.
+    pub fn write_ahead(&self, group: GroupId) -> Result<(), WritebackError> {
+        let in_pool = self.group_tree().usage(group, Resource::Pool);
+        self.write_all_of(group, ByteCount::new(in_pool)).map(drop)
+    }
+
     /// Moves all that a group has in the pool to segments.
     ///
     /// # Errors
@@ -342,7 +354,8 @@ impl Engine {
         }
     }
 
-    /// Packs segments that outlive the run, until one is won or nothing more is to be won; the room of those that died is there after the next commit.
+    /// Packs segments that outlive the run, until one is won or nothing more is to be won; the room of those that died is there after the next commit. Until then it takes up to
+    /// [`Engine::MOST_PACKED`] more.
     ///
     /// # Errors
     /// When a write fails.

@@ -340,9 +340,15 @@ impl Object {
         }
     }
 
-    /// Gives up a page that is not dirty, if nobody is busy with the object. Tells whether it has.
-    pub(crate) fn give_up(&self, page: u64) -> bool {
-        self.content.try_write().is_some_and(|mut content| content.give_up(&self.of, page))
+    /// Gives up a page that is not dirty, if nobody is busy with the object and it `may` still. Tells whether it has.
+    pub(crate) fn give_up(&self, page: u64, may: impl FnOnce() -> bool) -> bool {
+        let Some(mut content) = self.content.try_write() else { return false };
+        let given = may() && content.give_up(&self.of, page);
+        if given {
+            // What was asked for before this page was written is older than what it had.
+            self.flights.void(&(page * PAGE..(page + 1) * PAGE));
+        }
+        given
     }
 
     pub(crate) fn keeping(&self) -> Option<&Keeping> {

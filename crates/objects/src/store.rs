@@ -39,7 +39,7 @@ use crate::store::error::NamedError;
 use crate::store::keeping::{Changes, Keeping};
 use crate::store::making::Making;
 use crate::store::named::{Known, NamedObject};
-use crate::store::open::{OBJECT_BYTES, Open};
+use crate::store::open::Open;
 use crate::store::reclaim::Marks;
 use crate::store::records::{
     CLUSTERS, NAMES, NUMBERS, Numbers, OBJECTS, ObjectRecord, PINNED, SEGMENTS, TOMBS, VERSION, VOLUMES,
@@ -50,7 +50,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use vswap_core::ByteCount;
 use vswap_engine::{DurableTier, Engine, EngineConfig};
 use vswap_segment::{Area, Storage};
@@ -114,6 +114,8 @@ pub struct Store {
     most_pinned: u64,
     /// Taken with the turn.
     hands: Mutex<reclaim::Hands>,
+    /// Commits that are not followed by a look for what to give up.
+    rest: AtomicU32,
 }
 
 impl fmt::Debug for Store {
@@ -228,7 +230,7 @@ impl Store {
         let hot = Hot::new(ByteCount::new(config.page_cache as u64));
         let objects = Objects::kept(engine, group, shelves, hot)?;
         // Half of the memory for the index is for what was read of it.
-        books.open = Open::new(config.index_cache / 2 / OBJECT_BYTES);
+        books.open = Open::new(config.index_cache / 2);
         books.next_object = after;
         let (books, turn, commits) = (Mutex::new(books), Mutex::new(()), AtomicU64::new(0));
         let (due, unsure, hands) = (Due::default(), AtomicBool::new(false), Mutex::default());
@@ -247,6 +249,7 @@ impl Store {
             marks,
             most_pinned,
             hands,
+            rest: AtomicU32::new(0),
         }))
     }
 

@@ -136,15 +136,7 @@ impl Shelves {
             Some(claimed) if left > 0 => claimed.pages = left,
             _ => drop(shelf.claims.remove(&at(run))),
         }
-        if shelf.taken.is_empty() {
-            let longest = shelf.longest;
-            state.room.remove(&(longest, cluster));
-            state.shelves.remove(&cluster);
-            state.touched.insert(cluster);
-            engine.free_kept_cluster(cluster);
-        } else {
-            state.settle(cluster);
-        }
+        state.settle_or_drop(engine, cluster);
         rest
     }
 
@@ -216,6 +208,33 @@ impl Shelves {
         Ok(Some(Kept { cluster: engine.kept_cluster(cluster, &taken)?, taken, held }))
     }
 
+    /// Frees slots that are taken and in none of `runs`, nor in memory, with what they have. Gives how many they were.
+    pub(crate) fn free_lost(&self, of: &Objects, runs: impl IntoIterator<Item = Run>) -> u64 {
+        let mut state = self.0.lock();
+        let mut had: BTreeMap<ClusterId, Bitmap512> = BTreeMap::new();
+        for run in runs {
+            let had = had.entry(run.first.cluster()).or_default();
+            *had = had.or(&set(run));
+        }
+        let (mut freed, mut clusters) = (0, Vec::new());
+        for (cluster, shelf) in &mut state.shelves {
+            let claimed =
+                shelf.claims.iter().map(|(first, of)| Bitmap512::from_range(place(*first), of.pages.into()));
+            let known = claimed.fold(had.get(cluster).copied().unwrap_or_default(), |all, run| all.or(&run));
+            let lost = shelf.taken.and_not(&known);
+            if lost.is_empty() {
+                continue;
+            }
+            let slots = lost.iter().map(|page| cluster.slot(page));
+            slots.filter(|slot| of.engine().has_page(*slot)).for_each(|slot| of.empty_kept(slot));
+            (shelf.taken, shelf.held) = (shelf.taken.and_not(&lost), shelf.held.and_not(&lost));
+            freed += lost.count() as u64;
+            clusters.push(*cluster);
+        }
+        clusters.into_iter().for_each(|cluster| state.settle_or_drop(of.engine(), cluster));
+        freed
+    }
+
     /// Whether each slot that is taken is in one of `runs`, and no slot in two, but for those of objects that nobody finds any more.
     pub(crate) fn audit(&self, runs: impl IntoIterator<Item = Run>) -> Result<(), String> {
         let state = self.0.lock();
@@ -247,6 +266,19 @@ impl Shelves {
 }
 
 impl State {
+    /// What is taken of a cluster has become less.
+    fn settle_or_drop(&mut self, engine: &Engine, cluster: ClusterId) {
+        match self.shelves.get(&cluster) {
+            Some(shelf) if shelf.taken.is_empty() => {
+                self.room.remove(&(shelf.longest, cluster));
+                self.shelves.remove(&cluster);
+                self.touched.insert(cluster);
+                engine.free_kept_cluster(cluster);
+            }
+            _ => self.settle(cluster),
+        }
+    }
+
     /// What is taken of a cluster has changed.
     fn settle(&mut self, cluster: ClusterId) {
         let Some(shelf) = self.shelves.get_mut(&cluster) else { return };

@@ -4,7 +4,7 @@ use crate::slots::shelves::{self, Shelves};
 use crate::store::error::NamedError;
 use crate::store::named::Known;
 use crate::store::open::Open;
-use crate::store::pins::Pins;
+use crate::store::pins::{Pin, Pins};
 use crate::store::records::{CLUSTERS, PINNED, SEGMENTS, TOMBS, VOLUMES, decode_cluster, decode_segment};
 use crate::store::tombs::Tombs;
 use redb::{Database, ReadableDatabase, ReadableTable};
@@ -100,7 +100,7 @@ pub(super) fn found(index: &Database) -> Result<Found, NamedError> {
     }
     for line in txn.open_table(PINNED)?.iter()? {
         let (id, pages) = line?;
-        books.pins.0.insert(id.value(), pages.value());
+        books.pins.0.insert(id.value(), Pin::of(pages.value()));
     }
     Ok(Found { kept, shelves: Shelves::found(shelves), books })
 }

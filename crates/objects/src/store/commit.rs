@@ -13,10 +13,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_core::{ClusterId, PAGE_SIZE, Resource};
-use vswap_engine::{Commit, DurableError, SEGMENT_BYTES};
+use vswap_engine::{Commit, DurableError, Engine, SEGMENT_BYTES};
 
 /// Room that is left for what ends a segment before it is full, and for packing.
 const KEPT_FREE: u64 = 8 << 20;
+/// Of that, what is for the ends of segments.
+const KEPT_FOR_ENDS: u64 = 3 << 20;
 /// So much in the pool is written down before the gate is shut; less is not worth a segment of its own.
 const AHEAD: u64 = 1 << 20;
 /// Commits in a row that are to win room for one write.
@@ -81,7 +83,9 @@ impl Store {
     pub fn sync(&self) -> Result<(), NamedError> {
         let _turn = self.turn.lock();
         self.commit()?;
-        self.keep_below_marks()
+        // What was to be committed is. What stands in the way of more, the next one finds too.
+        let _ = self.keep_below_marks();
+        Ok(())
     }
 
     /// Commits since it was opened, of [`Store::sync`] and for want of room.
@@ -108,7 +112,7 @@ impl Store {
             promise.take_back();
             let before = self.objects.engine().durable_room();
             // Somebody else may have won it meanwhile.
-            let tried = self.win_room()? && attempt < ATTEMPTS;
+            let tried = self.win_room(attempt)? && attempt < ATTEMPTS;
             if !tried && self.objects.engine().durable_room() <= before {
                 break;
             }
@@ -116,18 +120,32 @@ impl Store {
         Err(NamedError::Full)
     }
 
+    /// Packs, if that leaves what was promised, with its turn. What it wins is there after the next commit only.
+    pub(super) fn pack(&self) -> Result<(), NamedError> {
+        let engine = self.objects.engine();
+        let due = self.due.in_hand.load(Ordering::Relaxed) + self.due.written.load(Ordering::Relaxed);
+        if engine.durable_room().get() >= due + due / 64 + KEPT_FOR_ENDS + Engine::MOST_PACKED.get() {
+            engine.pack_durable()?;
+        }
+        Ok(())
+    }
+
     /// Makes room on the tier, which has little: what was given up there since the last commit is free after the next one, and so is what packing wins. Tells whether
     /// there is any chance that there is some now.
-    fn win_room(&self) -> Result<bool, NamedError> {
+    fn win_room(&self, attempt: usize) -> Result<bool, NamedError> {
         let engine = self.objects.engine();
         let _turn = self.turn.lock();
-        engine.pack_durable()?;
-        if engine.limbo().is_zero() && self.due.written.load(Ordering::Relaxed) == 0 {
-            let want = (self.size / 32).max(2 * SEGMENT_BYTES as u64);
-            if self.marks.is_none() || self.give_up(want)?.bytes == 0 {
+        self.pack()?;
+        let nothing = engine.limbo().is_zero() && self.due.written.load(Ordering::Relaxed) == 0;
+        // Others who write may leave something to commit each time, and never enough.
+        if self.marks.is_some() && (nothing || attempt > 1) {
+            let given = self.give_up((self.size / 32).max(2 * SEGMENT_BYTES as u64))?;
+            self.pack()?;
+            if nothing && given.is_nothing() {
                 return Ok(false);
             }
-            engine.pack_durable()?;
+        } else if nothing {
+            return Ok(false);
         }
         match self.commit() {
             Ok(()) => Ok(true),
@@ -145,11 +163,11 @@ impl Store {
         }
         self.sweep(SWEPT)?;
         if engine.durable_room().get() < KEPT_FREE {
-            engine.pack_durable()?;
+            self.pack()?;
         }
         if engine.group_tree().usage(group, Resource::Pool) > AHEAD {
-            // Most of it without keeping anybody waiting.
-            engine.write_down(group)?;
+            // Most of it without keeping anybody waiting. Once: a segment for each few pages that come in meanwhile would take what was promised.
+            engine.write_ahead(group)?;
         }
         let gate = self.changes.gate.write();
         engine.write_down(group)?;
@@ -207,7 +225,7 @@ impl Store {
         let former = txn.open_table(OBJECTS)?;
         for id in &books.gone {
             let Some(line) = former.get(*id)? else { continue };
-            // One that cannot be read cannot be found either: its slots are lost until the store is repaired.
+            // One that cannot be read cannot be found either: its slots stay taken until the store is repaired.
             let record = ObjectRecord::decode(*id, line.value()).unwrap_or_default();
             clusters.extend(record.clusters());
         }
@@ -229,7 +247,7 @@ impl Books {
         for Line { id, record } in &lines.objects {
             objects.insert(id, record.encode(*id).as_slice())?;
             match self.pins.0.get(id) {
-                Some(pages) => pinned.insert(id, pages)?,
+                Some(pin) => pinned.insert(id, pin.pages)?,
                 None => pinned.remove(id)?,
             };
         }

@@ -75,7 +75,27 @@ impl Store {
     /// What does not fit together; when the index cannot be read.
     pub fn audit(&self) -> Result<(), NamedError> {
         let _gate = self.changes.gate.write();
+        let runs = self.runs(&self.books.lock())?;
+        self.objects.shelves().audit(runs).map_err(|what| NamedError::Slots { what })
+    }
+
+    /// Frees slots that are nobody's, as those of an object are whose line in the index was damaged when it was removed. Gives how many they were; none while there is such a line
+    /// still.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn free_lost(&self) -> Result<u64, NamedError> {
+        let _gate = self.changes.gate.write();
         let books = self.books.lock();
+        match self.runs(&books) {
+            Ok(runs) => Ok(self.objects.shelves().free_lost(&self.objects, runs)),
+            Err(NamedError::Record { .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Those of all objects that somebody finds.
+    fn runs(&self, books: &Books) -> Result<Vec<Run>, NamedError> {
         let mut runs: Vec<Run> = Vec::new();
         for known in books.open.values() {
             let record = known.object().look(|_, content| content.kept());
@@ -89,7 +109,7 @@ impl Store {
                 runs.extend(record.runs_at().into_iter().flatten().map(|(_, run)| run));
             }
         }
-        self.objects.shelves().audit(runs).map_err(|what| NamedError::Slots { what })
+        Ok(runs)
     }
 
     /// Names of a volume that begin with `prefix` and come after `after`, at most so many, with the numbers of their objects; `None` is a name that is gone. None at all when
@@ -150,5 +170,68 @@ impl Store {
             all.push(Listed { key, version, len, dirty, pinned, damaged });
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OBJECTS;
+    use crate::store::begin_write;
+    use crate::{Store, StoreConfig};
+    use std::sync::Arc;
+
+    #[test]
+    fn an_object_whose_line_is_damaged_can_be_removed_and_what_it_had_is_free_after_a_repair() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let open = || Store::open(dir.path(), &StoreConfig::default()).unwrap();
+        let noise: Vec<u8> =
+            (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let store = Store::create(dir.path(), 64 << 20, &StoreConfig::default()).unwrap();
+        for key in [b"a", b"b"] {
+            let object = store.object(b"v", key, 0).unwrap();
+            object.write(0, &noise).unwrap();
+            object.pin().unwrap();
+        }
+        store.sync().unwrap();
+        let txn = begin_write(&store.index).unwrap();
+        let damaged = store.find(b"v", b"a").unwrap().unwrap();
+        let id = damaged.keeping().unwrap().claim.id;
+        txn.open_table(OBJECTS).unwrap().insert(id, [1, 2, 3].as_slice()).unwrap();
+        txn.commit().unwrap();
+        drop((damaged, store));
+
+        let store = open();
+        let listed = |store: &Arc<Store>| {
+            let mut all = Vec::new();
+            store
+                .list(b"v", b"", |one| {
+                    all.push((one.key, one.damaged));
+                    true
+                })
+                .unwrap();
+            all
+        };
+        assert_eq!(listed(&store), [(b"a".to_vec(), true), (b"b".to_vec(), false)]);
+        assert!(store.find(b"v", b"a").is_err());
+        assert_eq!(store.free_lost().unwrap(), 0, "nobody knows yet which they are");
+        assert!(store.remove(b"v", b"a").unwrap());
+        store.sync().unwrap();
+        assert!(store.audit().is_err());
+        assert_eq!(store.free_lost().unwrap(), noise.len().div_ceil(4096) as u64);
+        store.audit().unwrap();
+        store.sync().unwrap();
+        drop(store);
+
+        let store = open();
+        store.audit().unwrap();
+        assert_eq!(listed(&store), [(b"b".to_vec(), false)]);
+        let kept = store.find(b"v", b"b").unwrap().unwrap();
+        let mut buf = vec![0; noise.len()];
+        kept.read(0, &mut buf).unwrap();
+        assert!(buf == noise);
+        let object = store.object(b"v", b"a", 0).unwrap();
+        object.write(0, &noise).unwrap();
+        store.sync().unwrap();
+        store.audit().unwrap();
     }
 }

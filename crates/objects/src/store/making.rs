@@ -1,22 +1,23 @@
 //! Making a store's directory, so that what a crash leaves of that is made anew.
 //!
-//! The index has another name until the store is whole. So a directory has a store if it has an index; and one that has an index of that other name, and no index, has what was left of
-//! one that was never whole.
+//! The index has another name until the store is whole, one that nobody else gives a file. So a directory has a store if it has an index; and one that has an index of that other name, and no index, has
+//! what was left of one that was never whole. A file of segments that is none, and has ever been written to, is somebody's and stays.
 
 use super::{DATA, INDEX};
 use crate::store::error::NamedError;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use vswap_segment::Area;
+use vswap_segment::{Area, AreaError};
 
-const UNFINISHED: &str = "index.new";
+const UNFINISHED: &str = ".vswap-index.unfinished";
 
 /// A store that is being made. Nobody else makes one in the directory.
 pub(super) struct Making {
     dir: PathBuf,
-    _lock: File,
+    /// Locked.
+    dir_file: File,
 }
 
 impl Making {
@@ -32,7 +33,7 @@ impl Making {
             }
             Err(TryLockError::Error(error)) => return Err(io("lock")(error)),
         }
-        let making = Self { dir: dir.to_owned(), _lock: lock };
+        let making = Self { dir: dir.to_owned(), dir_file: lock };
         let (index, left, data) = (dir.join(INDEX), dir.join(UNFINISHED), dir.join(DATA));
         let exists = |path| NamedError::Io { path, act: "make", source: io::ErrorKind::AlreadyExists.into() };
         if index.exists() {
@@ -52,9 +53,10 @@ impl Making {
         if data.exists() {
             return Err(exists(data));
         }
-        // There before the other file is.
+        // There before the other file is, also after a power cut.
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(UNFINISHED));
         made.map_err(|source| NamedError::Io { path: dir.join(UNFINISHED), act: "make", source })?;
+        making.dir_file.sync_all().map_err(io("sync"))?;
         Ok(making)
     }
 
@@ -76,16 +78,11 @@ impl Making {
     }
 }
 
-/// Whether a file is one of segments, or was about to be made one.
+/// Whether a file is one of segments, or was about to be made one: then nothing of it was ever written.
 fn is_ours(path: &Path) -> bool {
-    let is_zero = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
-    let head = || {
-        let mut head = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(File::open(path)?, 4096), &mut head).map(|_| head)
-    };
     match Area::open_durable(path) {
         Ok(_) => true,
-        Err(vswap_segment::AreaError::Named(_)) => false,
-        Err(_) => head().is_ok_and(is_zero),
+        Err(AreaError::Named(_)) => false,
+        Err(_) => fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.blocks() == 0),
     }
 }

@@ -57,6 +57,10 @@ impl Known {
         })
     }
 
+    pub(super) fn aux_bytes(&self) -> usize {
+        self.aux.read().len()
+    }
+
     pub(super) fn want(&self) {
         // Relaxed, here and below: a hint.
         self.wanted.store(true, Ordering::Relaxed);
@@ -109,6 +113,10 @@ impl Known {
 impl NamedObject {
     pub(super) fn of(store: &Arc<Store>, known: Arc<Known>) -> Self {
         Self { store: Arc::clone(store), known }
+    }
+
+    pub(super) fn known(&self) -> &Known {
+        &self.known
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -175,8 +183,8 @@ impl NamedObject {
     ) -> Result<(), NamedFetchError<E>> {
         let mut at = range.start;
         while at < range.end.min(self.len()) {
-            let end = range.end.min(at.saturating_add(PIECE as u64));
-            self.count_pinned(&(at..end))?;
+            let end = range.end.min(self.len()).min(at.saturating_add(PIECE as u64));
+            let _counted = self.count_pinned(at..end)?;
             let _promise = self.store.promise((end - at) as usize)?;
             self.known.object.fetch(at..end, &mut get)?;
             at = end;
@@ -209,7 +217,7 @@ impl NamedObject {
         }
         let mut at = offset;
         for piece in bytes.chunks(PIECE) {
-            self.count_pinned(&(at..at.saturating_add(piece.len() as u64)))?;
+            let _counted = self.count_pinned(at..at.saturating_add(piece.len() as u64))?;
             let _promise = self.store.promise(piece.len())?;
             write(object, at, piece)?;
             at = at.saturating_add(piece.len() as u64);

@@ -4,29 +4,28 @@ use crate::store::named::Known;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Bytes that an object in memory is taken to have, beside its slots.
-pub(super) const OBJECT_BYTES: usize = 512;
-/// The least that are kept in memory.
-const LEAST: usize = 1024;
+/// Bytes that an object in memory is taken to have beside its key, what is kept beside it, and its slots.
+const OBJECT_BYTES: usize = 512;
 
 #[derive(Debug, Default)]
 pub(super) struct Open {
-    by_id: HashMap<u64, Arc<Known>>,
+    /// With the bytes that it had when it came.
+    by_id: HashMap<u64, (Arc<Known>, usize)>,
+    bytes: usize,
     by_name: HashMap<u32, HashMap<Box<[u8]>, u64>>,
-    /// So many may be in memory before those are let out that nobody uses and nobody has wanted for long.
+    /// So many bytes may be in memory before those are let out that nobody uses and nobody has wanted for long.
     idle: usize,
     most: usize,
 }
 
 impl Open {
-    /// About so many are kept of those that nobody uses.
+    /// About so many bytes are kept of those that nobody uses.
     pub(super) fn new(idle: usize) -> Self {
-        let idle = idle.max(LEAST);
         Self { idle, most: idle, ..Self::default() }
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&Arc<Known>> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(|(known, _)| known)
     }
 
     /// The number of one that is in memory.
@@ -35,41 +34,45 @@ impl Open {
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Known>> {
-        self.by_id.values()
+        self.by_id.values().map(|(known, _)| known)
     }
 
     pub(super) fn insert(&mut self, id: u64, known: &Arc<Known>) {
         let (volume, key) = known.name();
+        let bytes = OBJECT_BYTES + 2 * key.len() + known.aux_bytes();
         self.by_name.entry(volume).or_default().insert(key.into(), id);
-        self.by_id.insert(id, Arc::clone(known));
+        self.by_id.insert(id, (Arc::clone(known), bytes));
+        self.bytes += bytes;
     }
 
     pub(super) fn remove(&mut self, id: u64) {
-        if let Some(known) = self.by_id.remove(&id) {
+        if let Some((known, bytes)) = self.by_id.remove(&id) {
+            self.bytes -= bytes;
             forget(&mut self.by_name, &known, id);
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.by_id.len() >= self.most
+        self.bytes >= self.most
     }
 
     /// Lets those out that nobody uses, has changed, or has wanted since the last time; if that leaves too many, also those that somebody has wanted.
     pub(super) fn let_idle_out(&mut self, changed: &BTreeSet<u64>) {
         for _ in 0..2 {
-            let by_name = &mut self.by_name;
-            self.by_id.retain(|id, known| {
+            let (by_name, all) = (&mut self.by_name, &mut self.bytes);
+            self.by_id.retain(|id, (known, bytes)| {
                 let stays = Arc::strong_count(known) > 1 || changed.contains(id) || known.was_wanted();
                 if !stays {
+                    *all -= *bytes;
                     forget(by_name, known, *id);
                 }
                 stays
             });
-            if self.by_id.len() < self.most {
+            if self.bytes < self.most {
                 break;
             }
         }
-        self.most = self.idle.max(self.by_id.len() + self.idle / 2);
+        self.most = self.idle.max(self.bytes + self.idle / 2);
     }
 }
 

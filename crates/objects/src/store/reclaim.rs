@@ -11,8 +11,10 @@ use crate::store::records::{OBJECTS, ObjectRecord, SEGMENTS, decode_segment};
 use redb::ReadableDatabase;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use vswap_core::{ByteCount, SlotId};
 use vswap_engine::{KeptEntry, Passed};
+use vswap_segment::EntryAddr;
 
 /// How full a store may be; both are parts of its size, between 0 and 1.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -35,8 +37,12 @@ const AT_ONCE: usize = 64;
 const HUSKS: u64 = 64;
 /// The hand comes by twice: what was warm the first time may be cold the second.
 const ROUNDS: usize = 2;
-/// Commits in a row that win room.
+/// Times in a row that something is given up.
 const COMMITS: usize = 8;
+/// Commits, for each of these, that win room by packing.
+const PACKED: usize = 32;
+/// Commits that are not followed by a look for what to give up when there was nothing.
+const REST: u32 = 16;
 
 /// Where the hands stand.
 #[derive(Debug, Default)]
@@ -50,8 +56,15 @@ pub(super) struct Hands {
 /// What one call has given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct GivenUp {
-    pub(super) bytes: u64,
+    bytes: u64,
     pages: u64,
+    husks: u64,
+}
+
+impl GivenUp {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.pages == 0 && self.husks == 0
+    }
 }
 
 impl Store {
@@ -73,6 +86,12 @@ impl Store {
     /// After a commit, with its turn: gives up what there is too much.
     pub(super) fn keep_below_marks(&self) -> Result<(), NamedError> {
         let Some(Marks { high, low }) = self.marks else { return Ok(()) };
+        // Relaxed, here and below: with the turn of commits.
+        let rest = self.rest.load(Ordering::Relaxed);
+        if rest > 0 {
+            self.rest.store(rest - 1, Ordering::Relaxed);
+            return Ok(());
+        }
         // Above the mark.
         let above = |mark: f64| {
             let used = self.size.saturating_sub(self.objects.engine().durable_room().get());
@@ -90,16 +109,18 @@ impl Store {
                 break;
             }
             let given = self.give_up(want)?;
-            // Until there is no segment more to be won of what is dead.
-            loop {
-                let limbo = engine.limbo();
-                engine.pack_durable()?;
-                if engine.limbo() <= limbo {
+            // The commit between two of them frees what the first has won: without it packing would take all the room there is.
+            for _ in 0..PACKED {
+                let room = engine.durable_room();
+                self.pack()?;
+                self.commit()?;
+                if engine.durable_room() <= room {
                     break;
                 }
             }
-            self.commit()?;
-            if given.pages == 0 && engine.durable_room() <= before {
+            if given.is_nothing() && engine.durable_room() <= before {
+                // Until there is something else to be given up.
+                self.rest.store(REST, Ordering::Relaxed);
                 break;
             }
         }
@@ -137,7 +158,7 @@ impl Store {
                 self.give_up_some(some, &mut given);
             }
         }
-        self.end_husks(&mut hands, given.pages.max(HUSKS))?;
+        given.husks = self.end_husks(&mut hands, given.pages.max(HUSKS))?;
         Ok(given)
     }
 
@@ -146,25 +167,28 @@ impl Store {
         // Nobody comes into memory meanwhile.
         let books = self.books.lock();
         for ((slot, addr), length) in some {
-            if self.objects.engine().pass_by(*slot, *addr) == Passed::Cold && self.let_go(&books, *slot) {
+            if self.let_go(&books, *slot, *addr) {
                 given.bytes += length;
                 given.pages += 1;
             }
         }
     }
 
-    /// In the gate. Tells whether the slot's page has been given up.
-    fn let_go(&self, books: &Books, slot: SlotId) -> bool {
-        let shelves = self.objects.shelves();
+    /// In the gate. Tells whether the page that the slot has there has been given up.
+    fn let_go(&self, books: &Books, slot: SlotId, addr: EntryAddr) -> bool {
+        let (shelves, engine) = (self.objects.shelves(), self.objects.engine());
+        let is_cold = || engine.pass_by(slot, addr) == Passed::Cold;
         match shelves.holder(slot) {
             Holder::Held => false,
             Holder::Object(id, page) => {
-                let given = books.open.get(id).is_some_and(|known| known.object().give_up(page));
+                let given = books.open.get(id).is_some_and(|known| known.object().give_up(page, is_cold));
                 if given {
                     self.changes.changed.lock().insert(id);
                 }
                 given
             }
+            // Nobody can store it anew meanwhile.
+            Holder::Absent if !is_cold() => false,
             Holder::Absent => {
                 self.objects.empty_kept(slot);
                 shelves.touch([slot.cluster()]);
@@ -173,9 +197,9 @@ impl Store {
         }
     }
 
-    /// Removes objects of which nothing is left, of so many that are looked at.
-    fn end_husks(&self, hands: &mut Hands, most: u64) -> Result<(), NamedError> {
-        let mut husks = Vec::new();
+    /// Removes objects of which nothing is left, of so many that are looked at. Gives how many.
+    fn end_husks(&self, hands: &mut Hands, most: u64) -> Result<u64, NamedError> {
+        let (mut husks, mut ended) = (Vec::new(), 0);
         {
             let engine = self.objects.engine();
             let txn = self.index.begin_read()?;
@@ -202,8 +226,9 @@ impl Store {
             let is_empty = |known: &Arc<Known>| Arc::strong_count(known) == 1 && known.is_husk();
             if books.open.get(id).is_none_or(is_empty) && self.id_of(&books, volume, &key)? == Some(id) {
                 self.end(&mut books, volume, &key, id)?;
+                ended += 1;
             }
         }
-        Ok(())
+        Ok(ended)
     }
 }

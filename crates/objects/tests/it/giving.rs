@@ -50,7 +50,7 @@ fn a_store_takes_more_than_it_has_room_for_and_keeps_what_is_read_pinned_or_dirt
         object(&store, number).write_dirty(LEN as u64 / 2, &bytes(number, LEN)[LEN / 2..]).unwrap();
     }
     store.sync().unwrap();
-    const MANY: u64 = 700;
+    const MANY: u64 = 450;
     for number in 12..MANY {
         put(&store, number, LEN);
         if number % 20 == 0 {
@@ -216,4 +216,89 @@ fn what_is_all_pinned_is_full_and_says_so() {
     store.sync().unwrap();
     (4..number).for_each(|number| assert_eq!(there(&store, number, 3 * MIB), 3 * MIB as u64));
     assert_eq!(there(&store, number + 1, 3 * MIB), 3 * MIB as u64);
+}
+
+#[test]
+fn a_fetch_that_comes_after_its_bytes_were_written_and_given_up_brings_nothing_old() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), 64 << 20, &config()).unwrap();
+    let one = object(&store, 0);
+    one.set_len(8192).unwrap();
+    let (old, new) = (bytes(1, 4096), bytes(2, 4096));
+    let mut calls = 0;
+    one.fetch(0..4096, |_, buf| {
+        calls += 1;
+        if calls > 1 {
+            buf.copy_from_slice(&new);
+            return Ok(());
+        }
+        // The source has answered, and before that arrives somebody stores something newer there and here, which is given up.
+        buf.copy_from_slice(&old);
+        let same = object(&store, 0);
+        same.write_dirty(0, &new).unwrap();
+        same.dirty().iter().for_each(|dirty| same.cleaned(dirty));
+        store.sync().unwrap();
+        store.reclaim(ByteCount::new(u64::MAX)).unwrap();
+        assert!(same.present(0..4096).is_empty());
+        Ok::<_, std::io::Error>(())
+    })
+    .unwrap();
+    let mut buf = vec![0; 4096];
+    one.read(0, &mut buf).unwrap();
+    assert!(buf == new && calls == 2, "asked {calls} times");
+}
+
+#[test]
+fn giving_up_beside_a_writer_leaves_the_room_that_was_promised_to_it() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let config = StoreConfig { marks: Some(Marks { high: 0.6, low: 0.5 }), pinned: 1.0, ..config() };
+    let store = Store::create(dir.path(), 96 << 20, &config).unwrap();
+    // Three of four stay, so that every segment is worth packing and none dies by itself.
+    const LEN: usize = 100_000;
+    for number in 0..500 {
+        put(&store, number, LEN);
+        if number % 4 != 0 {
+            object(&store, number).pin().unwrap();
+        }
+    }
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(4);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut number = 1000;
+            while std::time::Instant::now() < end {
+                put(&store, number, MIB);
+                number = 1000 + (number + 1) % 40;
+            }
+        });
+        while !writer.is_finished() {
+            store.sync().unwrap();
+            store.reclaim(ByteCount::new(u64::MAX)).unwrap();
+        }
+        writer.join().unwrap();
+    });
+    store.sync().unwrap();
+    store.audit().unwrap();
+    let pinned = (0..500).filter(|number| number % 4 != 0);
+    pinned.for_each(|number| assert_eq!(there(&store, number, LEN), LEN as u64, "{number} is pinned"));
+}
+
+#[test]
+fn what_is_not_written_after_all_is_not_counted_as_pinned() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), 64 << 20, &config()).unwrap();
+    let one = object(&store, 0);
+    one.set_len(MIB as u64).unwrap();
+    one.write(0, &bytes(0, 4096)).unwrap();
+    one.pin().unwrap();
+    for _ in 0..100 {
+        let failed = one.fetch(0..u64::MAX, |_, _| Err(std::io::Error::other("the source is gone")));
+        assert!(failed.unwrap_err().to_string().contains("gone"));
+        assert_eq!(store.pinned().0.get(), 4096);
+    }
+    // Written anew in its place, it is larger than what is left beside what it had.
+    for _ in 0..3 {
+        one.set_len(0).unwrap();
+        (0..20).for_each(|at| one.write(at << 20, &bytes(at, MIB)).unwrap());
+    }
+    assert_eq!(store.pinned().0.get(), 20 << 20);
 }

@@ -318,7 +318,7 @@ fn a_full_store_says_so_and_goes_on_when_something_is_removed() {
 fn what_a_crash_has_left_of_a_store_that_was_being_made_is_made_anew_and_what_is_somebodys_is_left() {
     let dir = dir();
     let (data, index, left) =
-        (dir.path().join("data"), dir.path().join("index"), dir.path().join("index.new"));
+        (dir.path().join("data"), dir.path().join("index"), dir.path().join(".vswap-index.unfinished"));
     let again = || {
         create(dir.path()).object(b"v", b"k", 0).unwrap().write(0, b"here").unwrap();
         assert!(index.exists() && !left.exists());
@@ -327,18 +327,21 @@ fn what_a_crash_has_left_of_a_store_that_was_being_made_is_made_anew_and_what_is
     };
     again();
     again();
-    std::fs::write(&data, vec![0; 10_000]).unwrap();
+    // Before anything was written to it.
+    std::fs::File::create(&data).unwrap().set_len(10_000).unwrap();
     again();
     std::fs::remove_file(&data).unwrap();
     again();
-    std::fs::write(&data, b"somebody's").unwrap();
-    for _ in 0..2 {
-        let refused = Store::create(dir.path(), 64 << 20, &config()).unwrap_err().to_string();
-        assert!(refused.contains("exists"), "{refused}");
+    for theirs in [b"somebody's".to_vec(), [vec![0; 8192], b"somebody's".to_vec()].concat()] {
+        std::fs::write(&data, &theirs).unwrap();
+        for _ in 0..2 {
+            let refused = Store::create(dir.path(), 64 << 20, &config()).unwrap_err().to_string();
+            assert!(refused.contains("exists"), "{refused}");
+        }
+        assert!(std::fs::read(&data).unwrap() == theirs);
     }
     std::fs::remove_file(&left).unwrap();
     Store::create(dir.path(), 64 << 20, &config()).unwrap_err();
-    assert_eq!(std::fs::read(&data).unwrap(), b"somebody's");
     assert!(!left.exists(), "and nothing is beside it");
     std::fs::remove_file(&data).unwrap();
     std::fs::write(&index, b"somebody's too").unwrap();

@@ -362,7 +362,10 @@ fn check(path: &Path, repair: bool, as_json: bool) -> Outcome {
         }
         bar.finish_and_clear();
     }
-    if repair && !damaged.is_empty() {
+    if repair {
+        // Without these objects first.
+        store.sync()?;
+        store.free_lost()?;
         store.sync()?;
     }
     let found = damaged.len();
