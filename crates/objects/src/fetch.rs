@@ -2,7 +2,7 @@
 //!
 //! Whoever finds bytes missing and wants them claims them as a *flight* before it asks for them elsewhere; who finds them claimed
 //! waits for that flight. What arrives fills only bytes that are still missing, so that it never takes the place of something written meanwhile. A range that is
-//! punched or cut off while it is being fetched voids its flight: what arrives then is of before, and is thrown away.
+//! punched, cut off or given up while it is being fetched voids its flight: what arrives then is of before, and is thrown away.
 //!
 //! Lock order: the object's lock, then that of its flights. None is held while something is fetched.
 

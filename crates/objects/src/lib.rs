@@ -64,7 +64,7 @@
 //! # Invariants
 //! - A byte that was never written, or was punched or cut off since, is not there, whatever its page holds.
 //! - A write that fails leaves every byte that it did not report as written as it was.
-//! - What is fetched never takes the place of what was written, and is thrown away if its range was punched or cut off meanwhile.
+//! - What is fetched never takes the place of what was written, and is thrown away if its range was punched, cut off or given up meanwhile.
 //! - A read gives the bytes that were written last, or an error that says where; what is not there reads as zeroes and is named.
 //!
 //! # Lock order
