@@ -68,6 +68,19 @@ impl Content {
         self.mark.lock().stamp
     }
 
+    /// Something is about to be kept that was fetched just now: if another change could leave the same stamp, it is to be fetched once more.
+    pub fn fetched(&self) -> Result<(), NamedError> {
+        let mut mark = self.mark.lock();
+        if mark.settled && !mark.stamp.is_settled() {
+            mark.settled = false;
+            // While it is being written to it has no mark.
+            if !self.object.aux().is_empty() {
+                self.object.set_aux(&mark.encode())?;
+            }
+        }
+        Ok(())
+    }
+
     fn set(&self, mark: Mark) -> Result<(), NamedError> {
         self.object.set_aux(&mark.encode())?;
         *self.mark.lock() = mark;
@@ -119,6 +132,7 @@ impl View {
         make: bool,
         new: bool,
     ) -> Result<Option<Arc<Content>>, NamedError> {
+        let _making = self.making.lock();
         let found = self.store.find(&self.volume, key)?;
         let next = found.as_ref().map_or(0, |found| found.version() + 1);
         if let Some(object) = found
@@ -216,7 +230,9 @@ impl View {
                 Err(_) if stamp == before => Ok(()),
                 _ => Err(Unknown),
             };
-            let settled = content.mark.lock().settled || stamp.size == 0;
+            // Where times are whole seconds, another change in this one leaves the same.
+            let is_coarse = (stamp.mtime.1, stamp.ctime.1) == (0, 0);
+            let settled = (content.mark.lock().settled && !is_coarse) || stamp.size == 0;
             if applied.is_err() || content.set(Mark { stamp, settled }).is_err() {
                 self.give_up(inode, &mut state);
             } else {
@@ -309,8 +325,11 @@ impl View {
             return Ok(false);
         }
         *left -= bytes;
-        let version = self.store.find(&self.volume, to)?.map_or(0, |found| found.version() + 1);
-        let new = self.store.object(&self.volume, to, version)?;
+        let new = {
+            let _making = self.making.lock();
+            let version = self.store.find(&self.volume, to)?.map_or(0, |found| found.version() + 1);
+            self.store.object(&self.volume, to, version)?
+        };
         new.set_len(old.len())?;
         for range in ranges {
             let mut at = range.start;

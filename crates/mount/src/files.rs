@@ -9,6 +9,7 @@ use crate::view::View;
 use fuser::{FileHandle, FopenFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -65,16 +66,23 @@ impl View {
         Ok((FileHandle(number), flags))
     }
 
-    pub fn write(&self, handle: &Handle, offset: u64, data: &[u8]) -> Res<u32> {
-        let write = || {
-            self.with_file(handle, |file| {
-                loop {
-                    match file.write_at(data, offset) {
-                        Err(error) if Errno::from_io_error(&error) == Some(Errno::INTR) => {}
-                        done => return Ok(done?),
-                    }
+    /// `mapped`: pages of a mapping, which belong where they are, also if the descriptor appends.
+    pub fn write(&self, handle: &Handle, offset: u64, data: &[u8], mapped: bool) -> Res<u32> {
+        let appends = handle.appends() && !mapped;
+        let write_at = |file: &File| {
+            loop {
+                match file.write_at(data, offset) {
+                    Err(error) if Errno::from_io_error(&error) == Some(Errno::INTR) => {}
+                    done => return Ok(done?),
                 }
-            })
+            }
+        };
+        let write = || match handle.appends() && mapped {
+            // An appending descriptor writes at the end, whatever offset it is given.
+            true => {
+                write_at(&reopen(&self.find(&handle.inode)?.fd, handle.flags.difference(OFlags::APPEND))?)
+            }
+            false => self.with_file(handle, write_at),
         };
         let written = self.change(
             &handle.inode,
@@ -84,7 +92,7 @@ impl View {
             |written, object, before, after| {
                 let end = offset + *written as u64;
                 // An appending descriptor writes at the end, wherever the kernel thinks that this is.
-                let there = if handle.appends() {
+                let there = if appends {
                     before.size == offset && after.size == end
                 } else {
                     after.size == before.size.max(end)
@@ -173,15 +181,18 @@ impl View {
         Ok(self.with_file(handle, |file| Ok(rustix::fs::seek(file, to)?))? as i64)
     }
 
+    /// Through the descriptor that was written through: another one would say that all is well.
     pub fn sync_file(&self, handle: &Handle, data_only: bool) -> Res<()> {
-        self.with_file(handle, |file| {
-            if data_only {
-                rustix::fs::fdatasync(file)?
-            } else {
-                rustix::fs::fsync(file)?
-            }
-            Ok(())
-        })
+        if handle.is_unsure() {
+            return Err(Fault::Says(Errno::IO));
+        }
+        let file = self.file(handle)?;
+        if data_only {
+            rustix::fs::fdatasync(&*file)?;
+        } else {
+            rustix::fs::fsync(&*file)?;
+        }
+        Ok(())
     }
 
     /// A program has closed one of its descriptors: file systems of other machines send then what was written.

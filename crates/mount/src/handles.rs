@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes that are read ahead of a program that reads on, at the least and at the most.
 const AHEAD: (u64, u64) = (128 << 10, 1 << 20);
@@ -20,6 +20,8 @@ pub struct Handle {
     pub flags: OFlags,
     /// The source's file; `None` if it was opened while the source was gone.
     pub file: Mutex<Option<Arc<File>>>,
+    /// Another descriptor has taken the place of one through which something may have been written: it cannot say what became of that.
+    unsure: AtomicBool,
     ahead: Mutex<Ahead>,
 }
 
@@ -33,9 +35,22 @@ struct Ahead {
 impl Handle {
     pub fn new(inode: &Arc<Inode>, flags: OFlags, file: Option<File>) -> Arc<Self> {
         let file = Mutex::new(file.map(Arc::new));
-        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, ahead: Mutex::default() });
+        let (unsure, ahead) = (AtomicBool::new(false), Mutex::default());
+        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, unsure, ahead });
         inode.opened(&handle);
         handle
+    }
+
+    /// Its descriptor is another one from now on.
+    pub fn replaced(&self) {
+        // Relaxed, here and below: whoever wrote before knows of its own write.
+        let writes = self.flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        self.unsure.fetch_or(writes, Ordering::Relaxed);
+    }
+
+    /// Whether it is not known what became of what was written before. Says so once.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure.swap(false, Ordering::Relaxed)
     }
 
     pub fn appends(&self) -> bool {

@@ -249,14 +249,14 @@ impl Filesystem for Serve {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let data = data.to_owned();
+        let (data, mapped) = (data.to_owned(), write_flags.contains(WriteFlags::FUSE_WRITE_CACHE));
         self.run(move |view| {
-            answer!(reply, view.write(&*view.handle(fh)?, offset, &data), written => reply.written(written));
+            answer!(reply, view.write(&*view.handle(fh)?, offset, &data, mapped), written => reply.written(written));
         });
     }
 

@@ -102,6 +102,7 @@ impl View {
         if bytes.len() != buf.len() || self.attr_of(handle)?.stamp() != content.stamp() {
             return Err(NotFetched::Changed);
         }
+        content.fetched().map_err(|_| NotFetched::Changed)?;
         buf.copy_from_slice(&bytes);
         Ok(())
     }

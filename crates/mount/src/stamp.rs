@@ -25,7 +25,9 @@ impl Stamp {
     /// Whether the next change will have another time.
     pub fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-        self.mtime.0.max(self.ctime.0) + YOUNG < now
+        // One that lies ahead was set by hand, or by another clock: then the other time tells.
+        let mtime = Some(self.mtime.0).filter(|mtime| *mtime <= now.saturating_add(YOUNG));
+        mtime.unwrap_or(i64::MIN).max(self.ctime.0).saturating_add(YOUNG) < now
     }
 
     /// Whether the kernel's own pages cannot tell that it is another: they know length and time of change.

@@ -35,6 +35,8 @@ pub struct View {
     pub touched: AtomicBool,
     /// The store had no room.
     full: Mutex<Option<Instant>>,
+    /// Held from the look for an object to its mark: two files of one path, of which one has taken the other's place, would else be given one object.
+    pub making: Mutex<()>,
     /// Inodes of which the kernel's own pages are out of date though it cannot tell.
     stale: Mutex<Sender<u64>>,
 }
@@ -84,6 +86,7 @@ impl View {
             listings,
             touched: AtomicBool::new(false),
             full: Mutex::default(),
+            making: Mutex::default(),
             stale: Mutex::new(stale),
         }
     }
@@ -140,8 +143,12 @@ impl View {
     pub fn with_file<T>(&self, handle: &Handle, work: impl Fn(&File) -> Res<T>) -> Res<T> {
         let had = handle.file.lock().is_some();
         match work(&*self.file(handle)?) {
-            Err(Fault::Gone(errno)) if had => match self.open_again(handle) {
-                Ok(file) => work(&file),
+            // What EIO says is not said again by another descriptor.
+            Err(Fault::Gone(errno)) if had && errno != Errno::IO => match self.open_again(handle) {
+                Ok(file) => {
+                    handle.replaced();
+                    work(&file)
+                }
                 Err(_) => Err(Fault::Gone(errno)),
             },
             done => done,
