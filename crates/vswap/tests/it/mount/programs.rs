@@ -71,3 +71,23 @@ assert f.read(5) == b'hello'";
     assert_eq!(&fs::read(place.real("file")).unwrap()[1_234_567..][..5], b"hello");
     assert_eq!(&fs::read(place.shown("file")).unwrap()[1_234_567..][..5], b"hello");
 }
+
+#[test]
+fn a_mapping_of_a_file_that_is_appended_to_is_written_where_it_is() {
+    let place = Place::new();
+    let bytes = noise(3 << 20, 1);
+    fs::write(place.real("file"), &bytes).unwrap();
+    let _mounted = place.mount(&[]);
+    let program = "import mmap, os
+f = os.open('file', os.O_RDWR | os.O_APPEND)
+m = mmap.mmap(f, 0)
+m[1234567:1234572] = b'hello'
+m.flush()
+m.close()
+os.write(f, b'at the end')
+os.close(f)";
+    run("python3", &["-c", program], &place.point);
+    let wanted = [&bytes[..1_234_567], b"hello", &bytes[1_234_572..], b"at the end"].concat();
+    assert!(fs::read(place.real("file")).unwrap() == wanted);
+    assert!(fs::read(place.shown("file")).unwrap() == wanted);
+}

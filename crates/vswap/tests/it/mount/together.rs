@@ -62,3 +62,40 @@ fn files_that_are_replaced_and_rotated_while_they_are_written_stay_what_the_sour
     let wanted: String = (0..lines).map(|line| format!("{line:0>999}\n")).collect();
     assert!(lines > 0 && log == wanted, "{} of {lines} lines", log.len() / 1000);
 }
+
+#[test]
+fn a_file_and_the_one_that_has_taken_its_name_are_read_at_once_and_each_has_its_own_bytes() {
+    use std::os::unix::fs::FileExt;
+    let place = Place::new();
+    let mounted = place.mount(&["--ttl", "0"]);
+    const LEN: usize = 1 << 20;
+    let put = |seed: u64| {
+        fs::write(place.real("new"), noise(LEN, seed)).unwrap();
+        fs::rename(place.real("new"), place.real("file")).unwrap();
+    };
+    put(1);
+    for turn in 1..30 {
+        let former = File::open(place.shown("file")).unwrap();
+        put(turn + 1);
+        std::thread::scope(|scope| {
+            let (place, former) = (&place, &former);
+            scope.spawn(move || {
+                let mut buf = vec![0; LEN];
+                for at in (0..LEN).rev().step_by(50_000) {
+                    let got = former.read_at(&mut buf[at..], at as u64).unwrap();
+                    assert!(
+                        buf[at..at + got] == noise(LEN, turn)[at..at + got],
+                        "turn {turn}: the former, at {at}"
+                    );
+                }
+            });
+            scope.spawn(move || {
+                let now = fs::read(place.shown("file")).unwrap();
+                assert!(now == noise(LEN, turn + 1), "turn {turn}: the new one");
+            });
+        });
+    }
+    mounted.unmount();
+    let _mounted = place.mount(&[]);
+    assert!(fs::read(place.shown("file")).unwrap() == noise(LEN, 30));
+}
