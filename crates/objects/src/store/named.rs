@@ -6,7 +6,7 @@ use crate::object::Object;
 use crate::store::error::{NamedError, NamedFetchError};
 use crate::store::keeping::{Keeping, changing};
 use crate::store::records::ObjectRecord;
-use crate::store::{MAX_AUX, Store};
+use crate::store::{MAX_AUX, Store, reclaim};
 use parking_lot::RwLock;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -96,13 +96,15 @@ impl Known {
         ObjectRecord { volume, key, version, aux, pinned, ..content }
     }
 
-    /// Whether nothing is left of it, and nothing need be.
+    /// Whether nothing is left of it that is worth its name, and nothing need be.
     pub(super) fn is_husk(&self) -> bool {
-        let is_empty = |content: &Content, engine: &Engine| {
-            content.len() > 0 && content.pages(engine, &(0..content.len())) == 0
-        };
         let held = self.object.keeping().is_none_or(|keeping| keeping.claim.is_held());
-        !held && self.object.look(|engine, content| is_empty(content, engine))
+        let is_husk = |engine: &Engine, content: &Content| {
+            let mut slots = Vec::new();
+            content.each_page(engine, &(0..content.len()), |_, slot| slots.push(slot));
+            reclaim::is_husk(engine, content.len(), slots.into_iter())
+        };
+        !held && self.object.look(is_husk)
     }
 
     pub(super) fn is_pinned(&self) -> bool {

@@ -2,6 +2,8 @@
 //! loaded since it came by last. What is pinned or dirty stays, and so does what no commit has kept yet. What lives on in these segments is packed later, and so
 //! goes behind what is newer.
 
+use crate::presence::PAGE;
+use crate::slots::Run;
 use crate::slots::shelves::Holder;
 use crate::store::Store;
 use crate::store::books::Books;
@@ -13,7 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vswap_core::{ByteCount, SlotId};
-use vswap_engine::{KeptEntry, Passed};
+use vswap_engine::{BackingKind, Engine, KeptEntry, Passed};
 use vswap_segment::EntryAddr;
 
 /// How full a store may be; both are parts of its size, between 0 and 1.
@@ -197,7 +199,7 @@ impl Store {
         }
     }
 
-    /// Removes objects of which nothing is left, of so many that are looked at. Gives how many.
+    /// Removes husks, of so many objects that are looked at. Gives how many.
     fn end_husks(&self, hands: &mut Hands, most: u64) -> Result<u64, NamedError> {
         let (mut husks, mut ended) = (Vec::new(), 0);
         {
@@ -212,9 +214,9 @@ impl Store {
                 hands.object = if seen < most { 0 } else { id.value() };
                 let Ok(record) = ObjectRecord::decode(id.value(), line.value()) else { continue };
                 let held = record.pinned || !record.dirty.is_empty() || record.len == 0;
-                let slots = |run: crate::slots::Run| (0..run.pages).map(move |at| run.slot(at.into()));
-                let mut runs = record.runs_at().into_iter().flatten();
-                if !held && !runs.any(|(_, run)| slots(run).any(|slot| engine.has_page(slot))) {
+                let slots = |(_, run): (u64, Run)| (0..run.pages).map(move |at| run.slot(at.into()));
+                let slots = record.runs_at().into_iter().flatten().flat_map(slots);
+                if !held && is_husk(engine, record.len, slots) {
                     husks.push((record.volume, record.key, id.value()));
                 }
             }
@@ -231,4 +233,18 @@ impl Store {
         }
         Ok(ended)
     }
+}
+
+/// Whether nothing of an object is left that takes room on the tier, of these slots of its pages, and something is missing: pages that are one word over and over take none, so
+/// nobody gives them up, and they alone keep no name.
+pub(super) fn is_husk(engine: &Engine, len: u64, slots: impl Iterator<Item = SlotId>) -> bool {
+    let mut patterns = 0;
+    for slot in slots {
+        match engine.backing(slot) {
+            BackingKind::Empty => {}
+            BackingKind::Fill => patterns += 1,
+            _ => return false,
+        }
+    }
+    patterns < len.div_ceil(PAGE)
 }

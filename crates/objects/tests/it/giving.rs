@@ -114,6 +114,131 @@ fn room_is_given_back_when_it_is_asked_for() {
     assert!((0..60).all(|number| there(&store, number, MIB) == MIB as u64));
 }
 
+/// Objects that nobody has had in memory in this run, or that are let out of it at once.
+#[test]
+fn what_is_pinned_or_dirty_stays_also_if_it_is_not_in_memory() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let lean = StoreConfig { index_cache: 0, ..config() };
+    const LEN: usize = 50_000;
+    let all = |store: &Arc<Store>| (0..40).map(|number| there(store, number, LEN)).collect::<Vec<_>>();
+    {
+        let store = Store::create(dir.path(), 64 << 20, &lean).unwrap();
+        for number in 0..40 {
+            put(&store, number, LEN);
+        }
+        (0..10).for_each(|number| object(&store, number).pin().unwrap());
+        (10..20).for_each(|number| {
+            object(&store, number).write_dirty(40_000, &bytes(number, LEN)[40_000..40_001]).unwrap();
+        });
+        // Pinned for a while only, and stored elsewhere by now.
+        (20..30).for_each(|number| object(&store, number).pin().unwrap());
+        (30..35).for_each(|number| object(&store, number).write_dirty(0, &bytes(number, LEN)).unwrap());
+        store.sync().unwrap();
+        (20..30).for_each(|number| object(&store, number).unpin());
+        (30..35).for_each(|number| {
+            let one = object(&store, number);
+            one.dirty().iter().for_each(|dirty| one.cleaned(dirty));
+        });
+        store.sync().unwrap();
+    }
+    let store = Store::open(dir.path(), &lean).unwrap();
+    store.reclaim(ByteCount::new(u64::MAX)).unwrap();
+    let wanted: Vec<_> = (0..40).map(|number| if number < 20 { LEN as u64 } else { 0 }).collect();
+    assert_eq!(all(&store), wanted, "found by nobody before");
+    // They have been in memory since, and are not any more.
+    (0..5).for_each(|number| object(&store, number).unpin());
+    (10..15).for_each(|number| {
+        let one = object(&store, number);
+        one.dirty().iter().for_each(|dirty| one.cleaned(dirty));
+    });
+    assert_eq!(all(&store), wanted);
+    store.sync().unwrap();
+    store.reclaim(ByteCount::new(u64::MAX)).unwrap();
+    let stays = |number: usize| (5..10).contains(&number) || (15..20).contains(&number);
+    let wanted: Vec<_> = (0..40).map(|number| if stays(number) { LEN as u64 } else { 0 }).collect();
+    assert_eq!(all(&store), wanted, "let out of memory");
+    store.audit().unwrap();
+}
+
+#[test]
+fn a_page_that_was_there_in_part_and_was_given_up_has_only_what_is_written_to_it_since() {
+    let noise = bytes(1, 40_000);
+    let write = |one: &NamedObject, range: std::ops::Range<usize>| {
+        one.write(range.start as u64, &noise[range]).unwrap();
+    };
+    let check = |one: &NamedObject, there: &[(u64, u64)]| {
+        one.audit().unwrap();
+        let found: Vec<_> =
+            one.present(0..40_000).into_iter().map(|range| (range.start, range.end)).collect();
+        assert_eq!(found, there);
+        let mut buf = vec![0; 40_000];
+        one.read(0, &mut buf).unwrap();
+        for (start, end) in there {
+            let range = *start as usize..*end as usize;
+            assert!(buf[range.clone()] == noise[range]);
+        }
+    };
+    for in_memory in [true, false] {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let mut store = Store::create(dir.path(), 64 << 20, &config()).unwrap();
+        let mut one = object(&store, 0);
+        one.set_len(40_000).unwrap();
+        write(&one, 5000..6000);
+        write(&one, 20_000..21_000);
+        put(&store, 10, 3 * MIB);
+        store.sync().unwrap();
+        // What is written last is in the newest segment, and so is the name kept.
+        put(&store, 11, 6 * MIB);
+        store.sync().unwrap();
+        write(&one, 8192..12_288);
+        store.sync().unwrap();
+        assert_eq!(one.present(0..40_000).len(), 3);
+        if !in_memory {
+            drop((one, store));
+            store = Store::open(dir.path(), &config()).unwrap();
+        }
+        store.reclaim(ByteCount::new(2 << 20)).unwrap();
+        one = object(&store, 0);
+        check(&one, &[(8192, 12_288)]);
+        write(&one, 4096..4196);
+        check(&one, &[(4096, 4196), (8192, 12_288)]);
+        store.sync().unwrap();
+        drop((one, store));
+        let store = Store::open(dir.path(), &config()).unwrap();
+        check(&object(&store, 0), &[(4096, 4196), (8192, 12_288)]);
+    }
+}
+
+#[test]
+fn a_name_goes_with_the_last_of_its_bytes_that_took_room() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), 64 << 20, &config()).unwrap();
+    // As files are: some pages are zeroes, or one word again and again.
+    for number in 0..20 {
+        let one = object(&store, number);
+        one.write(0, &bytes(number, 20_000)).unwrap();
+        one.write(20_480, &[number as u8; 40_000]).unwrap();
+    }
+    let whole = object(&store, 100);
+    whole.write(0, &[0; 100_000]).unwrap();
+    drop(whole);
+    store.sync().unwrap();
+    for round in 0..2 {
+        store.reclaim(ByteCount::new(u64::MAX)).unwrap();
+        store.sync().unwrap();
+        let mut names = Vec::new();
+        store
+            .list(b"v", b"", |one| {
+                names.push(one.key);
+                true
+            })
+            .unwrap();
+        // One that takes no room and is whole is worth its name.
+        assert_eq!(names, [100_u64.to_be_bytes()], "round {round}");
+    }
+    store.audit().unwrap();
+}
+
 #[test]
 fn what_is_read_again_comes_from_memory_and_is_what_was_written_last() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
