@@ -335,6 +335,16 @@ impl Slot<'_> {
         flipped
     }
 
+    /// As `Engine::pass_by`. Tells whether the page had been loaded since.
+    pub(crate) fn pass_over(self) -> bool {
+        let here = self.cell.load().backing();
+        if !matches!(here, Backing::Segment(_)) {
+            return false;
+        }
+        let cool = |word: SlotWord| (word.backing() == here).then(|| word.with_age(word.age()));
+        self.cell.update(cool).is_ok_and(SlotWord::accessed)
+    }
+
     /// As `SegmentMover`, of the segment that the slot's bytes are in now. Tells whether it has moved.
     pub(crate) fn move_segment(self) -> bool {
         let Backing::Segment(addr) = self.cell.load().backing() else { return false };

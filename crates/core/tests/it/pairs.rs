@@ -42,10 +42,11 @@ enum Actor {
     Move,
     GiveUp,
     ComeBack,
+    PassOver,
 }
 
 impl Actor {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::StorePattern,
         Self::StorePage,
         Self::ReleaseSole,
@@ -62,6 +63,7 @@ impl Actor {
         Self::Move,
         Self::GiveUp,
         Self::ComeBack,
+        Self::PassOver,
     ];
 
     /// What it may do.
@@ -83,11 +85,12 @@ impl Actor {
             Self::Move => &[T::Move],
             Self::GiveUp => &[T::GiveUp],
             Self::ComeBack => &[T::ComeBack],
+            Self::PassOver => &[T::PassOver],
         }
     }
 
     fn is_sole(self) -> bool {
-        matches!(self, Self::StorePattern | Self::StorePage | Self::ReleaseSole)
+        matches!(self, Self::StorePattern | Self::StorePage | Self::ReleaseSole | Self::PassOver)
     }
 
     /// Whether a reference of its own is behind what it does.
@@ -245,6 +248,7 @@ impl World {
             Actor::Move => only(slot.move_segment()),
             Actor::GiveUp => only(slot.give_up()),
             Actor::ComeBack => only(slot.come_back()),
+            Actor::PassOver => only(slot.pass_over()),
         }
     }
 
@@ -296,7 +300,7 @@ fn meet(actors: &[Actor], preemptions: Option<usize>, start: Start, owners: u64,
         // Of the process, not of loom: it is nobody's business here.
         let clock = std::sync::Arc::new(AtomicUsize::new(0));
         let world = Arc::new(World::new(start, owners));
-        if actors.contains(&Actor::Hand) {
+        if actors.contains(&Actor::Hand) || actors.contains(&Actor::PassOver) {
             // There is something for it.
             let _ = world.slot().cell.update(|word| Some(word.with_accessed()));
         }

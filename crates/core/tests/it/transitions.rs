@@ -24,6 +24,7 @@ pub(crate) enum Transition {
     Move,
     GiveUp,
     ComeBack,
+    PassOver,
 }
 
 /// Who does it.
@@ -45,7 +46,7 @@ pub(crate) enum Who {
 use Transition as T;
 
 impl Transition {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         T::StorePattern,
         T::StorePage,
         T::ReleaseSole,
@@ -65,6 +66,7 @@ impl Transition {
         T::Move,
         T::GiveUp,
         T::ComeBack,
+        T::PassOver,
     ];
 
     /// What the matrix calls it.
@@ -89,12 +91,13 @@ impl Transition {
             T::Move => "its segment moves",
             T::GiveUp => "its tier is given up",
             T::ComeBack => "back to the pool",
+            T::PassOver => "a store's hand passes",
         }
     }
 
     pub(crate) fn who(self) -> Who {
         match self {
-            T::StorePattern | T::StorePage | T::ReleaseSole => Who::Sole,
+            T::StorePattern | T::StorePage | T::ReleaseSole | T::PassOver => Who::Sole,
             T::ReleaseOne | T::Load | T::Damage | T::Fork => Who::Owner,
             T::ReleaseLast => Who::Last,
             T::Hand | T::Take | T::Flip | T::TurnBack | T::Clean => Who::Writer,
@@ -137,6 +140,7 @@ impl Transition {
             T::Move => &[("`Segment(a)`", "its segment moves to another tier")],
             T::GiveUp => &[("`Segment(a)`", "its tier is given up, unreadable")],
             T::ComeBack => &[("`Segment(a)`", "its tier is emptied, and memory alone has room")],
+            T::PassOver => &[("`Segment(a)`", "a store's hand passes, accessed")],
         }
     }
 
