@@ -82,7 +82,7 @@ impl View {
             true => {
                 write_at(&reopen(&self.find(&handle.inode)?.fd, handle.flags.difference(OFlags::APPEND))?)
             }
-            false => self.with_file(handle, write_at),
+            false => self.with_file_to_write(handle, write_at),
         };
         let written = self.change(
             &handle.inode,
@@ -112,7 +112,7 @@ impl View {
 
     pub fn truncate(&self, inode: &Arc<Inode>, handle: Option<&Handle>, size: u64) -> Res<()> {
         let cut = || match handle {
-            Some(handle) => self.with_file(handle, |file| Ok(rustix::fs::ftruncate(file, size)?)),
+            Some(handle) => self.with_file_to_write(handle, |file| Ok(rustix::fs::ftruncate(file, size)?)),
             None => Ok(rustix::fs::ftruncate(reopen(&self.find(inode)?.fd, OFlags::WRONLY)?, size)?),
         };
         let look = || match handle {
@@ -129,7 +129,9 @@ impl View {
 
     pub fn allocate(&self, handle: &Handle, offset: u64, length: u64, mode: i32) -> Res<()> {
         let flags = FallocateFlags::from_bits_retain(mode as u32);
-        let act = || self.with_file(handle, |file| Ok(rustix::fs::fallocate(file, flags, offset, length)?));
+        let act = || {
+            self.with_file_to_write(handle, |file| Ok(rustix::fs::fallocate(file, flags, offset, length)?))
+        };
         let moves = FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE;
         self.change(
             &handle.inode,

@@ -141,10 +141,23 @@ impl View {
 
     /// Does something with the source's file of a handle; once more with another if the file's mount has gone and come back.
     pub fn with_file<T>(&self, handle: &Handle, work: impl Fn(&File) -> Res<T>) -> Res<T> {
+        self.perhaps_twice(handle, |_| true, work)
+    }
+
+    /// As [`View::with_file`], to write: an EIO may be of what was written before, and another descriptor would not say it again.
+    pub fn with_file_to_write<T>(&self, handle: &Handle, work: impl Fn(&File) -> Res<T>) -> Res<T> {
+        self.perhaps_twice(handle, |errno| errno != Errno::IO, work)
+    }
+
+    fn perhaps_twice<T>(
+        &self,
+        handle: &Handle,
+        again: impl Fn(Errno) -> bool,
+        work: impl Fn(&File) -> Res<T>,
+    ) -> Res<T> {
         let had = handle.file.lock().is_some();
         match work(&*self.file(handle)?) {
-            // What EIO says is not said again by another descriptor.
-            Err(Fault::Gone(errno)) if had && errno != Errno::IO => match self.open_again(handle) {
+            Err(Fault::Gone(errno)) if had && again(errno) => match self.open_again(handle) {
                 Ok(file) => {
                     handle.replaced();
                     work(&file)

@@ -40,6 +40,7 @@ use crate::store::keeping::{Changes, Keeping};
 use crate::store::making::Making;
 use crate::store::named::{Known, NamedObject};
 use crate::store::open::Open;
+use crate::store::pins::Pin;
 use crate::store::reclaim::Marks;
 use crate::store::records::{
     CLUSTERS, NAMES, NUMBERS, Numbers, OBJECTS, ObjectRecord, PINNED, SEGMENTS, TOMBS, VERSION, VOLUMES,
@@ -254,7 +255,7 @@ impl Store {
     }
 
     /// The object of this volume, key and version; made, empty, if there is none of that version. What there was of an older one is gone with that: nobody finds it any more, and
-    /// its bytes end with its last user.
+    /// its bytes end with its last user. If that was pinned, this one is.
     ///
     /// # Errors
     /// [`NamedError::Older`] when there is a newer one; when a key is too long, or the index cannot be read.
@@ -274,6 +275,7 @@ impl Store {
         };
         // One that a tomb covers is there still, and goes before another takes its name.
         self.bury(&mut books, number, key)?;
+        let mut pinned = false;
         if let Some(id) = self.id_of(&books, number, key)? {
             let found = self.loaded(&mut books, id)?;
             if found.version() > version {
@@ -282,12 +284,17 @@ impl Store {
             if found.version() == version {
                 return Ok(NamedObject::of(self, found));
             }
+            // A pin is the name's.
+            pinned = found.is_pinned();
             books.remove(&found);
         }
         let id = books.next_object + 1;
         books.next_object = id;
-        let record = ObjectRecord { volume: number, key: key.to_vec(), version, ..ObjectRecord::default() };
-        let made = self.named(id, &record)?;
+        let name = ObjectRecord { volume: number, key: key.to_vec(), ..ObjectRecord::default() };
+        let made = self.named(id, &ObjectRecord { version, pinned, ..name })?;
+        if pinned {
+            books.pins.0.insert(id, Pin::default());
+        }
         books.names.insert((number, key.to_vec()), Some(id));
         books.open.insert(id, &made);
         self.changes.changed.lock().insert(id);

@@ -210,6 +210,36 @@ fn a_page_that_was_there_in_part_and_was_given_up_has_only_what_is_written_to_it
 }
 
 #[test]
+fn what_was_given_up_or_let_go_is_so_for_the_next_user_too() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    const LEN: usize = 2 * MIB;
+    let open = || Store::open(dir.path(), &config()).unwrap();
+    {
+        // Each has a cluster of its own, but for the two small ones.
+        let store = Store::create(dir.path(), 128 << 20, &config()).unwrap();
+        (0..20).for_each(|number| put(&store, number, LEN));
+        (20..22).for_each(|number| put(&store, number, 4096));
+        store.sync().unwrap();
+    }
+    let left = {
+        // Nobody has them in memory.
+        let store = open();
+        store.reclaim(ByteCount::new(9 << 20)).unwrap();
+        // Nothing else of this one's cluster changes.
+        object(&store, 21).punch(0..4096);
+        store.sync().unwrap();
+        (0..22).map(|number| there(&store, number, if number < 20 { LEN } else { 4096 })).collect::<Vec<_>>()
+    };
+    let all: u64 = left.iter().sum();
+    assert!(all > 20 << 20 && all < 36 << 20 && left[21] == 0, "{left:?}");
+    let store = open();
+    store.audit().unwrap();
+    let found: Vec<_> =
+        (0..22).map(|number| there(&store, number, if number < 20 { LEN } else { 4096 })).collect();
+    assert_eq!(found, left);
+}
+
+#[test]
 fn a_name_goes_with_the_last_of_its_bytes_that_took_room() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let store = Store::create(dir.path(), 64 << 20, &config()).unwrap();
@@ -312,6 +342,18 @@ fn what_is_pinned_has_a_limit_of_its_own() {
     assert_eq!(store.pinned().0.get(), 8 << 20);
     store.remove(b"v", &1_u64.to_be_bytes()).unwrap();
     assert_eq!(store.pinned().0.get(), 0);
+    // A pin is the name's, whatever the version.
+    object(&store, 0).pin().unwrap();
+    let newer = store.object(b"v", &0_u64.to_be_bytes(), 1).unwrap();
+    assert!(newer.is_pinned() && store.pinned().0.get() == 0);
+    newer.write(0, &bytes(0, MIB)).unwrap();
+    assert_eq!(store.pinned().0.get(), 1 << 20);
+    store.sync().unwrap();
+    drop((newer, store));
+    let store = Store::open(dir.path(), &config).unwrap();
+    assert!(store.find(b"v", &0_u64.to_be_bytes()).unwrap().unwrap().is_pinned());
+    assert_eq!(store.pinned().0.get(), 1 << 20);
+    store.remove(b"v", &0_u64.to_be_bytes()).unwrap();
     // One that is gone cannot be.
     let gone = object(&store, 0);
     store.object(b"v", &0_u64.to_be_bytes(), 1).unwrap();

@@ -81,17 +81,19 @@ fn key(key: u8) -> Vec<u8> {
 }
 
 impl Machine {
-    fn new() -> Self {
+    /// With `fillers`, each of several clusters has few slots free, so that objects do not all have theirs in the same ones.
+    fn new(fillers: u8) -> Self {
         let (data, index) = (Power::new(DATA), Power::new(0));
         let made = Store::create_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
-        Self {
-            data,
-            index,
-            store: made.unwrap(),
-            users: Vec::new(),
-            now: Models::new(),
-            synced: Models::new(),
+        let store = made.unwrap();
+        for number in 0..fillers {
+            let filler = store.object(b"fillers", &[number], 0).unwrap();
+            filler.set_len(4096 * 422).unwrap();
+            filler.write(0, &[1, 2, 3]).unwrap();
+            filler.pin().unwrap();
         }
+        store.sync().unwrap();
+        Self { data, index, store, users: Vec::new(), now: Models::new(), synced: Models::new() }
     }
 
     fn check(&self) {
@@ -186,7 +188,7 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut chance = move || rng.next_u64();
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(if seed.is_multiple_of(2) { 0 } else { 8 });
     let (mut commits, mut cuts, mut doom) = (0, 0, 0_u32);
     for step in 0..steps {
         let name = ((chance() % 2) as u8, (chance() % 6) as u8);
@@ -265,7 +267,8 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
                 object.set_aux(&aux).unwrap();
                 let model = machine.now.entry(name).or_default();
                 if model.version != version {
-                    *model = Model::new(version);
+                    // A pin is the name's.
+                    *model = Arc::new(Model { version, pinned: model.pinned, ..Model::default() });
                 }
                 Arc::make_mut(model).aux = aux;
             }
