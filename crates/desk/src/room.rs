@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vswap_core::ByteCount;
-use vswap_engine::{SEGMENT_BYTES, TierConfig, TierKind};
+use vswap_engine::{SEGMENT_BYTES, TierConfig, TierKind, is_lent};
 use vswap_sys::direct::{NameKind, place};
 
 /// Part of the free space that is taken when nothing is said, in percent.
@@ -34,15 +34,19 @@ pub fn tier(wanted: &Wanted<'_>) -> Result<TierConfig, String> {
     if kind == TierKind::Ghost {
         return Ok(TierConfig { kind, path: PathBuf::new(), size, priority, force });
     }
-    if kind == TierKind::Directory {
-        place::check(path).map_err(|error| format!("{error}; choose another directory for this tier"))?;
-        let least = size.map_or_else(|| spare(path), Ok)?;
-        if least.get() < SEGMENT_BYTES as u64 {
-            return Err(format!(
-                "{least} in {} are less than one segment of 2 MiB; choose more, or another directory",
-                path.display()
-            ));
+    let least = match kind {
+        TierKind::Directory => {
+            place::check(path).map_err(|error| format!("{error}; choose another directory for this tier"))?;
+            Some(size.map_or_else(|| spare(path), Ok)?)
         }
+        TierKind::Store => size,
+        _ => None,
+    };
+    if let Some(least) = least.filter(|least| least.get() < SEGMENT_BYTES as u64) {
+        return Err(format!(
+            "{least} in {} are less than one segment of 2 MiB; choose more, or another directory",
+            path.display()
+        ));
     }
     let path = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(TierConfig { kind, path, size, priority, force })
@@ -54,6 +58,7 @@ pub fn tier(wanted: &Wanted<'_>) -> Result<TierConfig, String> {
 /// A sentence for the user, if that can be no tier.
 pub fn kind_of(path: &Path) -> Result<TierKind, String> {
     match NameKind::of(path) {
+        Ok(NameKind::Directory) if is_lent(path) => Ok(TierKind::Store),
         Ok(NameKind::Directory) => Ok(TierKind::Directory),
         Ok(NameKind::File) => Ok(TierKind::File),
         Ok(NameKind::Device) => Ok(TierKind::Device),

@@ -29,7 +29,7 @@ use vswap_core::{
     Backing, Bitmap512, ByteCount, ClusterId, ClusterState, FillPattern, GroupId, Load, PageIndex, Resource,
     SlotId, SlotWord,
 };
-use vswap_segment::{EntryAddr, KeptSegment, Keys, RunKey, SEGMENT_BYTES, SegmentId, Storage, Written};
+use vswap_segment::{EntryAddr, Extent, KeptSegment, Keys, RunKey, SEGMENT_BYTES, SegmentId, Storage, Written};
 
 /// Numbers of clusters of a former run are below this: 256 TiB.
 const MOST_CLUSTERS: u32 = 1 << 27;
@@ -326,6 +326,27 @@ impl Engine {
     /// Room on the tier for more that outlives the run, as things stand.
     pub fn durable_room(&self) -> ByteCount {
         ByteCount::new(self.disk.store().durable_room() * SEGMENT_BYTES as u64)
+    }
+
+    /// Takes up to `most` free segments of the tier out of use, for somebody who reads and writes there without this engine: see [`vswap_segment::Loan`].
+    #[must_use]
+    pub fn lend_durable(&self, most: u32) -> Vec<Extent> {
+        self.disk.store().lend(most)
+    }
+
+    /// Segments that were lent may be used again: nobody else reads or writes there any more.
+    pub fn take_back_durable(&self, lent: &[Extent]) {
+        self.disk.store().take_back(lent);
+    }
+
+    /// What is lent.
+    pub fn lent_durable(&self) -> ByteCount {
+        ByteCount::new((self.disk.store().lent() * SEGMENT_BYTES) as u64)
+    }
+
+    /// What the tier is made of.
+    pub fn durable_storage(&self) -> Option<Arc<dyn Storage>> {
+        self.disk.store().durable_storage()
     }
 
     /// Room of dead segments that the next commit wins.

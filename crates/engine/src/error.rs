@@ -1,7 +1,7 @@
 //! What can go wrong, by family of operations.
 
 use vswap_core::{ByteCount, ChargeError, GroupId, Resource, SlotId};
-use vswap_segment::{AreaError, KeptError, ReadError, SegmentId, TierError, TierId};
+use vswap_segment::{AreaError, KeptError, LoanError, ReadError, SegmentId, TierError, TierId};
 use vswap_sys::direct::PlaceError;
 
 /// An engine could not be made, or could not give another cluster.
@@ -32,6 +32,9 @@ pub enum EngineError {
     /// A file or device is not to be used.
     #[error(transparent)]
     Area(#[from] AreaError),
+    /// Nobody lends room of a store.
+    #[error(transparent)]
+    Loan(#[from] LoanError),
     /// No key to encrypt pages with.
     #[error(
         "no key for encrypting pages on disk: {source}; allow the process 64 KiB of locked memory (ulimit -l), or switch encryption off (`vswap run --encrypt off`, `Builder::encryption` of a region)"

@@ -70,4 +70,4 @@ pub use scratch::Scratch;
 pub use stats::{BackingKind, EngineStats, LoadedFrom, StoredAs, WritebackReport};
 pub use swapoff::{Emptied, Emptying, Removing, Unreadable};
 pub use tiers::Tier;
-pub use vswap_segment::{AGES, SEGMENT_BYTES, TierError, TierId, TierKind, TierState};
+pub use vswap_segment::{AGES, SEGMENT_BYTES, TierError, TierId, TierKind, TierState, is_lent};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use vswap_core::ByteCount;
 use vswap_segment::{
-    Area, AreaConfig, FileStorage, Ghost, MAX_TIERS, Storage, TierError, TierId, TierKind, TierState,
+    Area, AreaConfig, FileStorage, Ghost, Loan, MAX_TIERS, Storage, TierError, TierId, TierKind, TierState,
 };
 
 /// A tier at one moment.
@@ -54,6 +54,7 @@ impl Engine {
             }
             (TierKind::File, _) => Arc::new(Area::file(&area())?),
             (TierKind::Device, _) => Arc::new(Area::device(&area())?),
+            (TierKind::Store, size) => Arc::new(Loan::of_store(path, size)?),
         };
         Ok(self.disk.store().add_tier(storage, priority)?)
     }

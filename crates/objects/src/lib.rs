@@ -92,3 +92,4 @@ pub use store::named::NamedObject;
 pub use store::reclaim::Marks;
 pub use store::{MAX_AUX, MAX_KEY, Store, StoreConfig};
 pub use vswap_core::ByteCount;
+pub use vswap_segment::Lending;

@@ -19,6 +19,7 @@ pub(crate) mod commit;
 pub(crate) mod error;
 mod invalidate;
 pub(crate) mod keeping;
+mod lend;
 pub(crate) mod list;
 mod making;
 pub(crate) mod named;
@@ -52,6 +53,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::time::Instant;
 use vswap_core::ByteCount;
 use vswap_engine::{DurableTier, Engine, EngineConfig};
 use vswap_segment::{Area, Storage};
@@ -117,6 +119,8 @@ pub struct Store {
     hands: Mutex<reclaim::Hands>,
     /// Commits that are not followed by a look for what to give up.
     rest: AtomicU32,
+    /// When there was nothing to lend.
+    refused: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Store {
@@ -251,6 +255,7 @@ impl Store {
             most_pinned,
             hands,
             rest: AtomicU32::new(0),
+            refused: Mutex::default(),
         }))
     }
 

@@ -27,7 +27,7 @@ fn usual(config: &RunConfig) -> Result<Option<TierConfig>, String> {
         _ => None,
     };
     if let Some(path) = &config.disk_path
-        && let Ok(kind @ (TierKind::File | TierKind::Device)) = kind_of(path)
+        && let Ok(kind @ (TierKind::File | TierKind::Device | TierKind::Store)) = kind_of(path)
     {
         let wanted = Wanted { path, kind: Some(kind), size, priority: 0, force: false };
         return tier(&wanted).map(Some);

@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vswap_sys::direct::{DirectWriter, NameKind, Named, NamedError};
+use vswap_sys::direct::{DirectFile, DirectWriter, NameKind, Named, NamedError};
 
 /// Where segments begin.
 const START: u64 = SEGMENT_BYTES as u64;
@@ -267,6 +267,10 @@ impl Storage for Area {
 
     fn sync(&self) -> io::Result<()> {
         self.named.file().sync()
+    }
+
+    fn file(&self) -> Option<&Arc<DirectFile>> {
+        (self.kind() == TierKind::File).then(|| self.named.file())
     }
 
     fn path(&self) -> Option<&Path> {

@@ -8,9 +8,6 @@ use crate::SEGMENT_BYTES;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
-/// Free extents whose blocks are kept for the next write: 32 MiB.
-const KEEP_WARM: usize = 16;
-
 /// The number of a tier; used again when the tier has been removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct TierId(pub(crate) u8);
@@ -127,9 +124,8 @@ impl Extents {
     }
 
     /// An extent whose blocks should go back to the file system. It belongs to the caller until
-    /// [`punched`](Self::punched).
-    pub(crate) fn take_to_punch(&mut self, keep_warm: bool) -> Option<Extent> {
-        let keep = if keep_warm { KEEP_WARM } else { 0 };
+    /// [`punched`](Self::punched). So many keep theirs.
+    pub(crate) fn take_to_punch(&mut self, keep: usize) -> Option<Extent> {
         // The oldest first: the newest is the next to be used.
         let taken = if self.warm.len() > keep { self.warm.pop_front() } else { None };
         self.punching += u32::from(taken.is_some());

@@ -8,7 +8,7 @@
 //! - [`format`](mod@format): the bytes (see `docs/segment-format.md`); [`SegmentView`] reads a whole one back.
 //! - [`Keys`]: entries are encrypted when the segment is sealed, and decrypted in the reader's buffer; [`Cipher`] says why that is sound.
 //! - [`SegmentTable`]: pure accounting. Segment -> (tier, extent), live entries, what to clean next; and who may have how much of which tier ([`ClassId`]).
-//! - [`Storage`]: the one narrow interface to a tier; [`FileStorage`] is an unlinked file with direct I/O, [`Area`] a file or device with a name, [`Ghost`] memory.
+//! - [`Storage`]: the one narrow interface to a tier; [`FileStorage`] is an unlinked file with direct I/O, [`Area`] a file or device with a name, [`Ghost`] memory, [`Loan`] room that a store of objects lends.
 //! - [`SegmentMover`]: takes segments, as they are, to other tiers.
 //! - [`SegmentStore`]: table + storage. Reads take no allocation and no lock longer than a look-up;
 //!   [`SegmentWriter`] keeps a few writes in flight and waits outside of every lock.
@@ -36,6 +36,7 @@ pub mod format;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod ghost;
+mod loan;
 mod mover;
 #[cfg(feature = "power")]
 pub mod power;
@@ -57,6 +58,7 @@ pub use error::{AreaError, FormatError, Full, KeptError, ReadError, ReleaseError
 pub use extents::{Extent, TierId};
 pub use format::{CodecTag, Guard, RunKey};
 pub use ghost::{Ghost, GhostMemory};
+pub use loan::{Lender, Lending, Loan, LoanError, is_lent};
 pub use mover::{Moved, SegmentMover, Started};
 pub use storage::{FileStorage, RoomOf, SharedRoom, Storage, SyncQueue, TierKind, WriteQueue, is_full};
 pub use store::{AGES, SegmentStore, StoreStats};

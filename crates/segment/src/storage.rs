@@ -22,11 +22,13 @@ pub enum TierKind {
     Device,
     /// Nothing: what is on it is in memory. See [`Ghost`](crate::Ghost).
     Ghost,
+    /// Room that a store of objects lends. See [`Loan`](crate::Loan).
+    Store,
 }
 
 impl TierKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Directory, Self::File, Self::Device, Self::Ghost];
+    pub const ALL: [Self; 5] = [Self::Directory, Self::File, Self::Device, Self::Ghost, Self::Store];
 
     /// One word for it.
     #[must_use]
@@ -36,6 +38,7 @@ impl TierKind {
             Self::File => "file",
             Self::Device => "device",
             Self::Ghost => "ghost",
+            Self::Store => "store",
         }
     }
 
@@ -52,6 +55,9 @@ impl TierKind {
     }
 }
 
+/// Free segments whose room is kept for the next write: 32 MiB.
+const KEEP_WARM: usize = 16;
+
 /// Whose room it is that several tiers may have to share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RoomOf {
@@ -59,6 +65,8 @@ pub enum RoomOf {
     Memory,
     /// A file system, by its device number.
     FileSystem(u64),
+    /// A file of which parts are lent, by the numbers of its file system and of itself.
+    File(u64, u64),
 }
 
 /// Room that is not one tier's alone.
@@ -111,9 +119,19 @@ pub trait Storage: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Its file, for one to whom a part of it is lent; `None` for what is no file.
+    fn file(&self) -> Option<&Arc<DirectFile>> {
+        None
+    }
+
     /// Where it is, for people; `None` for what has no name.
     fn path(&self) -> Option<&Path> {
         None
+    }
+
+    /// Free segments that keep their room for what is written next.
+    fn keeps_free(&self) -> usize {
+        KEEP_WARM
     }
 
     /// Gives the room of a range back; what it reads as afterwards does not matter.

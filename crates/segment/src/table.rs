@@ -483,7 +483,7 @@ impl SegmentTable {
     /// Counts the extents of all classes anew. Nothing may be on its way between tiers.
     pub(crate) fn audit_classes(&self) -> Result<(), String> {
         let rows = self.rows.iter().filter(|row| row.state != State::Vacant);
-        self.classes.agree(rows.map(|row| (row.class, row.tier)).chain(self.in_limbo()))
+        self.classes.agree(rows.map(|row| (row.class, row.tier)).chain(self.beside_rows()))
     }
 
     /// Adds what lives in rows `from..to` to the tiers' figures.

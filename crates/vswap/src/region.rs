@@ -2,10 +2,10 @@
 
 use bytemuck::Pod;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use vswap_core::{ByteCount, GroupId};
-use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig, TierConfig};
+use vswap_engine::{CodecChoice, Encryption, Engine, EngineConfig, TierConfig, TierKind};
 use vswap_pager::{Adopt, Mover, Pager, PagerConfig, PagerStats, Space, StagingArea};
 use vswap_sys::pagemap::Pagemap;
 use vswap_sys::staging::{LocalStaging, PagedBytes, PagedMemory};
@@ -49,7 +49,7 @@ pub struct Builder {
     limit: u64,
     codec: CodecChoice,
     encryption: Encryption,
-    disk: Option<(PathBuf, u64)>,
+    tier: Option<TierConfig>,
     #[cfg(feature = "control")]
     name: Option<String>,
 }
@@ -79,7 +79,16 @@ impl Builder {
     /// Lets cold pages go to an unlinked file in `dir`, `capacity` bytes at most. Without it all stays in memory.
     #[must_use]
     pub fn disk(mut self, dir: impl AsRef<Path>, capacity: u64) -> Builder {
-        self.disk = Some((dir.as_ref().to_owned(), capacity));
+        self.tier = Some(TierConfig::new(dir.as_ref(), ByteCount::new(capacity)));
+        self
+    }
+
+    /// Lets cold pages go to room of the store of objects in `dir`, `capacity` bytes at most, in the place of a file of their own. Somebody has the store open and lends its room: `vswap cache mount`, or
+    /// a program, this one perhaps, that has called `objects::Store::lend`. What the store need not keep gives way to the region's pages; when it has nothing more to give, they stay in memory.
+    #[must_use]
+    pub fn store(mut self, dir: impl AsRef<Path>, capacity: u64) -> Builder {
+        let tier = TierConfig::of(TierKind::Store, dir.as_ref());
+        self.tier = Some(TierConfig { size: Some(ByteCount::new(capacity)), ..tier });
         self
     }
 
@@ -108,8 +117,7 @@ impl Builder {
         if self.limit < LEAST_LIMIT {
             return Err(RegionError::Limit(self.limit));
         }
-        let tier = self.disk.as_ref().map(|(dir, capacity)| TierConfig::new(dir, ByteCount::new(*capacity)));
-        let tiers = tier.into_iter().collect();
+        let tiers = self.tier.iter().cloned().collect();
         let engine = Engine::new(EngineConfig {
             codec: self.codec,
             tiers,
@@ -214,7 +222,7 @@ impl Region {
             limit: 256 << 20,
             codec: CodecChoice::default(),
             encryption: Encryption::default(),
-            disk: None,
+            tier: None,
             #[cfg(feature = "control")]
             name: None,
         }

@@ -1,6 +1,6 @@
 //! What owners do, each act against the map of what their pages must be.
 
-use crate::deeds::Deed;
+use crate::deeds::{Deed, KINDS};
 use crate::disk::{Device, SimDisk, SimGhost};
 use crate::random::page;
 use crate::table::Event;
@@ -375,7 +375,7 @@ impl World {
         let world = self.state().this.upgrade().expect("it is alive");
         // Tiers of eight and more keep room for cleaning.
         let segments = if self.draw(2) == 0 { 8 } else { 1 + self.draw(4) as usize };
-        let (priority, kind) = (self.draw(3) as i16, TierKind::ALL[self.draw(4) as usize]);
+        let (priority, kind) = (self.draw(3) as i16, KINDS[self.draw(4) as usize]);
         let device = match kind {
             TierKind::Ghost => Device::Ghost(SimGhost::new(segments, Arc::clone(&self.ghosts), &world)),
             kind => Device::Disk(SimDisk::new(kind, segments, self.faults, &world)),

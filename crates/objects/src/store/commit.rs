@@ -60,7 +60,7 @@ pub(super) struct Promise<'s> {
 
 impl Promise<'_> {
     /// Nothing was written for it.
-    fn take_back(self) {
+    pub(super) fn take_back(self) {
         self.due.in_hand.fetch_sub(self.bytes, Ordering::Relaxed);
         std::mem::forget(self);
     }
@@ -118,6 +118,12 @@ impl Store {
             }
         }
         Err(NamedError::Full)
+    }
+
+    /// What the next commit may want of the tier at its worst, and what is always left free.
+    pub(super) fn owed(&self) -> u64 {
+        let due = self.due.in_hand.load(Ordering::Relaxed) + self.due.written.load(Ordering::Relaxed);
+        due + due / 64 + KEPT_FREE
     }
 
     /// Packs, if that leaves what was promised, with its turn. What it wins is there after the next commit only.

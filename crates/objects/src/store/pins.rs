@@ -29,7 +29,7 @@ impl Pin {
 }
 
 impl Pins {
-    fn pages(&self) -> u64 {
+    pub(super) fn pages(&self) -> u64 {
         self.0.values().map(|pin| pin.pages + pin.coming).sum()
     }
 }

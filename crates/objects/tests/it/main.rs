@@ -1,6 +1,7 @@
 //! Integration tests of objects: against a map of bytes, where there is no room, on tiers.
 mod fetch;
 mod giving;
+mod lending;
 mod model;
 mod named;
 mod power;

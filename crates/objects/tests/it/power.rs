@@ -10,8 +10,9 @@ use vswap_core::ByteCount;
 use vswap_engine::{CodecChoice, EngineConfig};
 use vswap_objects::{NamedObject, Store, StoreConfig};
 use vswap_segment::power::Power;
+use vswap_segment::{Extent, Lender, SEGMENT_BYTES};
 
-const DATA: usize = 20 << 20;
+const DATA: usize = 24 << 20;
 const FILE: u64 = 4711;
 
 /// The index's disk, as redb wants one.
@@ -64,6 +65,8 @@ struct Machine {
     store: Arc<Store>,
     /// Users of objects, which may be gone.
     users: Vec<NamedObject>,
+    /// What somebody else has of the disk, and writes to.
+    lent: Vec<Extent>,
     now: Models,
     synced: Models,
 }
@@ -93,7 +96,7 @@ impl Machine {
             filler.pin().unwrap();
         }
         store.sync().unwrap();
-        Self { data, index, store, users: Vec::new(), now: Models::new(), synced: Models::new() }
+        Self { data, index, store, users: Vec::new(), lent: Vec::new(), now: Models::new(), synced: Models::new() }
     }
 
     fn check(&self) {
@@ -159,7 +162,7 @@ impl Machine {
         drop((self.users, self.store));
         let opened = Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
         let (now, synced) = (self.synced.clone(), self.synced);
-        let mut machine = Self { data, index, store: opened.unwrap(), users: Vec::new(), now, synced };
+        let mut machine = Self { data, index, store: opened.unwrap(), users: Vec::new(), lent: Vec::new(), now, synced };
         machine.store.audit().unwrap();
         if let Some(maybe) = maybe.filter(|maybe| machine.differs(maybe).is_none()) {
             (machine.now, machine.synced) = (maybe.clone(), maybe);
@@ -175,7 +178,7 @@ impl Machine {
         let store =
             Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config()).unwrap();
         let (now, synced) = (Models::new(), Models::new());
-        let mut machine = Self { data, index, store, users: Vec::new(), now, synced };
+        let mut machine = Self { data, index, store, users: Vec::new(), lent: Vec::new(), now, synced };
         let now = of.iter().find_map(|models| machine.given_up(models).ok());
         machine.now = now.expect("it is one of them, less what need not stay");
         machine.synced = machine.now.clone();
@@ -320,6 +323,25 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
                         false => object.unpin(),
                     }
                 }
+            }
+            87..89 if machine.lent.len() < 2 => {
+                let lent = machine.store.lend_segments(1 + (chance() % 2) as u32);
+                let noise = vec![chance() as u8; SEGMENT_BYTES];
+                for extent in &lent {
+                    let _ = machine.data.write(extent.offset(), &noise);
+                }
+                if machine.store.commits() > known {
+                    machine.synced = before.clone();
+                }
+                if lent.is_empty() && doom > 0 {
+                    // The commit that was to make room for it may have failed.
+                    (dead, maybe) = (true, Some(before));
+                }
+                machine.lent.extend(lent);
+            }
+            87..89 => {
+                let keep = chance() as usize % machine.lent.len();
+                machine.store.take_back(&machine.lent.split_off(keep));
             }
             _ => match machine.store.sync() {
                 Ok(()) => {

@@ -2,10 +2,12 @@
 
 use super::SegmentStore;
 use crate::classes::ClassId;
-use crate::extents::TierId;
+use crate::extents::{Extent, TierId};
+use crate::storage::Storage;
 use crate::table::{KeptSegment, Wanted};
 use crate::{Candidate, EntryAddr, KeptError, Keys, SegmentId};
 use std::io;
+use std::sync::Arc;
 
 impl SegmentStore {
     /// Segments of this class are to outlive the run, and go to this tier only. `keys` guard them, and sequence numbers go on after `after`, which no former
@@ -75,13 +77,39 @@ impl SegmentStore {
         self.table.read().limbo()
     }
 
+    /// Takes up to `most` free extents of the tier for somebody else, who reads and writes there without us until they are taken back.
+    #[must_use]
+    pub fn lend(&self, most: u32) -> Vec<Extent> {
+        self.table.write().lend(most)
+    }
+
+    /// Extents that were lent are free: nobody reads or writes there any more. What was not lent is left as it is.
+    pub fn take_back(&self, lent: &[Extent]) {
+        let mut table = self.table.write();
+        for extent in lent {
+            table.take_back(*extent);
+        }
+    }
+
+    /// How many are lent.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        self.table.read().lent()
+    }
+
+    /// What the tier is made of.
+    #[must_use]
+    pub fn durable_storage(&self) -> Option<Arc<dyn Storage>> {
+        let tier = self.table.read().durable_tier()?;
+        self.storage(tier)
+    }
+
     /// All that was written of the class outlives a power cut once this has returned.
     ///
     /// # Errors
     /// As the device.
     pub fn sync_durable(&self) -> io::Result<()> {
-        let tier = self.table.read().durable_tier();
-        tier.and_then(|tier| self.storage(tier)).map_or(Ok(()), |storage| storage.sync())
+        self.durable_storage().map_or(Ok(()), |storage| storage.sync())
     }
 
     /// Whether segments of a class outlive the run.

@@ -320,9 +320,9 @@ impl SegmentStore {
     pub fn trim_tier(&self, tier: TierId, keep_some: bool) -> u64 {
         let Some(storage) = self.storage(tier) else { return 0 };
         let mut given = 0;
+        let keep = if keep_some { storage.keeps_free() } else { 0 };
         loop {
-            let taken =
-                self.table.write().tiers_mut().extents_mut(tier).and_then(|e| e.take_to_punch(keep_some));
+            let taken = self.table.write().tiers_mut().extents_mut(tier).and_then(|e| e.take_to_punch(keep));
             let Some(extent) = taken else { return given };
             if storage.punch(extent.offset(), SEGMENT_BYTES as u64).is_ok() {
                 given += SEGMENT_BYTES as u64;

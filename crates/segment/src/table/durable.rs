@@ -5,6 +5,7 @@
 //!
 //! # Invariants
 //! - An extent of the class whose segment has died is in *limbo*: in use, and of no row, until a list without that segment has been kept.
+//! - An extent that is *lent* is of the class, and neither of a row nor in limbo, until it is taken back; no list names it, so after a crash it is free.
 //! - A row of the class is never moved.
 
 use super::{Purpose, Row, SegmentTable, State};
@@ -33,6 +34,8 @@ pub(super) struct Durable {
     pub(super) class: ClassId,
     tier: TierId,
     limbo: Vec<Extent>,
+    /// Of the class, and of no row: others write there.
+    lent: BTreeSet<u32>,
 }
 
 impl SegmentTable {
@@ -83,7 +86,7 @@ impl SegmentTable {
         self.classes.confine(class, tier);
         self.classes.charge_many(class, tier, kept.len() as u64);
         self.last_sequence = self.last_sequence.max(after);
-        self.durable = Some(Durable { class, tier, limbo: Vec::new() });
+        self.durable = Some(Durable { class, tier, limbo: Vec::new(), lent: BTreeSet::new() });
         Ok(())
     }
 
@@ -155,10 +158,39 @@ impl SegmentTable {
         free.into_iter().for_each(|extent| self.give_back(class, (tier, extent)));
     }
 
+    /// Takes up to `most` free extents of the tier for somebody who writes there without us, until they are given back: no list ever names them.
+    pub(crate) fn lend(&mut self, most: u32) -> Vec<Extent> {
+        let Some(Durable { class, tier, .. }) = self.durable else { return Vec::new() };
+        let room = self.classes.room(class, tier, Purpose::Writeback);
+        let take = || self.tiers.take(Purpose::Writeback, &|at| at == tier);
+        let lent: Vec<_> = std::iter::from_fn(take).take(most.min(room) as usize).map(|(_, at)| at).collect();
+        self.classes.charge_many(class, tier, lent.len() as u64);
+        if let Some(durable) = &mut self.durable {
+            durable.lent.extend(lent.iter().map(|extent| extent.0));
+        }
+        lent
+    }
+
+    /// Nobody writes to an extent any more that was lent. Tells whether it was.
+    pub(crate) fn take_back(&mut self, extent: Extent) -> bool {
+        let Some(durable) = &mut self.durable else { return false };
+        let (class, tier, was_lent) = (durable.class, durable.tier, durable.lent.remove(&extent.0));
+        if was_lent {
+            self.give_back(class, (tier, extent));
+        }
+        was_lent
+    }
+
+    /// Extents that are lent.
+    pub(crate) fn lent(&self) -> usize {
+        self.durable.as_ref().map_or(0, |durable| durable.lent.len())
+    }
+
     /// What classes are charged for beside their rows.
-    pub(super) fn in_limbo(&self) -> impl Iterator<Item = (ClassId, TierId)> + '_ {
+    pub(super) fn beside_rows(&self) -> impl Iterator<Item = (ClassId, TierId)> + '_ {
+        let many = |durable: &Durable| durable.limbo.len() + durable.lent.len();
         let durable = self.durable.iter();
-        durable.flat_map(|durable| durable.limbo.iter().map(|_| (durable.class, durable.tier)))
+        durable.flat_map(move |durable| std::iter::repeat_n((durable.class, durable.tier), many(durable)))
     }
 }
 

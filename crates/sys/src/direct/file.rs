@@ -73,6 +73,21 @@ impl DirectFile {
         file
     }
 
+    /// A file that somebody else has opened and has given us, read and written as it was opened.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is no regular file; else as `fcntl`.
+    pub fn received(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: `F_GETFL` only needs an open descriptor, and gives a number.
+        let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+        check(flags.min(0))?;
+        let file = std::fs::File::from(fd);
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(Self::of(file.into(), flags & libc::O_DIRECT != 0))
+    }
+
     fn open(dir: &Path, direct: bool) -> io::Result<Self> {
         let file = Self { fd: open_unlinked(dir, direct)?, direct, reads: AtomicU64::new(0) };
         // Some file systems take the flag and refuse the transfer: believe only a write, or who tells how to align one. A write to

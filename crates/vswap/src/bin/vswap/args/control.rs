@@ -225,6 +225,8 @@ pub enum Kind {
     Device,
     /// Nothing: what is on it is in memory, and counts there
     Ghost,
+    /// Room of a store of objects, which `vswap cache mount` or another program has open
+    Store,
 }
 
 impl Kind {
@@ -235,6 +237,7 @@ impl Kind {
             Self::File => TierKind::File,
             Self::Device => TierKind::Device,
             Self::Ghost => TierKind::Ghost,
+            Self::Store => TierKind::Store,
         }
     }
 }
