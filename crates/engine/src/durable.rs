@@ -29,7 +29,9 @@ use vswap_core::{
     Backing, Bitmap512, ByteCount, ClusterId, ClusterState, FillPattern, GroupId, Load, PageIndex, Resource,
     SlotId, SlotWord,
 };
-use vswap_segment::{EntryAddr, Extent, KeptSegment, Keys, RunKey, SEGMENT_BYTES, SegmentId, Storage, Written};
+use vswap_segment::{
+    EntryAddr, Extent, KeptSegment, Keys, RunKey, SEGMENT_BYTES, SegmentId, Storage, Written,
+};
 
 /// Numbers of clusters of a former run are below this: 256 TiB.
 const MOST_CLUSTERS: u32 = 1 << 27;

@@ -37,6 +37,12 @@ impl fmt::Display for TierId {
 pub struct Extent(pub(crate) u32);
 
 impl Extent {
+    /// The place of that number, from the beginning of the file.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
     /// The byte offset of its start in the tier's file.
     #[must_use]
     pub const fn offset(self) -> u64 {

@@ -83,8 +83,7 @@ impl Deeds {
         let heads: String = KINDS.iter().map(|kind| format!("{:>10}", kind.name())).collect();
         println!("{:34}{heads}", "");
         for (deed, _) in MUST {
-            let times: String =
-                KINDS.iter().map(|kind| format!("{:>10}", self.times(deed, *kind))).collect();
+            let times: String = KINDS.iter().map(|kind| format!("{:>10}", self.times(deed, *kind))).collect();
             println!("{:34}{times}", format!("{deed:?}"));
         }
     }

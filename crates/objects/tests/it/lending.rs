@@ -117,7 +117,11 @@ fn a_cache_gives_way_to_others_pages_what_is_pinned_stays_and_the_room_comes_bac
     assert!(now < before && now > 8 * MIB as u64, "{before} bytes of it were there, and {now}");
     // Both go on.
     for number in 0..24 {
-        store.object(b"v", &(500_u64 + number).to_be_bytes(), 0).unwrap().write(0, &noise(500 + number)).unwrap();
+        store
+            .object(b"v", &(500_u64 + number).to_be_bytes(), 0)
+            .unwrap()
+            .write(0, &noise(500 + number))
+            .unwrap();
     }
     store.sync().unwrap();
     assert!(there(&store, 500..524) > 0);

@@ -96,7 +96,15 @@ impl Machine {
             filler.pin().unwrap();
         }
         store.sync().unwrap();
-        Self { data, index, store, users: Vec::new(), lent: Vec::new(), now: Models::new(), synced: Models::new() }
+        Self {
+            data,
+            index,
+            store,
+            users: Vec::new(),
+            lent: Vec::new(),
+            now: Models::new(),
+            synced: Models::new(),
+        }
     }
 
     fn check(&self) {
@@ -162,7 +170,8 @@ impl Machine {
         drop((self.users, self.store));
         let opened = Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
         let (now, synced) = (self.synced.clone(), self.synced);
-        let mut machine = Self { data, index, store: opened.unwrap(), users: Vec::new(), lent: Vec::new(), now, synced };
+        let mut machine =
+            Self { data, index, store: opened.unwrap(), users: Vec::new(), lent: Vec::new(), now, synced };
         machine.store.audit().unwrap();
         if let Some(maybe) = maybe.filter(|maybe| machine.differs(maybe).is_none()) {
             (machine.now, machine.synced) = (maybe.clone(), maybe);

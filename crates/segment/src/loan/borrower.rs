@@ -53,9 +53,7 @@ impl Borrower {
                 let line = Mutex::new(Line { socket, unused: Vec::new(), lost: false });
                 Ok((Self { line, spare: AtomicU32::new(0) }, file, said[2]))
             }
-            (said, _) => {
-                Err(LoanError::Foreign { dir: dir.to_owned(), what: format!("it said {said:x?}") })
-            }
+            (said, _) => Err(LoanError::Foreign { dir: dir.to_owned(), what: format!("it said {said:x?}") }),
         }
     }
 

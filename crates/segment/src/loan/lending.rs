@@ -52,11 +52,7 @@ impl Lending {
     ///
     /// # Errors
     /// When no socket can be made there, or no thread.
-    pub fn start(
-        dir: &Path,
-        (file, segments): (OwnedFd, u32),
-        lender: &Arc<dyn Lender>,
-    ) -> io::Result<Self> {
+    pub fn start(dir: &Path, (file, segments): (OwnedFd, u32), lender: &Arc<dyn Lender>) -> io::Result<Self> {
         // Of one that was killed: who has the store is the only one who lends it.
         wire::remove(dir)?;
         let (listener, address, opened) = wire::address(dir)?;
@@ -158,7 +154,8 @@ fn answer(said: &[u32], lender: &dyn Lender, lent: &mut BTreeSet<u32>) -> Option
         }
         [SPARE] => Some(vec![SPARE, lender.spare()]),
         [BACK, numbers @ ..] => {
-            let back: Vec<_> = numbers.iter().filter(|number| lent.remove(number)).copied().map(Extent).collect();
+            let back: Vec<_> =
+                numbers.iter().filter(|number| lent.remove(number)).copied().map(Extent).collect();
             lender.take_back(&back);
             None
         }

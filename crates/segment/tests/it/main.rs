@@ -5,6 +5,7 @@ mod corruption;
 mod disk;
 mod encrypted;
 mod faults;
+mod loan;
 mod model;
 mod races;
 mod round_trip;

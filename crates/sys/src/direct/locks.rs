@@ -29,7 +29,9 @@ impl LockHolder {
 impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Some((pid, name)) if name.is_empty() => write!(f, "process {pid}"),
+            Some((pid, name)) if name.is_empty() => {
+                write!(f, "process {pid}, which is gone, or somebody who has had it of that one,")
+            }
             Some((pid, name)) => write!(f, "process {pid} ({name})"),
             None => f.write_str("another vswap, or another program,"),
         }

@@ -15,6 +15,7 @@ mod region;
 mod run_like_plain;
 mod run_refused;
 mod setup;
+mod shared;
 mod snapshot;
 mod tiers;
 mod vswap;

@@ -8,6 +8,7 @@ mod model;
 mod operations;
 mod programs;
 mod room;
+mod shared;
 mod slow;
 mod together;
 

@@ -49,7 +49,7 @@ fn started(options: &[&str]) -> Running {
     filled(options, "49152")
 }
 
-const PYTHON: [&str; 3] = ["/usr/bin/python3", "-c", PROGRAM];
+pub const PYTHON: [&str; 3] = ["/usr/bin/python3", "-c", PROGRAM];
 
 fn filled(options: &[&str], pages: &str) -> Running {
     let mut command = run(options, &PYTHON);
@@ -97,7 +97,7 @@ impl Running {
     }
 
     /// Waits until something is on a tier.
-    fn written(&self) {
+    pub fn written(&self) {
         let since = Instant::now();
         while self.status()["swapped"] == 0 {
             assert!(since.elapsed() < Duration::from_secs(60), "nothing is written: {:#}", self.status());

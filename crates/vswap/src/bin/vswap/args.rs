@@ -158,13 +158,13 @@ pub struct RunArgs {
     /// Directory for the file of compressed pages [default: $TMPDIR, else /var/tmp]
     ///
     /// The file is unlinked at once: nothing is left there, however the run ends. It must not be on a tmpfs. A regular file or a block device in place of
-    /// a directory is used as it is, as by `vswap tier add`.
+    /// a directory is used as it is, as by `vswap tier add`; of the directory of a store of objects that is mounted (`vswap cache mount`), or lent by a program that has it open, the store's room.
     #[arg(long, value_name = "PATH")]
     pub disk_path: Option<PathBuf>,
 
     /// Another place for compressed pages: PATH, or PATH,size=4G,priority=10 (may be repeated)
     ///
-    /// PATH is a directory, a regular file or a block device (`kind=ghost` in its place is memory); `,kind=` says which it is to be, and `,force` overwrites what is on a file or device: see
+    /// PATH is a directory, a regular file, a block device or a store of objects that is mounted (`kind=ghost` in its place is memory); `,kind=` says which it is to be, and `,force` overwrites what is on a file or device: see
     /// `vswap tier add --help`. As with swap areas the highest priority (-1000 to 32767) that has room is written first, and equal ones take turns; the place of --disk has 0. From a tier that is nearly full the coldest pages sink to one of lower priority.
     /// Capacities add up. Without a size it is what the file system of a directory can spare, or all of a file or device. `vswap tier` adds and removes places while the program runs.
     #[arg(long = "tier", value_name = "PATH[,size=SIZE][,priority=N]", value_parser = tier_spec)]

@@ -1,6 +1,7 @@
 //! `vswap cache mount`.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use vswap::objects::{Store, StoreConfig};
@@ -22,7 +23,23 @@ pub fn mount(args: &MountArgs) -> Result<(), Box<dyn Error>> {
     // The kernel keeps what is read often.
     let of_store = StoreConfig { page_cache: 0, ..StoreConfig::default() };
     let store = Store::open(&args.store, &of_store)?;
-    let ready =
-        || say::say(format!("{} is shown at {}", config.source.display(), config.mountpoint.display()));
-    Ok(vswap_mount::serve(&config, store, &args.store, ready, say::say)?)
+    let (lender, mut lending) = (Arc::clone(&store), None);
+    let ready = || {
+        // Not before: its thread would get signals that are the mount's.
+        match lender.lend(&args.store) {
+            Ok(begun) => lending = Some(begun),
+            Err(error) => say::say(format!("no other program can have room of the store: {error}")),
+        }
+        say::say(format!("{} is shown at {}", config.source.display(), config.mountpoint.display()));
+    };
+    let served = vswap_mount::serve(&config, store, &args.store, ready, say::say);
+    drop(lending);
+    let lent = lender.lent();
+    if !lent.is_zero() {
+        say::say(format!(
+            "{lent} of the store are lent: nobody can open {} until who has them ends",
+            args.store.display()
+        ));
+    }
+    Ok(served?)
 }

@@ -1,0 +1,267 @@
+//! Room of a file that somebody lends.
+
+use parking_lot::Mutex;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vswap_segment::{AlignedBuf, BLOCK, Extent, Lender, Lending, Loan, SEGMENT_BYTES, Storage, is_full};
+use vswap_sys::scm;
+
+const SEGMENT: u64 = SEGMENT_BYTES as u64;
+const SEGMENTS: u32 = 8;
+
+/// Lends a file, but for its first segment; all that it has is free.
+#[derive(Default)]
+struct Plain {
+    lent: Mutex<BTreeSet<u32>>,
+}
+
+impl Lender for Plain {
+    fn lend_segments(&self, most: u32) -> Vec<Extent> {
+        let mut lent = self.lent.lock();
+        let free: Vec<u32> =
+            (1..SEGMENTS).filter(|number| !lent.contains(number)).take(most as usize).collect();
+        lent.extend(&free);
+        free.into_iter().map(extent).collect()
+    }
+
+    fn take_back(&self, back: &[Extent]) {
+        let mut lent = self.lent.lock();
+        back.iter().for_each(|extent| assert!(lent.remove(&((extent.offset() / SEGMENT) as u32))));
+    }
+
+    fn spare(&self) -> u32 {
+        SEGMENTS - 1 - self.lent.lock().len() as u32
+    }
+}
+
+fn extent(number: u32) -> Extent {
+    Extent::new(number)
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    lender: Arc<Plain>,
+    file: File,
+    lending: Option<Lending>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let file =
+            File::options().read(true).write(true).create_new(true).open(dir.path().join("data")).unwrap();
+        file.set_len(u64::from(SEGMENTS) * SEGMENT).unwrap();
+        let mut place = Self { dir, lender: Arc::default(), file, lending: None };
+        place.lend();
+        place
+    }
+
+    fn lend(&mut self) {
+        let lender: Arc<dyn Lender> = Arc::<Plain>::clone(&self.lender);
+        let file = OwnedFd::from(self.file.try_clone().unwrap());
+        self.lending = Some(Lending::start(self.dir.path(), (file, SEGMENTS), &lender).unwrap());
+    }
+
+    fn borrow(&self) -> Arc<Loan> {
+        Arc::new(Loan::of_store(self.dir.path(), None).unwrap())
+    }
+
+    fn lent(&self) -> usize {
+        self.lender.lent.lock().len()
+    }
+
+    fn until_lent(&self, many: usize) {
+        let since = Instant::now();
+        while self.lent() != many {
+            assert!(since.elapsed() < Duration::from_secs(20), "{} are lent", self.lent());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A connection of somebody who is no borrower of ours.
+    fn stranger(&self) -> OwnedFd {
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        connect(&socket, &SocketAddrUnix::new(self.dir.path().join("room")).unwrap()).unwrap();
+        socket
+    }
+}
+
+fn block(byte: u8) -> AlignedBuf {
+    let mut block = AlignedBuf::zeroed(BLOCK);
+    block.fill(byte);
+    block
+}
+
+fn read(loan: &Loan, segment: u64) -> Option<u8> {
+    let mut into = AlignedBuf::zeroed(BLOCK);
+    let got = loan.read_at(segment * SEGMENT + 8192, &mut into).unwrap();
+    assert!(got == 0 || got == BLOCK && into.iter().all(|byte| *byte == into[0]));
+    (got > 0).then(|| into[0])
+}
+
+fn write(loan: &Loan, segment: u64, byte: u8) -> std::io::Result<()> {
+    loan.write_at(segment * SEGMENT + 8192, &block(byte))
+}
+
+#[test]
+fn segments_are_borrowed_when_they_are_written_and_go_back_when_they_are_freed() {
+    let place = Place::new();
+    let loan = place.borrow();
+    assert_eq!((loan.capacity(), place.lent()), (u64::from(SEGMENTS) * SEGMENT, 0));
+    assert_eq!(loan.room().unwrap().bytes, 7 * SEGMENT);
+    assert_eq!(read(&loan, 5), None);
+    for segment in [5, 0, 3] {
+        write(&loan, segment, segment as u8 + 1).unwrap();
+    }
+    // Some at once, so that not each has to be asked for.
+    assert_eq!((place.lent(), loan.room().unwrap().bytes), (4, 4 * SEGMENT));
+    assert_eq!([5, 0, 3, 1].map(|segment| read(&loan, segment)), [Some(6), Some(1), Some(4), None]);
+    loan.punch(3 * SEGMENT, SEGMENT).unwrap();
+    assert_eq!([5, 0, 3].map(|segment| read(&loan, segment)), [Some(6), Some(1), None]);
+    place.until_lent(3);
+    assert!(write(&loan, 8, 0).is_err() && write(&loan, u64::from(u32::MAX), 0).is_err(), "beyond the end");
+    assert!(
+        loan.write_at(SEGMENT - BLOCK as u64, &AlignedBuf::zeroed(2 * BLOCK)).is_err(),
+        "over the end of one"
+    );
+    drop(loan);
+    place.until_lent(0);
+}
+
+#[test]
+fn two_borrowers_never_have_the_same_segment_and_who_finds_none_is_told_that_it_is_full() {
+    let place = Place::new();
+    let (one, other) = (place.borrow(), place.borrow());
+    let mut wrote = [0, 0];
+    for segment in 0..8 {
+        for (which, loan) in [&one, &other].into_iter().enumerate() {
+            match write(loan, segment, (which * 100) as u8 + segment as u8) {
+                Ok(()) => wrote[which] += 1,
+                Err(error) => assert!(is_full(&error), "{error}"),
+            }
+        }
+    }
+    assert_eq!((wrote, place.lent()), ([4, 3], 7));
+    assert_eq!(one.room().unwrap().bytes, 0);
+    for segment in 0..4 {
+        assert_eq!(read(&one, segment), Some(segment as u8));
+        assert_eq!(read(&other, segment), (segment < 3).then_some(100 + segment as u8));
+    }
+    drop(other);
+    place.until_lent(4);
+    write(&one, 4, 4).unwrap();
+    assert_eq!(read(&one, 4), Some(4));
+}
+
+#[test]
+fn a_queue_of_writes_borrows_and_keeps_the_loan_until_they_are_there() {
+    let place = Place::new();
+    let loan = place.borrow();
+    let mut queue = Arc::clone(&loan).write_queue(2);
+    for segment in 0..7 {
+        if queue.is_full() {
+            queue.wait().unwrap().unwrap().result.unwrap();
+        }
+        queue
+            .submit(segment * SEGMENT + 8192, block(segment as u8 + 1), BLOCK, segment)
+            .map_err(|(e, _)| e)
+            .unwrap();
+    }
+    while let Some(done) = queue.wait().unwrap() {
+        done.result.unwrap();
+    }
+    let (error, back) = queue.submit(7 * SEGMENT, block(9), BLOCK, 7).unwrap_err();
+    assert!(is_full(&error) && back[0] == 9, "{error}");
+    assert!((0..7).all(|segment| read(&loan, segment) == Some(segment as u8 + 1)));
+    drop(loan);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(place.lent(), 7, "the queue has it still");
+    drop(queue);
+    place.until_lent(0);
+}
+
+#[test]
+fn who_loses_the_lender_keeps_what_is_there_and_gets_no_more() {
+    let mut place = Place::new();
+    let loan = place.borrow();
+    write(&loan, 0, 7).unwrap();
+    // Nobody new comes; who is there goes on.
+    place.lending = None;
+    assert!(Loan::of_store(place.dir.path(), None).is_err());
+    (1..5).for_each(|segment| write(&loan, segment, 8).unwrap());
+    place.lender = Arc::default();
+    let error =
+        write(&loan, 5, 9).and_then(|()| write(&loan, 6, 9)).and_then(|()| write(&loan, 7, 9)).unwrap_err();
+    assert!(error.to_string().contains("who lends the room is gone") && !is_full(&error), "{error}");
+    assert_eq!((read(&loan, 0), read(&loan, 4)), (Some(7), Some(8)));
+    write(&loan, 0, 9).unwrap();
+    loan.punch(SEGMENT, SEGMENT).unwrap();
+    assert_eq!((read(&loan, 0), read(&loan, 1)), (Some(9), None));
+}
+
+#[test]
+fn nonsense_is_answered_by_nothing_and_takes_nothing_from_anybody() {
+    let place = Place::new();
+    let loan = place.borrow();
+    write(&loan, 0, 7).unwrap();
+    let send = |socket: &OwnedFd, words: &[u32]| {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        scm::send(socket.as_fd(), &bytes, &[])
+    };
+    // No greeting, another's, and one that is cut short: hung up on.
+    for words in [&[1, 4][..], &[0x7277_7376, 2], &[0x7277_7376]] {
+        let stranger = place.stranger();
+        send(&stranger, words).unwrap();
+        assert_eq!(scm::receive(stranger.as_fd(), &mut [0; 64]).unwrap().0, 0, "{words:?}");
+    }
+    let stranger = place.stranger();
+    send(&stranger, &[0x7277_7376, 1]).unwrap();
+    let (bytes, files) = scm::receive(stranger.as_fd(), &mut [0; 64]).unwrap();
+    assert_eq!((bytes, files.len()), (12, 1));
+    // What is somebody else's is not given back, nor what nobody has.
+    for words in [&[3, 1, 2, 3, 4, 5, 6, 7, 8, u32::MAX][..], &[3], &[9; 200], &[1, 2, 3], &[0], &[2, 2]] {
+        send(&stranger, words).unwrap();
+    }
+    send(&stranger, &[2]).unwrap();
+    let mut answer = [0; 64];
+    assert_eq!(scm::receive(stranger.as_fd(), &mut answer).unwrap().0, 8);
+    assert_eq!((answer[0], answer[4], place.lent()), (2, 3, 4));
+    // However much is asked for, so much is there.
+    send(&stranger, &[1, u32::MAX]).unwrap();
+    assert_eq!(scm::receive(stranger.as_fd(), &mut answer).unwrap().0, 16);
+    assert_eq!(place.lent(), 7);
+    drop(stranger);
+    place.until_lent(4);
+    assert_eq!(read(&loan, 0), Some(7));
+}
+
+#[test]
+fn what_answers_as_no_lender_does_is_refused() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let refused = |dir: &Path| Loan::of_store(dir, None).unwrap_err().to_string();
+    assert!(refused(dir.path()).contains("nobody lends"));
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(dir.path().join("room")).unwrap()).unwrap();
+    rustix::net::listen(&socket, 4).unwrap();
+    let answers = [vec![], vec![1, 2, 3, 4], [0x7277_7376_u32, 2, 8].map(u32::to_le_bytes).concat()];
+    for answer in answers {
+        let says = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let borrower = rustix::net::accept(&socket).unwrap();
+                scm::receive(borrower.as_fd(), &mut [0; 64]).unwrap();
+                if !answer.is_empty() {
+                    scm::send(borrower.as_fd(), &answer, &[]).unwrap();
+                }
+            });
+            refused(dir.path())
+        });
+        let wanted = if answer.is_empty() { "nobody lends" } else { "another language" };
+        assert!(says.contains(wanted) && says.contains(dir.path().to_str().unwrap()), "{says}");
+    }
+}
