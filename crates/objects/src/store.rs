@@ -84,6 +84,8 @@ pub struct StoreConfig {
     pub marks: Option<Marks>,
     /// The part of the store that may be pinned, between 0 and 1.
     pub pinned: f64,
+    /// The part of the store that others may have ([`Store::lend`]), between 0 and 1.
+    pub lent: f64,
 }
 
 impl Default for StoreConfig {
@@ -94,6 +96,7 @@ impl Default for StoreConfig {
             page_cache: 64 << 20,
             marks: Some(Marks::default()),
             pinned: 0.5,
+            lent: 0.75,
         }
     }
 }
@@ -115,6 +118,8 @@ pub struct Store {
     marks: Option<Marks>,
     /// Pages that may be pinned.
     most_pinned: u64,
+    /// Bytes that may be lent.
+    most_lent: u64,
     /// Taken with the turn.
     hands: Mutex<reclaim::Hands>,
     /// Commits that are not followed by a look for what to give up.
@@ -241,6 +246,7 @@ impl Store {
         let (due, unsure, hands) = (Due::default(), AtomicBool::new(false), Mutex::default());
         let size = objects.engine().tiers().into_iter().next().map_or(0, |tier| tier.size.get());
         let (marks, most_pinned) = (config.marks, (size as f64 * config.pinned) as u64 / PAGE);
+        let most_lent = (size as f64 * config.lent) as u64;
         Ok(Arc::new(Self {
             objects,
             index,
@@ -253,6 +259,7 @@ impl Store {
             size,
             marks,
             most_pinned,
+            most_lent,
             hands,
             rest: AtomicU32::new(0),
             refused: Mutex::default(),

@@ -5,8 +5,7 @@
 //! the store; after a crash of the lender's machine it is free.
 //!
 //! # Invariants
-//! - A segment is one borrower's from the answer that lends it until it is given back or the connection has ended, which the lender learns when the borrower's last descriptor of it is closed: the
-//!   kernel ends a process's reads and writes before its descriptors.
+//! - A segment is one borrower's from the answer that lends it until it is given back, or the borrower's end of the connection is closed and all direct writes to the file that were under way then have ended.
 //! - The file is locked, and that lock is the file's as it was opened: while a borrower has it, nobody opens the store anew, also if the lender is gone.
 //! - A borrower that has lost the lender keeps what it has, and gets no more.
 
@@ -47,6 +46,21 @@ pub enum LoanError {
         dir: PathBuf,
         /// What the socket said.
         source: io::Error,
+    },
+    /// Another user answers.
+    #[error("what lends room of the store {} is another user's: pages would be in its hands", dir.display())]
+    Stranger {
+        /// The store's directory.
+        dir: PathBuf,
+    },
+    /// The lender hangs up.
+    #[error(
+        "who lends room of the store {} has hung up: it answers its own user and root only, and 64 at once",
+        dir.display()
+    )]
+    Refused {
+        /// The store's directory.
+        dir: PathBuf,
     },
     /// What answers is something else, or of another version.
     #[error("what lends room of the store {} speaks another language: {what}", dir.display())]
@@ -119,7 +133,8 @@ impl Storage for Loan {
     }
 
     fn room(&self) -> Option<SharedRoom> {
-        Some(SharedRoom { bytes: u64::from(self.lender.spare()) * SEGMENT, of: self.of })
+        // While somebody borrows, what was known counts.
+        Some(SharedRoom { bytes: u64::from(self.lender.spare()?) * SEGMENT, of: self.of })
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {

@@ -63,9 +63,16 @@ pub fn send(socket: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<
     }
     let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let message = header(&raw mut iov, &mut control, if fds.is_empty() { 0 } else { len });
-    // SAFETY: `message` points at live locals; the kernel only reads them.
-    let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
-    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    loop {
+        // SAFETY: `message` points at live locals; the kernel only reads them.
+        let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+        let error = io::Error::last_os_error();
+        match n {
+            0.. => return Ok(()),
+            _ if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return Err(error),
+        }
+    }
 }
 
 /// Receives one message: how many bytes (0: the other end is closed) and the descriptors with it.

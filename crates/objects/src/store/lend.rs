@@ -1,8 +1,8 @@
 //! Lending room: others of this user have tiers in the store's file (`vswap run --disk-path STORE`, `Region::builder(..).store(..)`), and what the store need not keep gives way to them.
 
 use crate::store::Store;
+use crate::store::commit::Promise;
 use crate::store::error::NamedError;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +12,14 @@ use vswap_segment::{Extent, Lender, Lending};
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
 /// For so long after one could not be lent a segment only what is free is said to be there.
-const WARY: Duration = Duration::from_secs(5);
+const WARY: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// Lends the store's room to others of this user, and to root, until what this gives is dropped; who has some then keeps it until it ends, and so long nobody opens the store anew.
+    /// Lends the store's room to others of this user, and to root. Nobody new comes when what this gives is dropped; who is there then is served as long as the store is open, and keeps what it has until it ends. As long as anybody is
+    /// connected, nobody opens the store anew.
     ///
     /// What is lent is taken from what the store may give up, the oldest first as with any want of room ([`Store::reclaim`]): what is pinned or dirty stays, and a store
-    /// without [`StoreConfig::marks`](crate::StoreConfig) lends only what is free. Room comes back when the borrower has no use for it, or ends. `dir` is the store's directory.
+    /// without [`StoreConfig::marks`](crate::StoreConfig) lends only what is free. No more than a part of the store is lent ([`StoreConfig::lent`](crate::StoreConfig)). Room comes back when the borrower has no use for it, or ends. `dir` is the store's directory.
     ///
     /// # Errors
     /// When the store is not in a file, or there can be no socket in its directory.
@@ -27,7 +28,7 @@ impl Store {
         let storage = self.engine().durable_storage();
         let file = storage.as_ref().and_then(|storage| storage.file());
         let file = file.ok_or_else(|| std::io::ErrorKind::Unsupported.into()).map_err(io("lend room of"))?;
-        let file = file.as_fd().try_clone_to_owned().map_err(io("lend room of"))?;
+        let file = Arc::clone(file);
         let lender: Arc<dyn Lender> = Arc::<Self>::clone(self);
         let segments = u32::try_from(self.size / SEGMENT).unwrap_or(u32::MAX);
         Lending::start(dir, (file, segments), &lender).map_err(io("make a socket in"))
@@ -38,6 +39,16 @@ impl Store {
         self.engine().lent_durable()
     }
 
+    /// Segments that may be lent beside those that are.
+    fn may_lend(&self) -> u64 {
+        (self.most_lent / SEGMENT).saturating_sub(self.lent().get() / SEGMENT)
+    }
+
+    /// Nothing is given up for others, or there was nothing a moment ago.
+    fn is_wary(&self) -> bool {
+        self.marks.is_none() || self.refused.lock().is_some_and(|when| when.elapsed() < WARY)
+    }
+
     /// Room for others beside what is promised to writers, bytes.
     fn free_to_lend(&self) -> u64 {
         self.engine().durable_room().get().saturating_sub(self.owed())
@@ -46,18 +57,28 @@ impl Store {
 
 impl Lender for Store {
     fn lend_segments(&self, most: u32) -> Vec<Extent> {
-        // One, if there are not as many: a borrower that has to wait for the last of them might have none.
-        for want in [most, 1] {
+        let most = u64::from(most).min(self.may_lend());
+        // As many, or as few as there are in spite of all.
+        let lent = [Some(most), None].into_iter().find_map(|want| {
+            let want = want.unwrap_or_else(|| most.min(self.free_to_lend() / SEGMENT));
             // What is promised to nobody else is there until it is taken.
-            let Ok(promise) = self.promise(want as usize * SEGMENT_BYTES) else { continue };
-            let lent = self.engine().lend_durable(want);
+            let promise = (want > 0).then(|| self.promise(want as usize * SEGMENT_BYTES))?.ok()?;
+            let lent = self.engine().lend_durable(want as u32);
             promise.take_back();
-            if !lent.is_empty() {
-                return lent;
-            }
+            (!lent.is_empty()).then_some(lent)
+        });
+        if lent.is_none() {
+            *self.refused.lock() = Some(Instant::now());
         }
-        *self.refused.lock() = Some(Instant::now());
-        Vec::new()
+        lent.unwrap_or_default()
+    }
+
+    fn prepare(&self, most: u32) {
+        let most = u64::from(most).min(self.may_lend());
+        if most > 0 && !self.is_wary() && self.free_to_lend() < most * SEGMENT {
+            // Nothing is to be written for it; what was won stays.
+            let _ = self.promise(most as usize * SEGMENT_BYTES).map(Promise::take_back);
+        }
     }
 
     fn take_back(&self, lent: &[Extent]) {
@@ -65,14 +86,13 @@ impl Lender for Store {
     }
 
     fn spare(&self) -> u32 {
-        let wary = self.marks.is_none() || self.refused.lock().is_some_and(|when| when.elapsed() < WARY);
         // A commit may have the books for a while; then what is pinned shows when it is wanted.
         let pinned = || self.books.try_lock().map_or(0, |books| books.pins.pages());
         let could = || {
             let kept = PageCount::new(pinned()).bytes().get() + self.lent().get() + self.owed();
             self.size.saturating_sub(kept)
         };
-        let bytes = if wary { self.free_to_lend() } else { could() };
-        u32::try_from(bytes / SEGMENT).unwrap_or(u32::MAX)
+        let bytes = if self.is_wary() { self.free_to_lend() } else { could() };
+        u32::try_from((bytes / SEGMENT).min(self.may_lend())).unwrap_or(u32::MAX)
     }
 }

@@ -94,10 +94,12 @@ impl Store {
             self.rest.store(rest - 1, Ordering::Relaxed);
             return Ok(());
         }
-        // Above the mark.
+        // Above the mark, of what is not lent.
+        let engine = self.objects.engine();
         let above = |mark: f64| {
-            let used = self.size.saturating_sub(self.objects.engine().durable_room().get());
-            used.saturating_sub((mark * self.size as f64) as u64)
+            let size = self.size.saturating_sub(engine.lent_durable().get());
+            let used = size.saturating_sub(engine.durable_room().get());
+            used.saturating_sub((mark * size as f64) as u64)
         };
         if above(high) > 0 { self.give_up_until(|| above(low)) } else { Ok(()) }
     }

@@ -140,7 +140,7 @@ fn a_cache_gives_way_to_others_pages_what_is_pinned_stays_and_the_room_comes_bac
     until(|| store.lent().is_zero(), "the rest did not come back");
     store.audit().unwrap();
     drop(_lending);
-    assert!(!dir.path().join("room").exists());
+    assert!(!dir.path().join(".vswap-room").exists());
 }
 
 #[test]

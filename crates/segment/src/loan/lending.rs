@@ -1,18 +1,18 @@
 //! [`Lending`]: the side of who has the room.
 
 use super::wire::{self, BACK, BORROW, HELLO, MOST, SPARE};
+use crate::SEGMENT_BYTES;
 use crate::extents::Extent;
-use rustix::fs::{AtFlags, Mode};
-use rustix::net::sockopt::socket_peercred;
+use rustix::fs::{AtFlags, FileType, Mode, Stat, chmodat, statat, unlinkat};
 use rustix::net::{Shutdown, SocketFlags, accept_with, bind, listen, shutdown};
-use rustix::process::geteuid;
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use vswap_sys::direct::DirectFile;
 
 /// Borrowers at once; more are turned away.
 const BORROWERS: usize = 64;
@@ -24,6 +24,9 @@ pub trait Lender: Send + Sync + 'static {
     /// Up to `most` segments of its file that it does not need for the time being. It may make room for them first.
     fn lend_segments(&self, most: u32) -> Vec<Extent>;
 
+    /// A borrower has had so many and may want as many more soon: this is the time to make room for them.
+    fn prepare(&self, most: u32);
+
     /// These are its own again.
     fn take_back(&self, lent: &[Extent]);
 
@@ -31,43 +34,75 @@ pub trait Lender: Send + Sync + 'static {
     fn spare(&self) -> u32;
 }
 
-/// Lends room, until it is dropped: then nobody new comes, and who is there may keep what it has.
+/// Lends room, until it is dropped: then nobody new comes. Who has borrowed some is served as long as the lender is there, and keeps what it has until it ends.
 #[derive(Debug)]
 pub struct Lending {
-    dir: PathBuf,
+    /// The directory of the socket, which it is known by.
+    dir: OwnedFd,
+    socket: (u64, u64),
     listener: Arc<OwnedFd>,
     ended: Arc<AtomicBool>,
+    borrowers: Arc<AtomicUsize>,
     /// Whose it is. A forked child that drops its copy must not take the socket away.
     process: u32,
 }
 
 /// What a borrower is told at first.
 struct Terms {
-    file: OwnedFd,
+    file: Arc<DirectFile>,
     segments: u32,
+}
+
+fn found(dir: &OwnedFd) -> io::Result<Option<Stat>> {
+    match statat(dir, wire::NAME, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error == rustix::io::Errno::NOENT => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Lending {
     /// Lends segments of `file`, which has so many, to whoever of this user (and root) asks at a socket in `dir`. Nobody else does so there.
     ///
+    /// Borrowers are trusted: they have the whole file.
+    ///
     /// # Errors
     /// When no socket can be made there, or no thread.
-    pub fn start(dir: &Path, (file, segments): (OwnedFd, u32), lender: &Arc<dyn Lender>) -> io::Result<Self> {
-        // Of one that was killed: who has the store is the only one who lends it.
-        wire::remove(dir)?;
+    pub fn start(
+        dir: &Path,
+        (file, segments): (Arc<DirectFile>, u32),
+        lender: &Arc<dyn Lender>,
+    ) -> io::Result<Self> {
         let (listener, address, opened) = wire::address(dir)?;
+        // Of one that was killed: who has the store is the only one who lends it.
+        if found(&opened)?.is_some_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Socket) {
+            unlinkat(&opened, wire::NAME, AtFlags::empty())?;
+        }
         bind(&listener, &address)?;
-        rustix::fs::chmodat(&opened, wire::NAME, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+        chmodat(&opened, wire::NAME, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+        let made = found(&opened)?.ok_or(io::ErrorKind::NotFound)?;
         listen(&listener, 16)?;
-        let listener = Arc::new(listener);
-        let (ended, process) = (Arc::default(), std::process::id());
         // From here on a failure takes the socket away again.
-        let lending = Self { dir: dir.to_owned(), listener, ended, process };
+        let lending = Self {
+            dir: opened,
+            socket: (made.st_dev, made.st_ino),
+            listener: Arc::new(listener),
+            ended: Arc::default(),
+            borrowers: Arc::default(),
+            process: std::process::id(),
+        };
         let (terms, lender) = (Arc::new(Terms { file, segments }), Arc::downgrade(lender));
         let (listener, ended) = (Arc::clone(&lending.listener), Arc::clone(&lending.ended));
-        let thread = std::thread::Builder::new().name("lending".into()).stack_size(STACK);
-        thread.spawn(move || accept(&listener, &ended, &terms, &lender))?;
+        let borrowers = Arc::clone(&lending.borrowers);
+        thread().spawn(move || accept(&listener, &ended, &borrowers, &terms, &lender))?;
         Ok(lending)
+    }
+
+    /// How many are connected: while there are any, nobody else opens the file.
+    #[must_use]
+    pub fn borrowers(&self) -> usize {
+        // Relaxed: a count.
+        self.borrowers.load(Ordering::Relaxed)
     }
 }
 
@@ -76,59 +111,94 @@ impl Drop for Lending {
         if self.process != std::process::id() {
             return;
         }
-        let _ = wire::remove(&self.dir);
+        // Somebody else may lend there by now.
+        if let Ok(Some(found)) = found(&self.dir)
+            && (found.st_dev, found.st_ino) == self.socket
+        {
+            let _ = unlinkat(&self.dir, wire::NAME, AtFlags::empty());
+        }
         self.ended.store(true, Ordering::Release);
         // Whoever waits for a borrower wakes up.
         let _ = shutdown(&*self.listener, Shutdown::Both);
     }
 }
 
-fn accept(listener: &OwnedFd, ended: &AtomicBool, terms: &Arc<Terms>, lender: &Weak<dyn Lender>) {
-    let borrowers = Arc::new(AtomicUsize::new(0));
+fn thread() -> std::thread::Builder {
+    std::thread::Builder::new().name("lending".into()).stack_size(STACK)
+}
+
+/// One of those who are counted.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn accept(
+    listener: &OwnedFd,
+    ended: &AtomicBool,
+    borrowers: &Arc<AtomicUsize>,
+    terms: &Arc<Terms>,
+    lender: &Weak<dyn Lender>,
+) {
     while !ended.load(Ordering::Acquire) {
         let Ok(borrower) = accept_with(listener, SocketFlags::CLOEXEC) else {
             // No descriptors, most likely.
             std::thread::sleep(Duration::from_millis(100));
             continue;
         };
-        // Relaxed: a count.
-        if borrowers.load(Ordering::Relaxed) >= BORROWERS {
+        let many = borrowers.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(Arc::clone(borrowers));
+        if many >= BORROWERS || !wire::is_trusted(&borrower) {
             continue;
         }
-        borrowers.fetch_add(1, Ordering::Relaxed);
-        let (terms, lender, done) = (Arc::clone(terms), Weak::clone(lender), Arc::clone(&borrowers));
-        let thread = std::thread::Builder::new().name("lending".into()).stack_size(STACK);
-        let started = thread.spawn(move || {
-            attend(&borrower, &terms, &lender);
-            done.fetch_sub(1, Ordering::Relaxed);
-        });
-        if started.is_err() {
-            borrowers.fetch_sub(1, Ordering::Relaxed);
-        }
+        let (terms, lender) = (Arc::clone(terms), Weak::clone(lender));
+        let attending = move || {
+            let _counted = counted;
+            attend(&borrower, &terms, lender);
+        };
+        // Without a thread it is hung up on.
+        let _ = thread().spawn(attending);
     }
 }
 
-fn is_ours(borrower: &OwnedFd) -> bool {
-    socket_peercred(borrower).is_ok_and(|peer| peer.uid == geteuid() || peer.uid.is_root())
+/// What a borrower has, until its end is closed.
+struct Lent<'t> {
+    lender: Weak<dyn Lender>,
+    terms: &'t Terms,
+    numbers: BTreeSet<u32>,
 }
 
-fn attend(borrower: &OwnedFd, terms: &Terms, lender: &Weak<dyn Lender>) {
-    if !is_ours(borrower) || !matches!(wire::receive(borrower), Ok(Some((said, _))) if said == HELLO) {
+impl Drop for Lent<'_> {
+    /// The kernel closes a process's descriptors when it ends, while what it has given to io_uring may be on its way still. To punch a hole waits for all direct writes to the file that
+    /// were begun (`inode_dio_wait` in the ext4, xfs and f2fs, ordered extents in btrfs); where that cannot be done, nobody writes there until the file is opened anew, which these writes keep it from.
+    fn drop(&mut self) {
+        let Some(lender) = self.lender.upgrade() else { return };
+        let numbers = std::mem::take(&mut self.numbers).into_iter().map(Extent);
+        let quiet = |at: &Extent| self.terms.file.punch(at.offset(), SEGMENT_BYTES as u64).is_ok();
+        lender.take_back(&numbers.filter(quiet).collect::<Vec<_>>());
+    }
+}
+
+fn attend(borrower: &OwnedFd, terms: &Terms, lender: Weak<dyn Lender>) {
+    if !matches!(wire::receive(borrower), Ok(Some((said, _))) if said == HELLO) {
         return;
     }
-    if wire::send(borrower, &[HELLO[0], HELLO[1], terms.segments], Some(&terms.file)).is_err() {
+    if wire::send(borrower, &[HELLO[0], HELLO[1], terms.segments], Some(terms.file.as_fd())).is_err() {
         return;
     }
-    let mut lent = BTreeSet::new();
+    let mut lent = Lent { lender, terms, numbers: BTreeSet::new() };
     // Only when its end is closed nobody writes any more to what it has.
     while let Some(said) = next(borrower) {
-        let Some(lender) = lender.upgrade() else { return };
-        let answer = answer(&said, &*lender, &mut lent);
-        drop(lender);
-        let _ = answer.map(|answer| wire::send(borrower, &answer, None));
-    }
-    if let Some(lender) = lender.upgrade() {
-        lender.take_back(&lent.into_iter().map(Extent).collect::<Vec<_>>());
+        let Some(lender) = lent.lender.upgrade() else { return };
+        let Some(answer) = answer(&said, &*lender, &mut lent.numbers) else { continue };
+        let _ = wire::send(borrower, &answer, None);
+        if answer[0] == BORROW {
+            // While it writes there.
+            lender.prepare(answer.len() as u32 - 1);
+        }
     }
 }
 

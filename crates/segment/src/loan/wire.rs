@@ -7,12 +7,16 @@
 //! | `BORROW`, how many at most | `BORROW`, the number of each |
 //! | `SPARE` | `SPARE`, how many it could still lend, as things stand |
 //! | `BACK`, the number of each | nothing |
+//!
+//! An answer may come late, and then is the last question's: no other is asked before. Each side looks who is at the other end.
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use rustix::process::{Uid, geteuid};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use vswap_sys::scm;
 
@@ -28,12 +32,22 @@ pub(super) const MOST: usize = 64;
 const NUMBERS: usize = MOST + 1;
 
 /// The socket's name in the store's directory.
-pub(super) const NAME: &str = "room";
+pub(super) const NAME: &str = ".vswap-room";
 
-/// Whether somebody lends, or has lent and was killed, room of a store in a directory.
+/// Whether this user or root lends, or has lent and was killed, room of a store in a directory.
 #[must_use]
 pub fn is_lent(dir: &Path) -> bool {
-    std::fs::symlink_metadata(dir.join(NAME)).is_ok_and(|found| found.file_type().is_socket())
+    let found = std::fs::symlink_metadata(dir.join(NAME));
+    found.is_ok_and(|found| found.file_type().is_socket() && is_ours(Uid::from_raw(found.uid())))
+}
+
+fn is_ours(uid: Uid) -> bool {
+    uid == geteuid() || uid.is_root()
+}
+
+/// Whether at the other end is this user or root.
+pub(super) fn is_trusted(socket: &OwnedFd) -> bool {
+    socket_peercred(socket).is_ok_and(|peer| is_ours(peer.uid))
 }
 
 /// A socket, and the address of one in `dir`: by the directory's descriptor, since an address has room for 107 bytes and a path may be longer. The descriptor is to be kept while the address is used.
@@ -44,18 +58,9 @@ pub(super) fn address(dir: &Path) -> io::Result<(OwnedFd, SocketAddrUnix, OwnedF
     Ok((socket, address, opened))
 }
 
-/// Removes the socket.
-pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_file(dir.join(NAME)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn send(socket: &OwnedFd, numbers: &[u32], file: Option<&OwnedFd>) -> io::Result<()> {
+pub(super) fn send(socket: &OwnedFd, numbers: &[u32], file: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let fds: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
-    scm::send(socket.as_fd(), &bytes, &fds)
+    scm::send(socket.as_fd(), &bytes, file.as_slice())
 }
 
 /// One message; `None` when the other end is closed. What is longer than any message may be is cut.

@@ -7,8 +7,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use vswap_segment::{AlignedBuf, BLOCK, Extent, Lender, Lending, Loan, SEGMENT_BYTES, Storage, is_full};
+use vswap_sys::direct::DirectFile;
 use vswap_sys::scm;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
@@ -18,16 +20,21 @@ const SEGMENTS: u32 = 8;
 #[derive(Default)]
 struct Plain {
     lent: Mutex<BTreeSet<u32>>,
+    /// Milliseconds that it takes to lend.
+    slow: AtomicU64,
 }
 
 impl Lender for Plain {
     fn lend_segments(&self, most: u32) -> Vec<Extent> {
+        std::thread::sleep(Duration::from_millis(self.slow.load(Ordering::Relaxed)));
         let mut lent = self.lent.lock();
         let free: Vec<u32> =
             (1..SEGMENTS).filter(|number| !lent.contains(number)).take(most as usize).collect();
         lent.extend(&free);
         free.into_iter().map(extent).collect()
     }
+
+    fn prepare(&self, _most: u32) {}
 
     fn take_back(&self, back: &[Extent]) {
         let mut lent = self.lent.lock();
@@ -63,8 +70,12 @@ impl Place {
 
     fn lend(&mut self) {
         let lender: Arc<dyn Lender> = Arc::<Plain>::clone(&self.lender);
-        let file = OwnedFd::from(self.file.try_clone().unwrap());
+        let file = DirectFile::received(self.file.try_clone().unwrap().into()).map(Arc::new).unwrap();
         self.lending = Some(Lending::start(self.dir.path(), (file, SEGMENTS), &lender).unwrap());
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join(".vswap-room")
     }
 
     fn borrow(&self) -> Arc<Loan> {
@@ -87,7 +98,7 @@ impl Place {
     fn stranger(&self) -> OwnedFd {
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        connect(&socket, &SocketAddrUnix::new(self.dir.path().join("room")).unwrap()).unwrap();
+        connect(&socket, &SocketAddrUnix::new(self.dir.path().join(".vswap-room")).unwrap()).unwrap();
         socket
     }
 }
@@ -242,12 +253,102 @@ fn nonsense_is_answered_by_nothing_and_takes_nothing_from_anybody() {
 }
 
 #[test]
+fn a_slow_lender_is_not_waited_for_and_its_late_answer_counts() {
+    let place = Place::new();
+    let loan = place.borrow();
+    place.lender.slow.store(2500, Ordering::Relaxed);
+    // It is as full meanwhile, and asked nothing else.
+    for segment in 0..2 {
+        let error = write(&loan, segment, 1).unwrap_err();
+        assert!(is_full(&error), "{error}");
+    }
+    place.until_lent(4);
+    place.lender.slow.store(0, Ordering::Relaxed);
+    let since = Instant::now();
+    while write(&loan, 0, 1).is_err() {
+        assert!(since.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (1..4).for_each(|segment| write(&loan, segment, 1).unwrap());
+    assert_eq!(place.lent(), 4, "those that came late are used");
+    (4..7).for_each(|segment| write(&loan, segment, 1).unwrap());
+    assert!((0..7).all(|segment| read(&loan, segment) == Some(1)));
+}
+
+#[test]
+fn a_lender_that_took_anothers_place_keeps_its_socket_and_a_file_of_that_name_stays() {
+    let mut place = Place::new();
+    let first = place.lending.take();
+    place.lend();
+    drop(first);
+    assert!(place.path().exists());
+    write(&place.borrow(), 0, 1).unwrap();
+    place.lending = None;
+    assert!(!place.path().exists());
+    std::fs::write(place.path(), "mine").unwrap();
+    let lender: Arc<dyn Lender> = Arc::<Plain>::clone(&place.lender);
+    let file = DirectFile::received(place.file.try_clone().unwrap().into()).map(Arc::new).unwrap();
+    assert!(Lending::start(place.dir.path(), (file, SEGMENTS), &lender).is_err());
+    assert_eq!(std::fs::read(place.path()).unwrap(), b"mine");
+}
+
+/// A lender that answers by hand: to a greeting, and to each question.
+fn answered_by_hand(answers: &[Vec<u32>], check: impl FnOnce(&Loan)) {
+    let place = Place::new();
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(dir.path().join(".vswap-room")).unwrap()).unwrap();
+    rustix::net::listen(&socket, 4).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let borrower = rustix::net::accept(&socket).unwrap();
+            scm::receive(borrower.as_fd(), &mut [0; 64]).unwrap();
+            let hello: Vec<u8> =
+                [0x7277_7376_u32, 1, SEGMENTS].iter().flat_map(|word| word.to_le_bytes()).collect();
+            scm::send(borrower.as_fd(), &hello, &[place.file.as_fd()]).unwrap();
+            for answer in answers {
+                scm::receive(borrower.as_fd(), &mut [0; 64]).unwrap();
+                let bytes: Vec<u8> = answer.iter().flat_map(|word| word.to_le_bytes()).collect();
+                scm::send(borrower.as_fd(), &bytes, &[]).unwrap();
+            }
+            while scm::receive(borrower.as_fd(), &mut [0; 64]).unwrap().0 > 0 {}
+        });
+        check(&Loan::of_store(dir.path(), None).unwrap());
+    });
+}
+
+#[test]
+fn segments_that_no_lender_can_mean_are_not_written_to() {
+    for wrong in [
+        vec![1, 0],
+        vec![1, 8],
+        vec![1, u32::MAX],
+        vec![1, 3, 3],
+        vec![1, 2, 7, 1 << 31],
+        vec![2, 1],
+        vec![9],
+    ] {
+        answered_by_hand(std::slice::from_ref(&wrong), |loan| {
+            let error = write(loan, 0, 1).unwrap_err();
+            assert!(!is_full(&error), "{wrong:?}: {error}");
+            assert_eq!(read(loan, 0), None);
+        });
+    }
+    // One that has been had already.
+    answered_by_hand(&[vec![1, 5], vec![1, 5]], |loan| {
+        write(loan, 0, 1).unwrap();
+        assert!(!is_full(&write(loan, 1, 2).unwrap_err()));
+        assert_eq!((read(loan, 0), read(loan, 1)), (Some(1), None));
+    });
+}
+
+#[test]
 fn what_answers_as_no_lender_does_is_refused() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let refused = |dir: &Path| Loan::of_store(dir, None).unwrap_err().to_string();
     assert!(refused(dir.path()).contains("nobody lends"));
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-    rustix::net::bind(&socket, &SocketAddrUnix::new(dir.path().join("room")).unwrap()).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(dir.path().join(".vswap-room")).unwrap()).unwrap();
     rustix::net::listen(&socket, 4).unwrap();
     let answers = [vec![], vec![1, 2, 3, 4], [0x7277_7376_u32, 2, 8].map(u32::to_le_bytes).concat()];
     for answer in answers {
@@ -261,7 +362,7 @@ fn what_answers_as_no_lender_does_is_refused() {
             });
             refused(dir.path())
         });
-        let wanted = if answer.is_empty() { "nobody lends" } else { "another language" };
+        let wanted = if answer.is_empty() { "hung up" } else { "another language" };
         assert!(says.contains(wanted) && says.contains(dir.path().to_str().unwrap()), "{says}");
     }
 }

@@ -4,6 +4,7 @@ use crate::run_like_plain::{run, works};
 use crate::tiers::{PYTHON, filled_by};
 use std::ops::Range;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -147,4 +148,49 @@ fn memory_grows_the_cache_gives_way_what_is_pinned_stays_and_nobody_reads_a_wron
     let store = Store::open(dir.path(), &config).unwrap();
     assert_eq!(there(&store, PINNED), (PINNED.end - PINNED.start) << 20, "what is pinned");
     assert!(there(&store, CACHED) > full / 10 * 9);
+}
+
+/// What a killed borrower has given to the kernel may be written after its end: not to where the store's bytes are by then.
+#[test]
+fn a_borrower_that_is_killed_in_the_middle_of_its_writes_damages_nothing() {
+    if !works() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let config = StoreConfig { page_cache: 0, ..StoreConfig::default() };
+    let store = Store::create(dir.path(), 160 << 20, &config).unwrap();
+    for number in PINNED {
+        assert!(put(&store, number));
+        store.find(b"cache", &number.to_be_bytes()).unwrap().unwrap().pin().unwrap();
+    }
+    store.sync().unwrap();
+    let _lending = store.lend(dir.path()).unwrap();
+    let mut number = CACHED.start;
+    for _ in 0..5 {
+        let mut command = run(&["--disk-path", dir.path().to_str().unwrap()], &PYTHON);
+        let mut child = command.arg("40960").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let since = Instant::now();
+        while store.lent() < ByteCount::mib(24) {
+            assert!(since.elapsed() < Duration::from_secs(60), "nothing is borrowed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for pid in vswap_sys::process::children(child.id() as i32).unwrap() {
+            assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+        }
+        let first = number;
+        let since = Instant::now();
+        while !store.lent().is_zero() || number < first + 24 {
+            assert!(since.elapsed() < Duration::from_secs(60), "its room did not come back");
+            put(&store, number);
+            number += 1;
+            if number.is_multiple_of(4) {
+                store.sync().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        store.sync().unwrap();
+        assert_eq!(there(&store, PINNED), (PINNED.end - PINNED.start) << 20, "what is pinned");
+        there(&store, first..number);
+        store.audit().unwrap();
+    }
 }

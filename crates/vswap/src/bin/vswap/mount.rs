@@ -33,11 +33,10 @@ pub fn mount(args: &MountArgs) -> Result<(), Box<dyn Error>> {
         say::say(format!("{} is shown at {}", config.source.display(), config.mountpoint.display()));
     };
     let served = vswap_mount::serve(&config, store, &args.store, ready, say::say);
-    drop(lending);
-    let lent = lender.lent();
-    if !lent.is_zero() {
+    let borrowers = lending.map_or(0, |lending| lending.borrowers());
+    if borrowers > 0 {
         say::say(format!(
-            "{lent} of the store are lent: nobody can open {} until who has them ends",
+            "{borrowers} others have room of the store: nobody can open {} until they end",
             args.store.display()
         ));
     }
