@@ -212,7 +212,7 @@ impl Life<'_> {
 
     fn wait(&mut self, early: bool, ready: &Receiver<()>) -> Result<(), String> {
         let kind = self.chance.next() % 6;
-        let within = |micros| Duration::from_micros(micros);
+        let within = Duration::from_micros;
         if early || kind == 0 {
             thread::sleep(within(self.chance.next() % 80_000));
             return Ok(());

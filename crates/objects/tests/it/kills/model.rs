@@ -86,7 +86,10 @@ pub fn act(models: &mut Models, op: &Op, outcome: Option<&Outcome>) -> Result<()
         _ => {}
     }
     let known = |models: &mut Models, name: Name, change: &dyn Fn(&mut Object)| match models.get_mut(&name) {
-        Some(object) => Ok(change(object)),
+        Some(object) => {
+            change(object);
+            Ok(())
+        }
         None => Err(format!("{op:?} of an object that is not there")),
     };
     match *op {

@@ -91,7 +91,10 @@ impl Worker<'_> {
                 let (from, more) = (self.below(50_000), self.below(250_000));
                 if let Some(object) = self.find(name) {
                     let (from, to) = (from, from + more);
-                    self.told(Op::Punch { name, from, to }, || Ok(object.punch(from..to)));
+                    self.told(Op::Punch { name, from, to }, || {
+                        object.punch(from..to);
+                        Ok(())
+                    });
                 }
             }
             57..61 => {
@@ -108,10 +111,16 @@ impl Worker<'_> {
             }
             65..68 => match (name.class(), self.find(name)) {
                 (Class::Pinned, Some(object)) => {
-                    self.told(Op::Unpin { name }, || Ok(object.unpin()));
+                    self.told(Op::Unpin { name }, || {
+                        object.unpin();
+                        Ok(())
+                    });
                 }
                 (Class::Dirty, Some(object)) => {
-                    let clean = || Ok(object.dirty().iter().for_each(|dirty| object.cleaned(dirty)));
+                    let clean = || {
+                        object.dirty().iter().for_each(|dirty| object.cleaned(dirty));
+                        Ok(())
+                    };
                     self.told(Op::Clean { name }, clean);
                 }
                 _ => {}
