@@ -2,22 +2,25 @@
 //!
 //! The page checker runs under vswap; after a random (seeded) time the program, the supervisor's front, its engine, or several are
 //! killed, or the stub's code is overwritten so that it crashes. Then: no process left, no file left, no complaint of the checker's.
+//!
+//! `--of stores`: processes that have a store of named objects are killed instead (`crates/objects/examples/kills.rs`), one after the other, and
+//! the store is as it was at one moment since its last sync.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::Args;
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::cgroup::Cgroup;
 use crate::host::job::Job;
 use crate::host::scratch::Scratch;
-use crate::host::{interrupt, programs};
+use crate::host::{interrupt, programs, root, target_dir};
 
 /// Everybody must be gone this long after the death.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -25,9 +28,21 @@ const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// they check, which takes a minute and more while others use the machine.
 const NOTICED_WITHIN: Duration = Duration::from_secs(300);
 
+/// Whose deaths.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Of {
+    /// Those of a run.
+    Run,
+    /// Those of processes that have a store of named objects.
+    Stores,
+}
+
 /// What `cargo xtask deaths` takes.
 #[derive(Args)]
 pub struct Options {
+    /// Whose deaths.
+    #[arg(long, value_enum, default_value_t = Of::Run)]
+    of: Of,
     /// How many deaths.
     #[arg(long, default_value_t = 200)]
     n: u64,
@@ -45,7 +60,7 @@ pub struct Options {
 impl Options {
     /// The form that CI runs.
     pub fn bounded() -> Self {
-        Self { n: 24, seed: 1, only: None, vswap: None }
+        Self { of: Of::Run, n: 24, seed: 1, only: None, vswap: None }
     }
 }
 
@@ -76,6 +91,9 @@ fn mix(x: u64) -> u64 {
 
 /// Runs them; an error that tells each that went wrong.
 pub fn run(options: &Options) -> Result<()> {
+    if options.of == Of::Stores {
+        return of_stores(options);
+    }
     let vswap = crate::dist::vswap(options.vswap.as_deref())?;
     let checker = programs::checker()?;
     let (mut wrong, mut missed) = (Vec::new(), 0);
@@ -109,6 +127,21 @@ pub fn run(options: &Options) -> Result<()> {
         "{} deaths (seed {}; {missed} found no such victim yet): no process left, no file left, no wrong byte",
         options.n, options.seed
     );
+    Ok(())
+}
+
+/// With every assertion.
+fn of_stores(options: &Options) -> Result<()> {
+    ensure!(
+        options.only.is_none() && options.vswap.is_none(),
+        "stores have one kind of death, and no `vswap`"
+    );
+    let build = ["build", "--quiet", "--package", "vswap-objects", "--example", "kills"];
+    let built = Command::new("cargo").current_dir(root()).args(build).status()?;
+    ensure!(built.success(), "the example does not build");
+    let mut kills = Command::new(target_dir().join("debug/examples/kills"));
+    kills.args(["--seed", &options.seed.to_string(), "--times", &options.n.to_string()]);
+    ensure!(kills.status()?.success(), "a store was not as it should be");
     Ok(())
 }
 

@@ -50,7 +50,7 @@ enum Task {
     Sim(sim::Options),
     /// Look for inputs that a format's reader does not stand, for so many seconds a target.
     Fuzz(fuzz::Options),
-    /// Kill program and supervisor at random moments.
+    /// Kill program and supervisor, or whoever has a store of named objects, at random moments.
     Deaths(deaths::Options),
     /// Measure beside the kernel's own swap.
     Peers(peers::Options),

@@ -72,8 +72,10 @@ fn cargo(args: &[&str]) -> Result<()> {
 /// Runs it all, the quickest first.
 pub fn run(options: &Options) -> Result<()> {
     setup::run(&setup::Options::default())?;
-    cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])?;
-    cargo(&["test", "--workspace", "--doc", "--quiet"])?;
+    // What is off by default is tested too.
+    let features = ["--workspace", "--features", "vswap/async"];
+    cargo(&[&["nextest", "run", "--no-fail-fast"], &features[..]].concat())?;
+    cargo(&[&["test", "--doc", "--quiet"], &features[..]].concat())?;
     examples()?;
     if options.units {
         return Ok(());

@@ -1,5 +1,6 @@
 //! What can go wrong with an object.
 
+use std::ops::Range;
 use vswap_core::ByteCount;
 use vswap_engine::{EngineError, LoadError, StoreError, WritebackError};
 
@@ -57,6 +58,14 @@ pub enum FetchError<E> {
     /// Whoever was to bring it says this.
     #[error("what is missing could not be fetched: {0}")]
     Source(E),
+    /// An asynchronous source brought too few bytes, or too many.
+    #[error("{got} bytes were brought for byte {} up to {}", wanted.start, wanted.end)]
+    Length {
+        /// The bytes that were asked for.
+        wanted: Range<u64>,
+        /// How many came.
+        got: usize,
+    },
     /// It could not be read or kept.
     #[error(transparent)]
     Object(#[from] ObjectError),

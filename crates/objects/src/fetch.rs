@@ -9,11 +9,11 @@
 use crate::error::{FetchError, ObjectError};
 use crate::object::Object;
 use crate::presence::common;
-use parking_lot::{Condvar, Mutex};
-use std::ops::Range;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::ops::{Deref, Range};
 
 /// Bytes that are fetched at once at most: others may fetch what follows at the same time.
-const MOST: u64 = 1 << 20;
+pub(crate) const MOST: u64 = 1 << 20;
 
 #[derive(Debug)]
 struct Flight {
@@ -23,7 +23,7 @@ struct Flight {
 }
 
 #[derive(Debug, Default)]
-struct Board {
+pub(crate) struct Board {
     flights: Vec<Flight>,
     last: u64,
 }
@@ -32,24 +32,52 @@ struct Board {
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
     board: Mutex<Board>,
+    /// Threads that wait for a flight's end.
     landed: Condvar,
+    /// Tasks that do.
+    #[cfg(feature = "async")]
+    landing: event_listener::Event,
 }
 
 /// What a look at the missing bytes says.
-enum Claim<'a> {
+pub(crate) enum Claim<O: Deref<Target = Object>, W> {
     /// There are none.
     None,
     /// These are the caller's to fetch. Others fetch what is missing before them.
-    Mine(Ticket<'a>),
-    /// Others fetch all that is missing. If the caller wanted to wait, one of them has come to an end.
-    Others,
+    Mine(Ticket<O>),
+    /// Others fetch all that is missing; with what the caller did about that.
+    Others(W),
 }
 
 /// A flight of the caller's. It ends with this, so that nobody waits for one who failed.
-struct Ticket<'a> {
-    flights: &'a Flights,
+pub(crate) struct Ticket<O: Deref<Target = Object>> {
+    object: O,
     number: u64,
     range: Range<u64>,
+}
+
+impl Board {
+    /// A flight for the first of these bytes that nobody fetches.
+    fn begin(&mut self, missing: Vec<Range<u64>>) -> Option<(u64, Range<u64>)> {
+        for gap in missing {
+            let mut start = gap.start;
+            while start < gap.end {
+                match self.flights.iter().find(|flight| flight.range.contains(&start)) {
+                    Some(flight) => start = flight.range.end,
+                    None => {
+                        let next = self.flights.iter().map(|flight| flight.range.start);
+                        let next = next.filter(|at| *at > start).min().unwrap_or(u64::MAX);
+                        let range = start..gap.end.min(start + MOST).min(next);
+                        self.last += 1;
+                        let number = self.last;
+                        self.flights.push(Flight { number, range: range.clone(), void: false });
+                        return Some((number, range));
+                    }
+                }
+            }
+        }
+        None
+    }
 }
 
 impl Flights {
@@ -63,12 +91,63 @@ impl Flights {
     fn is_void(&self, number: u64) -> bool {
         self.board.lock().flights.iter().any(|flight| flight.number == number && flight.void)
     }
+
+    /// Is woken when a flight ends, from now on.
+    #[cfg(feature = "async")]
+    pub(crate) fn listen(&self) -> event_listener::EventListener {
+        self.landing.listen()
+    }
 }
 
-impl Drop for Ticket<'_> {
+impl<O: Deref<Target = Object>> Ticket<O> {
+    /// Claims the first bytes of a range that are missing and that nobody fetches. If others fetch all that are, does what `wait` does, which has the board: no
+    /// flight ends before it lets go of it.
+    pub(crate) fn claim<W>(
+        object: O,
+        range: &Range<u64>,
+        wait: impl FnOnce(&Flights, MutexGuard<'_, Board>) -> W,
+    ) -> Claim<O, W> {
+        let flights = object.flights();
+        // Nobody fills and nobody claims between the two looks: the one is done with the object's lock alone, the other with the board's.
+        let (mut board, missing) = object.look_at_missing(range, || flights.board.lock());
+        if missing.is_empty() {
+            return Claim::None;
+        }
+        let Some((number, range)) = board.begin(missing) else {
+            return Claim::Others(wait(flights, board));
+        };
+        drop(board);
+        Claim::Mine(Self { object, number, range })
+    }
+
+    /// The bytes that are to be fetched.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Writes those of its bytes that are still missing and lie before the end, unless they turn out to be out of date.
+    pub(crate) fn fill(&self, bytes: &[u8]) -> Result<(), ObjectError> {
+        let start = self.range.start;
+        self.object.change_missing(
+            self.range.clone(),
+            |object| !object.flights().is_void(self.number),
+            |part| &bytes[(part.start - start) as usize..(part.end - start) as usize],
+        )
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn object(&self) -> &O {
+        &self.object
+    }
+}
+
+impl<O: Deref<Target = Object>> Drop for Ticket<O> {
     fn drop(&mut self) {
-        self.flights.board.lock().flights.retain(|flight| flight.number != self.number);
-        self.flights.landed.notify_all();
+        let flights = self.object.flights();
+        flights.board.lock().flights.retain(|flight| flight.number != self.number);
+        flights.landed.notify_all();
+        #[cfg(feature = "async")]
+        flights.landing.notify(usize::MAX);
     }
 }
 
@@ -92,19 +171,24 @@ impl Object {
             let mut at = range.start;
             while at < range.end.min(self.len()) {
                 let window = at..range.end.min(at.saturating_add(MOST));
-                let ticket = match self.claim(&window, wait) {
+                let landed = |flights: &Flights, mut board: MutexGuard<'_, Board>| {
+                    if wait {
+                        flights.landed.wait(&mut board);
+                    }
+                };
+                let ticket = match Ticket::claim(self, &window, landed) {
                     Claim::Mine(ticket) => ticket,
-                    Claim::Others if wait => continue,
-                    Claim::Others | Claim::None => {
+                    Claim::Others(()) if wait => continue,
+                    Claim::Others(()) | Claim::None => {
                         at = window.end;
                         continue;
                     }
                 };
-                let wanted = ticket.range.clone();
+                let wanted = ticket.range();
                 buf.clear();
                 buf.resize((wanted.end - wanted.start) as usize, 0);
                 get(wanted.start, &mut buf).map_err(FetchError::Source)?;
-                self.fill(wanted.start, &buf, |object| object.flights().is_void(ticket.number))?;
+                ticket.fill(&buf)?;
                 // What did not come, since it was out of date, is for the second time round.
                 if !wait {
                     at = wanted.end;
@@ -141,50 +225,5 @@ impl Object {
             };
             fetch(first.start..last.end)?;
         }
-    }
-
-    /// Claims the first bytes of a range that are missing and that nobody fetches. If others fetch all that are, `wait`s for one of them.
-    fn claim(&self, range: &Range<u64>, wait: bool) -> Claim<'_> {
-        let flights = self.flights();
-        // Nobody fills and nobody claims between the two looks: the one is done with the object's lock alone, the other with the board's.
-        let (mut board, missing) = self.look_at_missing(range, || flights.board.lock());
-        if missing.is_empty() {
-            return Claim::None;
-        }
-        for gap in missing {
-            let mut start = gap.start;
-            while start < gap.end {
-                match board.flights.iter().find(|flight| flight.range.contains(&start)) {
-                    Some(flight) => start = flight.range.end,
-                    None => {
-                        let next = board.flights.iter().map(|flight| flight.range.start);
-                        let next = next.filter(|at| *at > start).min().unwrap_or(u64::MAX);
-                        let range = start..gap.end.min(start + MOST).min(next);
-                        board.last += 1;
-                        let number = board.last;
-                        board.flights.push(Flight { number, range: range.clone(), void: false });
-                        return Claim::Mine(Ticket { flights, number, range });
-                    }
-                }
-            }
-        }
-        if wait {
-            flights.landed.wait(&mut board);
-        }
-        Claim::Others
-    }
-
-    /// Writes those of the bytes that are still missing and lie before the end, unless they turn out to be out of date.
-    fn fill(
-        &self,
-        offset: u64,
-        bytes: &[u8],
-        is_void: impl FnOnce(&Self) -> bool,
-    ) -> Result<(), ObjectError> {
-        self.change_missing(
-            offset..offset + bytes.len() as u64,
-            |object| !is_void(object),
-            |part| &bytes[(part.start - offset) as usize..(part.end - offset) as usize],
-        )
     }
 }

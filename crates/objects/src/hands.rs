@@ -22,17 +22,23 @@ impl Hands {
     }
 }
 
-/// Those that nobody uses now: as many as there ever were at once.
+/// Kept at most: hundreds of threads may have had some at once, each for a moment.
+const MOST_SPARE: usize = 64;
+
+/// Those that nobody uses now.
 #[derive(Default)]
 pub(crate) struct Spare(Mutex<Vec<Hands>>);
 
 impl Spare {
     /// Does something with a pair of hands.
     pub(crate) fn lend<T>(&self, engine: &Engine, kept: bool, work: impl FnOnce(&mut Hands) -> T) -> T {
-        let spare = self.0.lock().pop();
-        let mut hands = spare.unwrap_or_else(|| Hands::new(engine, kept));
+        let found = self.0.lock().pop();
+        let mut hands = found.unwrap_or_else(|| Hands::new(engine, kept));
         let done = work(&mut hands);
-        self.0.lock().push(hands);
+        let mut spare = self.0.lock();
+        if spare.len() < MOST_SPARE {
+            spare.push(hands);
+        }
         done
     }
 }

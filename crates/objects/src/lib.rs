@@ -11,6 +11,7 @@
 //! - [`Object::write_dirty`], [`Object::dirty`], [`Object::cleaned`]: what is to be stored elsewhere.
 //! - [`Object::snapshot`] makes a second object of the same bytes, which are kept once until one of the two changes them.
 //! - [`Store::object`] finds or makes the [`NamedObject`] of a volume, a key and a version; [`Store::sync`] commits.
+//! - With the feature `async`, `AsyncStore`, `AsyncNamedObject` and `AsyncObject` are the same for programs with tasks, on whichever runtime.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -71,6 +72,8 @@
 //! An object's lock, then that of its flights, or whatever the engine takes. Nobody holds two objects' locks. A store's are in `store.rs`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod content;
 mod dirty;
 mod error;
@@ -82,6 +85,8 @@ mod presence;
 mod slots;
 mod store;
 
+#[cfg(feature = "async")]
+pub use asynchronous::{AsyncNamedObject, AsyncObject, AsyncStore};
 pub use dirty::Dirty;
 pub use error::{FetchError, ObjectError};
 pub use extents::{Extent, Holder};

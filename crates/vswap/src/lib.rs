@@ -15,7 +15,7 @@ compile_error!(
     "vswap needs Linux on x86-64: it stands on userfaultfd with UFFDIO_MOVE and on ptrace of that machine"
 );
 
-/// Objects: bytes by offset in the swap space, anonymous or with names that outlive the program.
+/// Objects: bytes by offset in the swap space, anonymous or with names that outlive the program. With the feature `async`, for programs with tasks too.
 #[cfg(feature = "objects")]
 pub use vswap_objects as objects;
 

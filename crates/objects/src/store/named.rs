@@ -186,8 +186,7 @@ impl NamedObject {
         let mut at = range.start;
         while at < range.end.min(self.len()) {
             let end = range.end.min(self.len()).min(at.saturating_add(PIECE as u64));
-            let _counted = self.count_pinned(at..end)?;
-            let _promise = self.store.promise((end - at) as usize)?;
+            let _room = self.room_for(at..end)?;
             self.known.object.fetch(at..end, &mut get)?;
             at = end;
         }
@@ -207,6 +206,14 @@ impl NamedObject {
         self.read_having(offset, buf, |range| self.fetch(range, &mut get))
     }
 
+    /// Before a range of at most a piece is written: sees to it that it finds room, and may be pinned if it is to be. That holds as long as what this gives.
+    pub(crate) fn room_for(&self, range: Range<u64>) -> Result<impl Sized + '_, NamedError> {
+        let bytes = range.end.saturating_sub(range.start) as usize;
+        let counted = self.count_pinned(range)?;
+        let promise = self.store.promise(bytes)?;
+        Ok((promise, counted))
+    }
+
     fn in_pieces(
         &self,
         offset: u64,
@@ -219,8 +226,7 @@ impl NamedObject {
         }
         let mut at = offset;
         for piece in bytes.chunks(PIECE) {
-            let _counted = self.count_pinned(at..at.saturating_add(piece.len() as u64))?;
-            let _promise = self.store.promise(piece.len())?;
+            let _room = self.room_for(at..at.saturating_add(piece.len() as u64))?;
             write(object, at, piece)?;
             at = at.saturating_add(piece.len() as u64);
         }

@@ -1,6 +1,9 @@
 //! Integration tests of objects: against a map of bytes, where there is no room, on tiers.
+#[cfg(feature = "async")]
+mod asynchronous;
 mod fetch;
 mod giving;
+mod kills;
 mod lending;
 mod model;
 mod named;
