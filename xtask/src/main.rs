@@ -11,6 +11,7 @@ mod fuzz;
 mod host;
 mod layers;
 mod licences;
+mod mount;
 mod numbers;
 mod peers;
 mod reclaim;
@@ -66,6 +67,8 @@ enum Task {
     Numbers(numbers::Options),
     /// Measure stores of named objects beside files and foyer.
     Cache(cache::Options),
+    /// Run programs in a directory that `vswap cache mount` shows and compare with a plain one; measure it.
+    Mount(mount::Options),
     /// Build the static release.
     Dist,
 }
@@ -98,6 +101,7 @@ fn perform() -> Result<()> {
         Task::Traces(options) => traces::run(&options),
         Task::Numbers(options) => numbers::run(&options),
         Task::Cache(options) => cache::run(&options),
+        Task::Mount(options) => mount::run(&options),
         Task::Dist => dist::run(),
     }
 }

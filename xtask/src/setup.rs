@@ -23,6 +23,10 @@ const DEBIAN: &[(&str, &str)] = &[
     ("losetup", "mount"),
     ("fusermount3", "fuse3"),
     ("curl", "curl"),
+    ("git", "git"),
+    ("make", "make"),
+    ("fio", "fio"),
+    ("/usr/include/sys/acl.h", "libacl1-dev"),
 ];
 const TARGETS: &[&str] = &["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl", "x86_64-unknown-none"];
 const POLICY: &str = "/usr/sbin/policy-rc.d";

@@ -226,8 +226,8 @@ impl View {
         if let Some(content) = content {
             let applied = match &done {
                 Ok(value) if unmarked == Some(true) => apply(value, &content.object, &before, &stamp),
-                // It has failed and changed nothing.
-                Err(_) if stamp == before => Ok(()),
+                // It has failed and changed nothing, if a change would show.
+                Err(fault) if stamp == before && (before.is_settled() || !fault.is_gone()) => Ok(()),
                 _ => Err(Unknown),
             };
             // Where times are whole seconds, another change in this one leaves the same.
@@ -246,6 +246,12 @@ impl View {
         drop(state);
         self.note(inode, &after);
         done
+    }
+
+    /// The kernel's own pages may be other bytes than the source's.
+    pub fn doubt_pages(&self, inode: &Inode) {
+        inode.state.lock().kernel = None;
+        self.tell_stale(inode.node);
     }
 
     /// Nothing of an inode's bytes is kept.

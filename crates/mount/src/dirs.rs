@@ -6,21 +6,32 @@ use crate::handles::{DirHandle, Line, Lines};
 use crate::inodes::{Inode, ROOT};
 use crate::source::reopen;
 use crate::view::View;
-use fuser::{FileHandle, FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use fuser::{FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use parking_lot::Mutex;
 use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// How a directory is opened to be listed.
 const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 impl View {
-    pub fn open_dir(&self, inode: &Arc<Inode>) -> FileHandle {
+    /// The kernel keeps the names as long as the attributes that came with them. Not longer: it would ask for each of these by itself.
+    pub fn open_dir(&self, inode: &Arc<Inode>) -> (FileHandle, FopenFlags) {
         let handle = DirHandle { inode: Arc::clone(inode), lines: Mutex::default() };
-        FileHandle(self.dirs.add(Arc::new(handle)))
+        let number = FileHandle(self.dirs.add(Arc::new(handle)));
+        if self.ttl.is_zero() {
+            return (number, FopenFlags::empty());
+        }
+        let mut listed = inode.listed.lock();
+        if listed.is_some_and(|listed| listed.elapsed() < self.ttl) {
+            return (number, FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
+        }
+        *listed = None;
+        (number, FopenFlags::FOPEN_CACHE_DIR)
     }
 
     pub fn dir(&self, number: FileHandle) -> Res<Arc<DirHandle>> {
@@ -33,11 +44,16 @@ impl View {
         if let Some(lines) = lines.as_ref().filter(|_| offset > 0) {
             return Ok(Arc::clone(lines));
         }
+        let begun = Instant::now();
         let read = match self.read_lines(&handle.inode) {
             Err(fault) if fault.is_gone() => self.kept_lines(&handle.inode, fault),
             read => read,
         };
         let read = Arc::new(read?);
+        // The oldest that the kernel may have; what is kept is shown only until the source answers again.
+        let mut listed = handle.inode.listed.lock();
+        *listed = read.dir.as_ref().map(|_| listed.unwrap_or(begun));
+        drop(listed);
         *lines = Some(Arc::clone(&read));
         Ok(read)
     }

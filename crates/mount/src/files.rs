@@ -106,8 +106,12 @@ impl View {
                 }
                 Ok(object.set_len(after.size)?)
             },
-        )?;
-        Ok(written as u32)
+        );
+        if written.is_err() {
+            // The page of a mapping has what could not be written.
+            self.doubt_pages(&handle.inode);
+        }
+        Ok(written? as u32)
     }
 
     pub fn truncate(&self, inode: &Arc<Inode>, handle: Option<&Handle>, size: u64) -> Res<()> {

@@ -40,6 +40,8 @@ pub struct Inode {
     pub state: Mutex<State>,
     /// When it was last seen to have no capabilities: the kernel asks at each write.
     pub no_capabilities: Mutex<Option<Instant>>,
+    /// Of a directory: when its names, which the kernel has, were read from the source.
+    pub listed: Mutex<Option<Instant>>,
     /// The last is the one that was seen last.
     places: Mutex<Vec<Place>>,
     handles: Mutex<Vec<Weak<Handle>>>,
@@ -197,6 +199,7 @@ fn inode(node: u64, attr: Attr) -> Arc<Inode> {
         attr: Mutex::new(attr),
         state: Mutex::default(),
         no_capabilities: Mutex::default(),
+        listed: Mutex::default(),
         places: Mutex::default(),
         handles: Mutex::default(),
     })

@@ -297,9 +297,9 @@ impl Filesystem for Serve {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.run(move |view| {
-        answer!(reply, view.inode(ino.0), inode => reply.opened(view.open_dir(&inode), FopenFlags::empty()));
-        });
+        // Asks the source for nothing.
+        let opened = self.view.inode(ino.0).map(|inode| self.view.open_dir(&inode));
+        answer!(reply, opened, (handle, flags) => reply.opened(handle, flags));
     }
 
     fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {

@@ -51,7 +51,7 @@ impl View {
         content: &Arc<Content>,
         offset: u64,
         size: usize,
-        ahead: u64,
+        mut ahead: u64,
     ) -> Result<Vec<u8>, NotFetched> {
         let object = &content.object;
         let mut bytes = vec![0; size];
@@ -77,14 +77,14 @@ impl View {
             let wanted = first.start / BLOCK * BLOCK..(last.end + ahead).next_multiple_of(BLOCK);
             match object.fetch(wanted, |at, buf| self.bring(handle, content, at, buf)) {
                 Ok(()) => {}
-                Err(NamedFetchError::Fetch(FetchError::Source(error))) => {
-                    // What is read ahead may be what the source does not give.
-                    let needed = first.start..last.end;
-                    if ahead == 0 || matches!(error, NotFetched::Changed) || !self.may_have(content, &needed)
-                    {
-                        return Err(error);
-                    }
+                // What is read ahead may be what the source does not give.
+                Err(NamedFetchError::Fetch(FetchError::Source(NotFetched::Fault(fault))))
+                    if ahead > 0
+                        && (fault.raw() == Errno::IO || self.may_have(content, first.start..last.end)) =>
+                {
+                    ahead = 0;
                 }
+                Err(NamedFetchError::Fetch(FetchError::Source(error))) => return Err(error),
                 Err(_) => self.was_full(),
             }
         }
@@ -92,8 +92,8 @@ impl View {
     }
 
     /// Whether a range is there after all.
-    fn may_have(&self, content: &Content, range: &Range<u64>) -> bool {
-        content.object.missing(range.clone()).is_empty()
+    fn may_have(&self, content: &Content, range: Range<u64>) -> bool {
+        content.object.missing(range).is_empty()
     }
 
     /// Fills a buffer from the source, if its file is still the one that the bytes are of.

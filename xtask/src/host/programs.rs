@@ -117,3 +117,34 @@ pub fn heap_dump() -> Result<PathBuf> {
     make(&out, &[script], &mut python)?;
     Ok(out)
 }
+
+/// A program that crates.io has, of this version.
+fn installed(name: &str, version: &str) -> Result<PathBuf> {
+    let root = cache()?.join(format!("{name}-{version}"));
+    let out = root.join("bin").join(name);
+    if out.exists() {
+        return Ok(out);
+    }
+    let mut cargo = Command::new("cargo");
+    // Not in the tree, whose settings are not for others. Not optimized: what it asks for takes the time.
+    cargo
+        .current_dir("/")
+        .args(["install", "--quiet", "--locked", "--debug", name, "--version", version, "--root"])
+        .arg(&root);
+    let done = cargo.stdin(Stdio::null()).status()?;
+    ensure!(
+        done.success(),
+        "{cargo:?} failed with {done}; `cargo xtask setup-machine` installs what it needs"
+    );
+    Ok(out)
+}
+
+/// The file system exerciser, as rewritten by Alan Somers.
+pub fn fsx() -> Result<PathBuf> {
+    installed("fsx", "0.3.2")
+}
+
+/// Pawel Jakub Dawidek's tests of POSIX file systems, as rewritten in Rust.
+pub fn pjdfstest() -> Result<PathBuf> {
+    installed("pjdfstest", "0.2.2")
+}

@@ -3,6 +3,7 @@
 //! What is shown is served by a process of its own: one that touches its own mount can wait for itself.
 
 mod changes;
+mod failing;
 mod lost;
 mod model;
 mod operations;

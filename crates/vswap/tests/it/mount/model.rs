@@ -105,7 +105,7 @@ fn read_all(file: &File) -> io::Result<Vec<u8>> {
 }
 
 /// Everything below a directory: kind, mode and content by path.
-fn tree(base: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
+pub fn tree(base: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let (mut all, mut dirs) = (BTreeMap::new(), vec![base.to_owned()]);
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).unwrap() {
