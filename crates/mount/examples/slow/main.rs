@@ -1,6 +1,7 @@
 //! `slow DIRECTORY MOUNTPOINT MILLISECONDS`: shows a directory that takes so long for each call, as a file system of another machine does, until it is unmounted.
 //! Names and attributes are believed for a second, and the kernel keeps pages. For `cargo xtask mount --figures`.
 
+#[expect(dead_code, reason = "tests make it fail")]
 mod passthrough;
 
 use passthrough::{ALL, Control, Manner, show};

@@ -542,7 +542,7 @@ impl Filesystem for Slow {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let write = || Ok(self.file(fh)?.write_at(data, offset)?);
+        let write = || self.file(fh)?.write_at(data, offset);
         let written = self.ask(Call::Write, write);
         if written.is_err() && self.control.halfway.load(Ordering::Relaxed) {
             self.tear(fh, offset, data);

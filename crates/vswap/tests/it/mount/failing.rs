@@ -202,7 +202,9 @@ except OSError as error:
 }
 
 /// What is done while the source begins to fail in the middle of it.
-fn acts() -> Vec<(&'static str, fn(&Place) -> io::Result<()>)> {
+type Act = fn(&Place) -> io::Result<()>;
+
+fn acts() -> Vec<(&'static str, Act)> {
     vec![
         ("write", |place| {
             let file = File::options().write(true).open(place.shown("a"))?;
