@@ -9,7 +9,7 @@ use crate::slots::{Put, Runs, Slots};
 use crate::store::records::ObjectRecord;
 use std::ops::Range;
 use vswap_core::{PAGE_SIZE, Page, SlotId};
-use vswap_engine::{Engine, LoadedFrom};
+use vswap_engine::{BackingKind, Engine, LoadedFrom};
 
 #[derive(Debug, Default)]
 pub(crate) struct Content {
@@ -124,6 +124,12 @@ impl Content {
     /// The bytes of `range` that page `page`, which has some, has.
     pub(crate) fn there(&self, page: u64, range: &Range<u64>) -> Vec<Range<u64>> {
         self.presence.there(&common(&page_range(page, self.len), range))
+    }
+
+    /// Whether a page has to be read from a device.
+    pub(crate) fn is_on_a_device(&self, of: &Objects, page: u64) -> bool {
+        let on_device = |slot: &SlotId| of.engine().backing(*slot) == BackingKind::Segment;
+        self.slot(of.engine(), page).filter(on_device).is_some_and(|slot| !of.hot().has(slot))
     }
 
     /// Loads the pages of a run that have bytes of what is wanted, at most [`RUN`], and gives each to `each`, in any order.

@@ -11,8 +11,10 @@ use crate::slots::shelves::Shelves;
 use crate::store::keeping::{Keeping, changing};
 use parking_lot::{Mutex, RwLock};
 use std::fmt;
+use std::num::NonZero;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use vswap_core::{ByteCount, GroupId, Resource, SlotId};
 use vswap_engine::{Engine, EngineError, OwnerBlock, SEGMENT_BYTES, StoreError, WritebackError};
 
@@ -157,6 +159,16 @@ impl Objects {
     }
 }
 
+/// Bytes that are worth a thread.
+const PART: usize = 256 << 10;
+
+/// Threads that read so many bytes.
+fn parts(bytes: usize) -> usize {
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    let cpus = || CPUS.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get));
+    if bytes < 2 * PART { 1 } else { (bytes / PART).min(*cpus()) }
+}
+
 impl Object {
     /// Bytes that it has, there or not.
     pub fn len(&self) -> u64 {
@@ -177,27 +189,62 @@ impl Object {
         let content = self.content.read();
         let wanted = offset..offset.saturating_add(buf.len() as u64).min(content.len()).max(offset);
         let buf = &mut buf[..(wanted.end - offset) as usize];
+        let parts = match parts(buf.len()) {
+            // What is in memory is as fast alone.
+            2.. if !content.is_on_a_device(&self.of, offset / PAGE) => 1,
+            parts => parts,
+        };
+        self.read_parts(&content, wanted.clone(), buf, parts)?;
         let mut missing = Vec::new();
-        buf.fill(0);
+        content.each_missing(&self.of.engine, &wanted, |range| {
+            buf[(range.start - offset) as usize..(range.end - offset) as usize].fill(0);
+            missing.push(range);
+        });
+        Ok(Read { len: buf.len(), missing })
+    }
+
+    /// Reads what is there of a range, by as many threads as there are parts: while one waits for the device, another unpacks.
+    fn read_parts(
+        &self,
+        content: &Content,
+        wanted: Range<u64>,
+        buf: &mut [u8],
+        parts: usize,
+    ) -> Result<(), ObjectError> {
+        let middle = (wanted.start + (buf.len() / parts.max(1)) as u64).next_multiple_of(PAGE);
+        if parts < 2 || middle >= wanted.end {
+            return self.read_part(content, &wanted, buf);
+        }
+        let (first, rest) = buf.split_at_mut((middle - wanted.start) as usize);
+        let both = thread::scope(|scope| {
+            let read = || self.read_part(content, &(wanted.start..middle), first);
+            let other = thread::Builder::new().name("read".into()).spawn_scoped(scope, read).ok()?;
+            let rest = self.read_parts(content, middle..wanted.end, rest, parts - 1);
+            let first = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Some(first.and(rest))
+        });
+        // Where there can be no other thread, this one reads all.
+        both.unwrap_or_else(|| self.read_part(content, &wanted, buf))
+    }
+
+    fn read_part(&self, content: &Content, wanted: &Range<u64>, buf: &mut [u8]) -> Result<(), ObjectError> {
         self.of.lend(|hands| {
-            let pages = pages_of(&wanted);
+            let pages = pages_of(wanted);
             let mut first = pages.start;
             while first < pages.end {
                 let run = first..(first + RUN as u64).min(pages.end);
-                content.load_run(&self.of, run.clone(), &wanted, hands, |page, bytes| {
-                    for there in content.there(page, &wanted) {
+                content.load_run(&self.of, run.clone(), wanted, hands, |page, bytes| {
+                    for there in content.there(page, wanted) {
                         let from = (there.start - page * PAGE) as usize;
                         let length = (there.end - there.start) as usize;
-                        buf[(there.start - offset) as usize..][..length]
+                        buf[(there.start - wanted.start) as usize..][..length]
                             .copy_from_slice(&bytes[from..from + length]);
                     }
                 })?;
                 first = run.end;
             }
             Ok(())
-        })?;
-        content.each_missing(&self.of.engine, &wanted, |range| missing.push(range));
-        Ok(Read { len: buf.len(), missing })
+        })
     }
 
     /// Writes bytes from `offset` on; the object is as long as it needs to be afterwards. They need not be stored elsewhere: if they were dirty, they are not any more.

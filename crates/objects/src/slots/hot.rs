@@ -42,6 +42,11 @@ impl Hot {
         Some(found)
     }
 
+    /// Whether it is here, without its being used.
+    pub(crate) fn has(&self, slot: SlotId) -> bool {
+        self.0.as_ref().is_some_and(|cache| cache.contains_key(&slot))
+    }
+
     pub(crate) fn put(&self, slot: SlotId, page: &Page) {
         if let Some(cache) = &self.0 {
             cache.insert(slot, Arc::new(*page));

@@ -180,3 +180,36 @@ fn a_lost_page_is_told_of_and_made_good_by_writing_all_that_it_has() {
     drop((object, snapshot));
     finish(&engine, objects);
 }
+
+/// What is on a device and long is read by several threads, each its part.
+#[test]
+fn a_long_read_from_a_tier_gives_each_byte_in_its_place_and_names_what_is_missing() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let tier = TierConfig::new(dir.path(), ByteCount::mib(64));
+    let (engine, objects) = objects(EngineConfig { tiers: vec![tier], ..EngineConfig::default() });
+    let object = objects.create();
+    const LEN: usize = 5 * MIB as usize + 12_345;
+    let mut wanted: Vec<Option<u8>> = bytes(6, LEN).into_iter().map(Some).collect();
+    object.write(0, &bytes(6, LEN)).unwrap();
+    // Holes of all sizes, some over the borders of parts.
+    for (at, len) in [(0, 10), (MIB as usize - 5, 9000), (2_600_000, 100_000), (4_000_001, 1), (LEN - 7, 3)] {
+        object.punch(at as u64..(at + len) as u64);
+        wanted[at..at + len].fill(None);
+    }
+    for (offset, len) in [(0, LEN), (1, LEN), (4095, 3_000_000), (700_000, 524_288), (123, 4 << 20)] {
+        engine.writeback(engine.pool_payload(), &mut engine.scratch()).unwrap();
+        let mut buf = vec![9; len];
+        let read = object.read(offset as u64, &mut buf).unwrap();
+        assert_eq!(read.len, len.min(LEN - offset));
+        let mut found: Vec<_> = buf[..read.len].iter().copied().map(Some).collect();
+        for gap in &read.missing {
+            let gap = gap.start as usize - offset..gap.end as usize - offset;
+            assert!(buf[gap.clone()].iter().all(|byte| *byte == 0));
+            found[gap].fill(None);
+        }
+        assert!(found == wanted[offset..offset + read.len], "{offset} {len}");
+        assert!(buf[read.len..].iter().all(|byte| *byte == 9), "behind the end");
+    }
+    drop(object);
+    finish(&engine, objects);
+}
