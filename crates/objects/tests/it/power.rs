@@ -335,9 +335,12 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
             }
             87..89 if machine.lent.len() < 2 => {
                 let lent = machine.store.lend_segments(1 + (chance() % 2) as u32);
-                let noise = vec![chance() as u8; SEGMENT_BYTES];
+                let noise = vec![chance() as u8; SEGMENT_BYTES / 32];
                 for extent in &lent {
-                    let _ = machine.data.write(extent.offset(), &noise);
+                    // Its first bytes and others: the disk keeps notes of each sector.
+                    for part in [0, chance() % 32] {
+                        let _ = machine.data.write(extent.offset() + part * noise.len() as u64, &noise);
+                    }
                 }
                 if machine.store.commits() > known {
                     machine.synced = before.clone();
