@@ -26,11 +26,12 @@ impl Store {
     pub fn lend(self: &Arc<Self>, dir: &Path) -> Result<Lending, NamedError> {
         let io = |act| move |source| NamedError::Io { path: dir.to_owned(), act, source };
         let storage = self.engine().durable_storage();
-        let file = storage.as_ref().and_then(|storage| storage.file());
-        let file = file.ok_or_else(|| std::io::ErrorKind::Unsupported.into()).map_err(io("lend room of"))?;
+        let file = storage.as_ref().and_then(|storage| Some((storage.file()?, storage)));
+        let (file, storage) =
+            file.ok_or_else(|| std::io::ErrorKind::Unsupported.into()).map_err(io("lend room of"))?;
         let file = Arc::clone(file);
         let lender: Arc<dyn Lender> = Arc::<Self>::clone(self);
-        let segments = u32::try_from(self.size / SEGMENT).unwrap_or(u32::MAX);
+        let segments = u32::try_from((storage.start() + storage.capacity()) / SEGMENT).unwrap_or(u32::MAX);
         Lending::start(dir, (file, segments), &lender).map_err(io("make a socket in"))
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{CodecChoice, Engine, EngineConfig, EngineError, TierConfig, TierKind};
 use vswap_objects::{NamedError, Object, Objects, Store, StoreConfig};
+use vswap_segment::{Loan, Storage};
 
 const SIZE: u64 = 96 << 20;
 const MIB: usize = 1 << 20;
@@ -279,4 +280,13 @@ fn several_borrowers_and_the_store_write_at_once_and_none_finds_anothers_bytes()
     let store = Store::open(dir.path(), &config()).unwrap();
     assert_eq!(there(&store, 0..4), 4 * MIB as u64);
     there(&store, 4..180);
+}
+
+/// Segments are numbered from the beginning of the file, whose first is its header's: what counted only those behind it had the last one refused.
+#[test]
+fn every_segment_of_a_store_can_be_lent() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = filled(dir.path(), &config(), 0, 1);
+    let _lending = store.lend(dir.path()).unwrap();
+    assert_eq!(Loan::of_store(dir.path(), None).unwrap().capacity(), SIZE);
 }
