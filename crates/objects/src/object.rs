@@ -211,8 +211,12 @@ impl Object {
         buf: &mut [u8],
         parts: usize,
     ) -> Result<(), ObjectError> {
-        let middle = (wanted.start + (buf.len() / parts.max(1)) as u64).next_multiple_of(PAGE);
-        if parts < 2 || middle >= wanted.end {
+        if parts < 2 {
+            return self.read_part(content, &wanted, buf);
+        }
+        // Before the object's end, so it is no overflow.
+        let middle = (wanted.start + (buf.len() / parts) as u64).next_multiple_of(PAGE);
+        if middle >= wanted.end {
             return self.read_part(content, &wanted, buf);
         }
         let (first, rest) = buf.split_at_mut((middle - wanted.start) as usize);
