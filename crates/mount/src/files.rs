@@ -70,10 +70,14 @@ impl View {
     pub fn write(&self, handle: &Handle, offset: u64, data: &[u8], mapped: bool) -> Res<u32> {
         let appends = handle.appends() && !mapped;
         let write_at = |file: &File| {
+            let mut written = 0;
             loop {
-                match file.write_at(data, offset) {
+                match file.write_at(&data[written..], offset + written as u64) {
                     Err(error) if Errno::from_io_error(&error) == Some(Errno::INTR) => {}
-                    done => return Ok(done?),
+                    // Nobody looks how much of a mapping's pages was written: it is all, or what stands in the way.
+                    Ok(some) if mapped && some > 0 && written + some < data.len() => written += some,
+                    Ok(0) if mapped && !data.is_empty() => return Err(Errno::IO.into()),
+                    done => return Ok(written + done?),
                 }
             }
         };

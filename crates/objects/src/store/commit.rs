@@ -94,12 +94,17 @@ impl Store {
         self.commits.load(Ordering::Relaxed)
     }
 
+    /// What so many bytes take on the tier at most.
+    pub(super) const fn at_worst(bytes: usize) -> u64 {
+        // The first and the last page may have others' bytes.
+        let pages = (bytes / PAGE_SIZE + 2) as u64;
+        pages * (PAGE_SIZE as u64 + ENTRY_BESIDES)
+    }
+
     /// Sees to it that so many bytes, to be written to so many pages, find room on the tier at the next commit beside all that waits for it: else there could be none, and
     /// nothing that is dead would ever be free. They count until the promise is dropped, and what was promised until a commit.
     pub(super) fn promise(&self, bytes: usize) -> Result<Promise<'_>, NamedError> {
-        // The first and the last page may have others' bytes.
-        let pages = (bytes / PAGE_SIZE + 2) as u64;
-        let bytes = pages * (PAGE_SIZE as u64 + ENTRY_BESIDES);
+        let bytes = Self::at_worst(bytes);
         for attempt in 0.. {
             // Relaxed, here and below: sums that guard nothing; what is looked at includes what this one has added.
             let due = self.due.in_hand.fetch_add(bytes, Ordering::Relaxed) + bytes;

@@ -11,6 +11,11 @@ use vswap_engine::SEGMENT_BYTES;
 use vswap_segment::{Extent, Lender, Lending};
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
+/// Bytes of room that a segment to be lent wants as a promise.
+const LENT: u64 = {
+    let promised = Store::at_worst(SEGMENT_BYTES);
+    promised + promised / 64 + 1
+};
 /// For so long after one could not be lent a segment only what is free is said to be there.
 const WARY: Duration = Duration::from_secs(10);
 
@@ -59,12 +64,16 @@ impl Store {
 impl Lender for Store {
     fn lend_segments(&self, most: u32) -> Vec<Extent> {
         let most = u64::from(most).min(self.may_lend());
-        // As many, or as few as there are in spite of all.
-        let lent = [Some(most), None].into_iter().find_map(|want| {
-            let want = want.unwrap_or_else(|| most.min(self.free_to_lend() / SEGMENT));
+        if most == 0 {
+            return Vec::new();
+        }
+        // As many, unless that was in vain a moment ago, or as few as there are.
+        let all = (!self.is_wary()).then_some(most);
+        let lent = all.into_iter().map(Some).chain([None]).find_map(|want| {
+            let want = want.unwrap_or_else(|| most.min(self.free_to_lend() / LENT));
             // What is promised to nobody else is there until it is taken.
             let promise = (want > 0).then(|| self.promise(want as usize * SEGMENT_BYTES))?.ok()?;
-            let lent = self.engine().lend_durable(want as u32);
+            let lent = self.engine().lend_durable(want.min(self.may_lend()) as u32);
             promise.take_back();
             (!lent.is_empty()).then_some(lent)
         });
@@ -76,7 +85,7 @@ impl Lender for Store {
 
     fn prepare(&self, most: u32) {
         let most = u64::from(most).min(self.may_lend());
-        if most > 0 && !self.is_wary() && self.free_to_lend() < most * SEGMENT {
+        if most > 0 && !self.is_wary() && self.free_to_lend() < most * LENT {
             // Nothing is to be written for it; what was won stays.
             let _ = self.promise(most as usize * SEGMENT_BYTES).map(Promise::take_back);
         }
@@ -93,7 +102,7 @@ impl Lender for Store {
             let kept = PageCount::new(pinned()).bytes().get() + self.lent().get() + self.owed();
             self.size.saturating_sub(kept)
         };
-        let bytes = if self.is_wary() { self.free_to_lend() } else { could() };
-        u32::try_from((bytes / SEGMENT).min(self.may_lend())).unwrap_or(u32::MAX)
+        let segments = if self.is_wary() { self.free_to_lend() / LENT } else { could() / SEGMENT };
+        u32::try_from(segments.min(self.may_lend())).unwrap_or(u32::MAX)
     }
 }

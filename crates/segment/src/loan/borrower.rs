@@ -17,6 +17,8 @@ use vswap_sys::scm;
 const AT_ONCE: u32 = 4;
 /// An answer is waited for so long. It may come later.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A lender that has stopped reads nothing, so that soon nothing more can be sent: for so long that is waited for.
+const FULL: Duration = Duration::from_millis(20);
 /// What could be had is asked again after so long.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -48,7 +50,7 @@ impl Borrower {
         let socket = || -> io::Result<OwnedFd> {
             let (socket, address, _opened) = wire::address(dir)?;
             set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-            set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+            set_socket_timeout(&socket, Timeout::Send, Some(FULL))?;
             connect(&socket, &address)?;
             Ok(socket)
         };

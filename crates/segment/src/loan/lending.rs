@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, FileType, Mode, Stat, chmodat, statat, unlinkat};
 use rustix::net::{Shutdown, SocketFlags, accept_with, bind, listen, shutdown};
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -173,13 +174,41 @@ struct Lent<'t> {
 
 impl Drop for Lent<'_> {
     /// The kernel closes a process's descriptors when it ends, while what it has given to io_uring may be on its way still. To punch a hole waits for all direct writes to the file that
-    /// were begun (`inode_dio_wait` in the ext4, xfs and f2fs, ordered extents in btrfs); where that cannot be done, nobody writes there until the file is opened anew, which these writes keep it from.
+    /// were begun, in file systems that are known for it; where that cannot be done, nobody writes there until the file is opened anew, which these writes keep it from.
     fn drop(&mut self) {
         let Some(lender) = self.lender.upgrade() else { return };
-        let numbers = std::mem::take(&mut self.numbers).into_iter().map(Extent);
-        let quiet = |at: &Extent| self.terms.file.punch(at.offset(), SEGMENT_BYTES as u64).is_ok();
-        lender.take_back(&numbers.filter(quiet).collect::<Vec<_>>());
+        // A panic of the lender's own: the borrower is there still.
+        if std::thread::panicking() || !self.terms.waits() {
+            return;
+        }
+        for run in runs(&self.numbers) {
+            let (at, many) = (Extent(run.start).offset(), u64::from(run.end - run.start));
+            if self.terms.file.punch(at, many * SEGMENT_BYTES as u64).is_ok() {
+                lender.take_back(&run.map(Extent).collect::<Vec<_>>());
+            }
+        }
     }
+}
+
+impl Terms {
+    /// Whether to punch a hole in the file waits for writes to it (`inode_dio_wait` in ext4, xfs and f2fs, ordered extents in btrfs; an overlay is one of these), or they end with their callers.
+    fn waits(&self) -> bool {
+        const KNOWN: [u64; 5] = [0xef53, 0x5846_5342, 0xf2f5_2010, 0x9123_683e, 0x794c_7630];
+        let of = || rustix::fs::fstatfs(self.file.as_fd()).map(|found| found.f_type as u64);
+        !self.file.is_direct() || of().is_ok_and(|of| KNOWN.contains(&of))
+    }
+}
+
+/// Numbers that follow each other are one run.
+fn runs(numbers: &BTreeSet<u32>) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some(run) if run.end == *number => run.end += 1,
+            _ => runs.push(*number..*number + 1),
+        }
+    }
+    runs
 }
 
 fn attend(borrower: &OwnedFd, terms: &Terms, lender: Weak<dyn Lender>) {
@@ -194,8 +223,8 @@ fn attend(borrower: &OwnedFd, terms: &Terms, lender: Weak<dyn Lender>) {
     while let Some(said) = next(borrower) {
         let Some(lender) = lent.lender.upgrade() else { return };
         let Some(answer) = answer(&said, &*lender, &mut lent.numbers) else { continue };
-        let _ = wire::send(borrower, &answer, None);
-        if answer[0] == BORROW {
+        let sent = wire::send(borrower, &answer, None);
+        if sent.is_ok() && answer[0] == BORROW {
             // While it writes there.
             lender.prepare(answer.len() as u32 - 1);
         }

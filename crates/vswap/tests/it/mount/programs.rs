@@ -2,6 +2,7 @@
 
 use super::{Place, noise, run};
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn a_database_is_written_and_read_and_is_whole() {
@@ -90,4 +91,42 @@ os.close(f)";
     let wanted = [&bytes[..1_234_567], b"hello", &bytes[1_234_572..], b"at the end"].concat();
     assert!(fs::read(place.real("file")).unwrap() == wanted);
     assert!(fs::read(place.shown("file")).unwrap() == wanted);
+}
+
+/// A directory that is memory, of so many bytes, until it is dropped.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn over(dir: &Path, size: &str) -> Self {
+        let mount = ["-t", "tmpfs", "-o", &format!("size={size}"), "none", dir.to_str().unwrap()];
+        run("mount", &mount, Path::new("/"));
+        Self(dir.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The kernel looks whether a page of a mapping was written, and not how much of it: a part was taken for all.
+#[test]
+fn a_mapping_of_which_only_a_part_finds_room_says_so() {
+    let place = Place::new();
+    let _small = Small::over(&place.source, "2m");
+    fs::File::create(place.real("file")).unwrap().set_len(1 << 20).unwrap();
+    fs::write(place.real("filler"), vec![1; (2 << 20) - (100 << 10)]).unwrap();
+    let mounted = place.mount(&[]);
+    let program = "import mmap, os
+m = mmap.mmap(os.open('file', os.O_RDWR), 0)
+m[0:524288] = b'x' * 524288
+try:
+    m.flush()
+    print('silent')
+except OSError as error:
+    print('said', error.errno in (5, 28))";
+    assert_eq!(run("python3", &["-c", program], &place.point), "said True\n");
+    assert!(fs::read(place.shown("file")).unwrap() == fs::read(place.real("file")).unwrap());
+    mounted.unmount();
 }
