@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// How a directory is opened to be listed.
@@ -21,17 +22,18 @@ const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 impl View {
     /// The kernel keeps the names as long as the attributes that came with them. Not longer: it would ask for each of these by itself.
     pub fn open_dir(&self, inode: &Arc<Inode>) -> (FileHandle, FopenFlags) {
-        let handle = DirHandle { inode: Arc::clone(inode), lines: Mutex::default() };
-        let number = FileHandle(self.dirs.add(Arc::new(handle)));
-        if self.ttl.is_zero() {
-            return (number, FopenFlags::empty());
+        // Relaxed: a number of its own.
+        let id = self.opened_dirs.fetch_add(1, Ordering::Relaxed);
+        let flags = inode.listed.lock().opened(id, self.ttl);
+        let kept = flags.contains(FopenFlags::FOPEN_CACHE_DIR);
+        let handle = DirHandle { inode: Arc::clone(inode), id, kept, lines: Mutex::default() };
+        (FileHandle(self.dirs.add(Arc::new(handle))), flags)
+    }
+
+    pub fn close_dir(&self, number: FileHandle) {
+        if let Some(handle) = self.dirs.remove(number.0) {
+            handle.inode.listed.lock().closed(handle.id);
         }
-        let mut listed = inode.listed.lock();
-        if listed.is_some_and(|listed| listed.elapsed() < self.ttl) {
-            return (number, FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
-        }
-        *listed = None;
-        (number, FopenFlags::FOPEN_CACHE_DIR)
     }
 
     pub fn dir(&self, number: FileHandle) -> Res<Arc<DirHandle>> {
@@ -50,12 +52,21 @@ impl View {
             read => read,
         };
         let read = Arc::new(read?);
-        // The oldest that the kernel may have; what is kept is shown only until the source answers again.
-        let mut listed = handle.inode.listed.lock();
-        *listed = read.dir.as_ref().map(|_| listed.unwrap_or(begun));
-        drop(listed);
+        if handle.kept {
+            // What is kept in the store is shown only until the source answers again.
+            handle.inode.listed.lock().read(handle.id, read.dir.as_ref().map(|_| begun));
+        }
         *lines = Some(Arc::clone(&read));
         Ok(read)
+    }
+
+    /// As [`lines`](Self::lines), to be told from the one of that number on: none is the end.
+    fn lines_from(&self, handle: &DirHandle, offset: u64) -> Res<Arc<Lines>> {
+        let lines = self.lines(handle, offset)?;
+        if offset >= lines.lines.len() as u64 + 2 {
+            handle.inode.listed.lock().told_all(handle.id);
+        }
+        Ok(lines)
     }
 
     fn read_lines(&self, inode: &Arc<Inode>) -> Res<Lines> {
@@ -96,7 +107,7 @@ impl View {
     }
 
     pub fn list(&self, handle: &DirHandle, offset: u64, reply: &mut ReplyDirectory) -> Res<()> {
-        let lines = self.lines(handle, offset)?;
+        let lines = self.lines_from(handle, offset)?;
         for (at, (name, node, kind)) in dots(&handle.inode).into_iter().enumerate().skip(offset as usize) {
             if reply.add(INodeNo(node), at as u64 + 1, kind, name) {
                 return Ok(());
@@ -113,7 +124,7 @@ impl View {
 
     /// The same with each entry's attributes.
     pub fn list_plus(&self, handle: &DirHandle, offset: u64, reply: &mut ReplyDirectoryPlus) -> Res<()> {
-        let lines = self.lines(handle, offset)?;
+        let lines = self.lines_from(handle, offset)?;
         let own = *handle.inode.attr.lock();
         for (at, (name, node, _)) in dots(&handle.inode).into_iter().enumerate().skip(offset as usize) {
             if reply.add(INodeNo(node), at as u64 + 1, name, &self.ttl, &own.told(node), Generation(0)) {

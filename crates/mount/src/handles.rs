@@ -81,6 +81,10 @@ pub struct Line {
 #[derive(Debug)]
 pub struct DirHandle {
     pub inode: Arc<Inode>,
+    /// A number of its own.
+    pub id: u64,
+    /// The kernel keeps what it is told by this one.
+    pub kept: bool,
     /// As it was when it was read from its beginning.
     pub lines: Mutex<Option<Arc<Lines>>>,
 }

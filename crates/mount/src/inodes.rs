@@ -8,6 +8,7 @@
 use crate::attr::{Attr, Identity};
 use crate::content::State;
 use crate::handles::Handle;
+use crate::listed::Listed;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -40,8 +41,8 @@ pub struct Inode {
     pub state: Mutex<State>,
     /// When it was last seen to have no capabilities: the kernel asks at each write.
     pub no_capabilities: Mutex<Option<Instant>>,
-    /// Of a directory: when its names, which the kernel has, were read from the source.
-    pub listed: Mutex<Option<Instant>>,
+    /// Of a directory: what the kernel has of its names.
+    pub listed: Mutex<Listed>,
     /// The last is the one that was seen last.
     places: Mutex<Vec<Place>>,
     handles: Mutex<Vec<Weak<Handle>>>,

@@ -330,7 +330,7 @@ impl Filesystem for Serve {
         reply: ReplyEmpty,
     ) {
         self.run(move |view| {
-            drop(view.dirs.remove(fh.0));
+            view.close_dir(fh);
             reply.ok();
         });
     }

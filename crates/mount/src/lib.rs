@@ -28,6 +28,7 @@ mod files;
 mod handles;
 mod inodes;
 mod kernel;
+mod listed;
 mod listing;
 mod names;
 mod pool;

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use vswap_objects::Store;
@@ -30,6 +30,8 @@ pub struct View {
     pub inodes: Inodes,
     pub handles: Numbered<Handle>,
     pub dirs: Numbered<DirHandle>,
+    /// Directories that were ever opened.
+    pub opened_dirs: AtomicU64,
     pub listings: Listings,
     /// Something was put into the store since the last sync.
     pub touched: AtomicBool,
@@ -83,6 +85,7 @@ impl View {
             inodes: Inodes::new(root),
             handles: Numbered::default(),
             dirs: Numbered::default(),
+            opened_dirs: AtomicU64::new(0),
             listings,
             touched: AtomicBool::new(false),
             full: Mutex::default(),

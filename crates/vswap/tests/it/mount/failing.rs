@@ -7,6 +7,7 @@ mod passthrough;
 use super::{Place, age, model::tree, noise, run};
 use passthrough::{ALL, Call, Control, Manner, show};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -310,6 +311,30 @@ fn a_slow_source_is_asked_for_bytes_once() {
     assert!(fs::read(failing.below.join("dir/3")).unwrap() == wanted);
     // What was written is kept: no byte is fetched again.
     assert_eq!(asked(Call::Read), reads);
+}
+
+/// The kernel keeps names one behind the other, whoever was told them: those of two moments left one out.
+#[test]
+fn a_name_that_is_there_all_along_is_in_every_listing_of_a_directory_that_changes() {
+    let place = Place::new();
+    let name = |number: u64| format!("{number:0200}");
+    fs::create_dir(place.real("dir")).unwrap();
+    for number in 0..2000 {
+        fs::write(place.real(&format!("dir/{}", name(number))), "").unwrap();
+    }
+    let _mounted = place.mount(&["--ttl", "60"]);
+    let mut slow = fs::read_dir(place.shown("dir")).unwrap();
+    let first = slow.next().unwrap().unwrap().file_name();
+    let names = |dir: fs::ReadDir| -> BTreeSet<_> { dir.map(|entry| entry.unwrap().file_name()).collect() };
+    fs::remove_file(place.real("dir").join(&first)).unwrap();
+    let beside = names(fs::read_dir(place.shown("dir")).unwrap());
+    let slow = names(slow);
+    let later = names(fs::read_dir(place.shown("dir")).unwrap());
+    for number in (0..2000).map(name).map(std::ffi::OsString::from).filter(|name| *name != first) {
+        for (which, names) in [("beside", &beside), ("slow", &slow), ("later", &later)] {
+            assert!(names.contains(&number), "{which}: {number:?} is left out of {}", names.len());
+        }
+    }
 }
 
 #[test]
