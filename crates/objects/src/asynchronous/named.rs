@@ -17,7 +17,7 @@ pub struct AsyncNamedObject {
 
 impl From<NamedObject> for AsyncNamedObject {
     fn from(named: NamedObject) -> Self {
-        Self { object: named.clone().into(), named }
+        Self { object: AsyncObject::of_named(named.clone()), named }
     }
 }
 

@@ -50,13 +50,12 @@ impl From<Arc<Object>> for AsyncObject {
     }
 }
 
-impl From<NamedObject> for AsyncObject {
-    fn from(object: NamedObject) -> Self {
+impl AsyncObject {
+    /// What a named object has of any object. By itself it would write without the room that a store has to promise, so it goes with that only.
+    pub(super) fn of_named(object: NamedObject) -> Self {
         Self(Holder::Named(object))
     }
-}
 
-impl AsyncObject {
     /// The object, for threads that may wait.
     pub fn get_ref(&self) -> &Object {
         &self.0
