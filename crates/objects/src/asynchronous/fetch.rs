@@ -1,6 +1,6 @@
 //! Fetching by tasks what is missing: as in `crate::fetch`, on the same board.
 
-use crate::error::FetchError;
+use crate::error::{FetchError, ObjectError};
 use crate::fetch::{Claim, MOST, Ticket};
 use crate::object::Object;
 use blocking::unblock;
@@ -74,4 +74,42 @@ where
         }
     }
     Ok(())
+}
+
+/// As [`Object::read_through`], with a source and `keep` as in [`fetch`].
+pub(super) async fn read_through<O, B, S, E, F, K, R>(
+    object: &O,
+    offset: u64,
+    mut buf: B,
+    mut get: impl FnMut(Range<u64>) -> F,
+    keep: fn(&Ticket<O>, &[u8]) -> Result<(), K>,
+) -> (Result<usize, R>, B)
+where
+    O: Deref<Target = Object> + Clone + Send + 'static,
+    B: AsMut<[u8]> + Send + 'static,
+    S: AsRef<[u8]> + Send + 'static,
+    F: Future<Output = Result<S, E>>,
+    K: Send + 'static,
+    R: From<FetchError<E>> + From<K> + From<ObjectError>,
+{
+    loop {
+        let (of, read) = (object.clone(), buf);
+        let read = move || {
+            let mut buf = read;
+            (Object::read(&of, offset, buf.as_mut()), buf)
+        };
+        let found;
+        (found, buf) = unblock(read).await;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return (Err(error.into()), buf),
+        };
+        let (Some(first), Some(last)) = (found.missing.first(), found.missing.last()) else {
+            return (Ok(found.len), buf);
+        };
+        let fetched: Result<(), R> = fetch(object, first.start..last.end, &mut get, keep).await;
+        if let Err(error) = fetched {
+            return (Err(error), buf);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! [`AsyncNamedObject`]: an object of a store, for tasks.
 
-use super::fetch::fetch;
+use super::fetch::{fetch, read_through};
 use super::object::AsyncObject;
 use crate::fetch::Ticket;
 use crate::store::error::{NamedError, NamedFetchError};
@@ -130,28 +130,15 @@ impl AsyncNamedObject {
     pub async fn read_through<B, S, E, F>(
         &self,
         offset: u64,
-        mut buf: B,
-        mut get: impl FnMut(Range<u64>) -> F,
+        buf: B,
+        get: impl FnMut(Range<u64>) -> F,
     ) -> (Result<usize, NamedFetchError<E>>, B)
     where
         B: AsMut<[u8]> + Send + 'static,
         S: AsRef<[u8]> + Send + 'static,
         F: Future<Output = Result<S, E>>,
     {
-        loop {
-            let read;
-            (read, buf) = self.read(offset, buf).await;
-            let read = match read {
-                Ok(read) => read,
-                Err(error) => return (Err(error.into()), buf),
-            };
-            let (Some(first), Some(last)) = (read.missing.first(), read.missing.last()) else {
-                return (Ok(read.len), buf);
-            };
-            if let Err(error) = self.fetch(first.start..last.end, &mut get).await {
-                return (Err(error), buf);
-            }
-        }
+        read_through(&self.named, offset, buf, get, keep).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`AsyncObject`]: an object for tasks.
 
-use super::fetch::fetch;
+use super::fetch::{fetch, read_through};
 use crate::error::{FetchError, ObjectError};
 use crate::fetch::Ticket;
 use crate::object::{Object, Read};
@@ -162,27 +162,14 @@ impl AsyncObject {
     pub async fn read_through<B, S, E, F>(
         &self,
         offset: u64,
-        mut buf: B,
-        mut get: impl FnMut(Range<u64>) -> F,
+        buf: B,
+        get: impl FnMut(Range<u64>) -> F,
     ) -> (Result<usize, FetchError<E>>, B)
     where
         B: AsMut<[u8]> + Send + 'static,
         S: AsRef<[u8]> + Send + 'static,
         F: Future<Output = Result<S, E>>,
     {
-        loop {
-            let read;
-            (read, buf) = self.read(offset, buf).await;
-            let read = match read {
-                Ok(read) => read,
-                Err(error) => return (Err(error.into()), buf),
-            };
-            let (Some(first), Some(last)) = (read.missing.first(), read.missing.last()) else {
-                return (Ok(read.len), buf);
-            };
-            if let Err(error) = self.fetch(first.start..last.end, &mut get).await {
-                return (Err(error), buf);
-            }
-        }
+        read_through(&self.0, offset, buf, get, Ticket::fill).await
     }
 }

@@ -21,7 +21,7 @@ const WARY: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Lends the store's room to others of this user, and to root. Nobody new comes when what this gives is dropped; who is there then is served as long as the store is open, and keeps what it has until it ends. As long as anybody is
-    /// connected, nobody opens the store anew.
+    /// connected, or this is kept, nobody opens the store anew.
     ///
     /// What is lent is taken from what the store may give up, the oldest first as with any want of room ([`Store::reclaim`]): what is pinned or dirty stays, and a store
     /// without [`StoreConfig::marks`](crate::StoreConfig) lends only what is free. No more than a part of the store is lent ([`StoreConfig::lent`](crate::StoreConfig)). Room comes back when the borrower has no use for it, or ends. `dir` is the store's directory.

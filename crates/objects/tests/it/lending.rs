@@ -128,6 +128,7 @@ fn a_cache_gives_way_to_others_pages_what_is_pinned_stays_and_the_room_comes_bac
     assert!(there(&store, 500..524) > 0);
     check(&theirs);
     store.audit().unwrap();
+    store.engine().audit_tiers().unwrap();
     // Of what the borrower has no use for it keeps a few segments.
     theirs.truncate(8);
     let at_leisure = || {
@@ -289,4 +290,26 @@ fn every_segment_of_a_store_can_be_lent() {
     let store = filled(dir.path(), &config(), 0, 1);
     let _lending = store.lend(dir.path()).unwrap();
     assert_eq!(Loan::of_store(dir.path(), None).unwrap().capacity(), SIZE);
+}
+
+/// Marks are parts of what is the store's own: else a store that has lent most of it gave up all that it had, at each commit.
+#[test]
+fn a_store_that_has_lent_most_of_its_room_keeps_what_fits_the_rest() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), 400 << 20, &config()).unwrap();
+    // All but 40 MiB.
+    let lent = store.engine().lend_durable(180 - 1);
+    assert_eq!(lent.len(), 179);
+    for number in 0..24_u64 {
+        store.object(b"v", &number.to_be_bytes(), 0).unwrap().write(0, &noise(number)).unwrap();
+        store.sync().unwrap();
+    }
+    // As many as look for what to give up.
+    for number in 0..20_u64 {
+        store.object(b"w", &number.to_be_bytes(), 0).unwrap().write(0, &[number as u8]).unwrap();
+        store.sync().unwrap();
+    }
+    assert_eq!(there(&store, 0..24), 24 * MIB as u64);
+    store.engine().take_back_durable(&lent);
+    assert!(store.lent().is_zero());
 }

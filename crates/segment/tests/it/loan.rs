@@ -4,12 +4,17 @@ use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use vswap_segment::{AlignedBuf, BLOCK, Extent, Lender, Lending, Loan, SEGMENT_BYTES, Storage, is_full};
+use vswap_segment::{
+    AlignedBuf, BLOCK, Extent, Lender, Lending, Loan, SEGMENT_BYTES, Storage, is_full, is_lent,
+};
 use vswap_sys::direct::DirectFile;
 use vswap_sys::scm;
 
@@ -22,6 +27,9 @@ struct Plain {
     lent: Mutex<BTreeSet<u32>>,
     /// Milliseconds that it takes to lend.
     slow: AtomicU64,
+    /// The file, and what was there of each segment when it was taken back.
+    looks: OnceLock<File>,
+    seen: Mutex<Vec<u8>>,
 }
 
 impl Lender for Plain {
@@ -37,6 +45,13 @@ impl Lender for Plain {
     fn prepare(&self, _most: u32) {}
 
     fn take_back(&self, back: &[Extent]) {
+        if let Some(file) = self.looks.get() {
+            let mut byte = [0];
+            for extent in back {
+                file.read_exact_at(&mut byte, extent.offset() + 8192).unwrap();
+                self.seen.lock().push(byte[0]);
+            }
+        }
         let mut lent = self.lent.lock();
         back.iter().for_each(|extent| assert!(lent.remove(&((extent.offset() / SEGMENT) as u32))));
     }
@@ -214,6 +229,9 @@ fn who_loses_the_lender_keeps_what_is_there_and_gets_no_more() {
     write(&loan, 0, 9).unwrap();
     loan.punch(SEGMENT, SEGMENT).unwrap();
     assert_eq!((read(&loan, 0), read(&loan, 1)), (Some(9), None));
+    // What it has freed is its own still, and of use.
+    write(&loan, 1, 5).unwrap();
+    assert_eq!((read(&loan, 0), read(&loan, 1), read(&loan, 2)), (Some(9), Some(5), Some(8)));
 }
 
 #[test]
@@ -290,6 +308,58 @@ fn a_lender_that_took_anothers_place_keeps_its_socket_and_a_file_of_that_name_st
     let file = DirectFile::received(place.file.try_clone().unwrap().into()).map(Arc::new).unwrap();
     assert!(Lending::start(place.dir.path(), (file, SEGMENTS), &lender).is_err());
     assert_eq!(std::fs::read(place.path()).unwrap(), b"mine");
+}
+
+/// A hole is punched first: that waits for what a killed borrower has under way, which else would land on the next one's bytes.
+#[test]
+fn what_an_ended_borrower_had_is_a_hole_before_anybody_else_can_have_it() {
+    let place = Place::new();
+    place.lender.looks.set(place.file.try_clone().unwrap()).unwrap();
+    let loan = place.borrow();
+    (0..5).for_each(|segment| write(&loan, segment, 7).unwrap());
+    // Given back while it lives, nothing of its is under way there.
+    loan.punch(0, SEGMENT).unwrap();
+    place.until_lent(7 - 1);
+    assert_eq!(*place.lender.seen.lock(), [7]);
+    drop(loan);
+    place.until_lent(0);
+    assert_eq!(*place.lender.seen.lock(), [7, 0, 0, 0, 0, 0, 0]);
+}
+
+/// Pages would be in another user's hands.
+#[test]
+fn another_users_socket_is_no_lender() {
+    let place = Place::new();
+    if place.file.metadata().unwrap().uid() != 0 || !is_lent(place.dir.path()) {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    }
+    chown(place.path(), Some(65534), None).unwrap();
+    assert!(!is_lent(place.dir.path()));
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let program = "import os, socket, sys
+os.setgid(65534)
+os.setuid(65534)
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind(sys.argv[1])
+listener.listen()
+print('listens', flush=True)
+sys.stdin.read()";
+    let path = dir.path().join(".vswap-room");
+    let mut other = Command::new("python3")
+        .args(["-c", program, path.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 8];
+    other.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"listens\n");
+    let error = Loan::of_store(dir.path(), None).unwrap_err();
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    assert!(error.to_string().contains("another user's"), "{error}");
 }
 
 /// A lender that answers by hand: to a greeting, and to each question.

@@ -313,6 +313,24 @@ fn a_slow_source_is_asked_for_bytes_once() {
     assert_eq!(asked(Call::Read), reads);
 }
 
+/// What one has told in part and gone is not gone on with by the next.
+#[test]
+fn a_listing_that_was_ended_in_the_middle_is_begun_anew() {
+    let place = Place::new();
+    let name = |number: u64| format!("{number:0200}");
+    fs::create_dir(place.real("dir")).unwrap();
+    for number in 0..2000 {
+        fs::write(place.real(&format!("dir/{}", name(number))), "").unwrap();
+    }
+    let _mounted = place.mount(&["--ttl", "60"]);
+    let first = fs::read_dir(place.shown("dir")).unwrap().next().unwrap().unwrap().file_name();
+    fs::remove_file(place.real("dir").join(&first)).unwrap();
+    for _ in 0..2 {
+        let entries = fs::read_dir(place.shown("dir")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(entries.filter(|name| *name != first).collect::<BTreeSet<_>>().len(), 1999);
+    }
+}
+
 /// The kernel keeps names one behind the other, whoever was told them: those of two moments left one out.
 #[test]
 fn a_name_that_is_there_all_along_is_in_every_listing_of_a_directory_that_changes() {
