@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use vswap_core::{ByteCount, GroupId};
 use vswap_engine::{CodecChoice, Engine, EngineConfig, EngineError, TierConfig, TierKind};
 use vswap_objects::{NamedError, Object, Objects, Store, StoreConfig};
-use vswap_segment::{Loan, Storage};
+use vswap_segment::{Extent, Lender, Loan, Storage};
 
 const SIZE: u64 = 96 << 20;
 const MIB: usize = 1 << 20;
@@ -312,4 +312,49 @@ fn a_store_that_has_lent_most_of_its_room_keeps_what_fits_the_rest() {
     assert_eq!(there(&store, 0..24), 24 * MIB as u64);
     store.engine().take_back_durable(&lent);
     assert!(store.lent().is_zero());
+}
+
+/// Lending takes nothing that the next commit needs.
+#[test]
+fn what_waits_for_a_commit_finds_room_however_much_is_lent() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), 48 << 20, &StoreConfig { lent: 1.0, ..config() }).unwrap();
+    for round in 0..3_u64 {
+        for number in 8 * round..8 * (round + 1) {
+            store.object(b"v", &number.to_be_bytes(), 0).unwrap().write(0, &noise(number)).unwrap();
+        }
+        let mut lent = Vec::new();
+        loop {
+            let more = store.lend_segments(64);
+            if more.is_empty() {
+                break;
+            }
+            lent.extend(more);
+        }
+        assert!(lent.len() > 4, "{} segments are lent", lent.len());
+        // As many as were lent, or as few as it takes to keep what is new.
+        store.sync().unwrap();
+        store.object(b"w", b"", round).unwrap().write(0, &[1; 5000]).unwrap();
+        store.sync().unwrap();
+        there(&store, 0..8 * (round + 1));
+        store.take_back(&lent);
+    }
+}
+
+#[test]
+fn what_was_not_lent_is_not_taken_back() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = filled(dir.path(), &config(), 24, 24);
+    let lent = store.lend_segments(4);
+    let all: Vec<_> = (0..64).map(Extent::new).chain(lent).collect();
+    store.take_back(&all);
+    store.take_back(&all);
+    assert!(store.lent().is_zero());
+    store.engine().audit_tiers().unwrap();
+    for number in 24..60_u64 {
+        store.object(b"v", &number.to_be_bytes(), 0).unwrap().write(0, &noise(number)).unwrap();
+        store.sync().unwrap();
+    }
+    assert_eq!(there(&store, 0..24), 24 * MIB as u64);
+    there(&store, 24..60);
 }
