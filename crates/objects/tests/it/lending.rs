@@ -358,3 +358,13 @@ fn what_was_not_lent_is_not_taken_back() {
     assert_eq!(there(&store, 0..24), 24 * MIB as u64);
     there(&store, 24..60);
 }
+
+#[test]
+fn no_more_is_lent_than_may_be() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), SIZE, &StoreConfig { lent: 0.25, ..config() }).unwrap();
+    let lent: Vec<_> = (0..8).flat_map(|_| store.lend_segments(5)).collect();
+    assert_eq!(store.lent(), ByteCount::mib(2 * lent.len() as u64));
+    assert!((ByteCount::mib(20)..=ByteCount::mib(24)).contains(&store.lent()), "{} are lent", store.lent());
+    assert_eq!(store.spare(), 0);
+}
