@@ -30,10 +30,10 @@ impl View {
     pub fn attributes(&self, inode: &Arc<Inode>) -> Res<Attr> {
         match self.find(inode) {
             Ok(found) => {
-                self.note(inode, &found.attr);
+                self.note(inode, &found.attr, found.begun);
                 Ok(found.attr)
             }
-            Err(fault) if fault.is_gone() => Ok(*inode.attr.lock()),
+            Err(fault) if fault.is_gone() => Ok(inode.attr()),
             Err(fault) => Err(fault),
         }
     }
@@ -44,9 +44,9 @@ impl View {
         }
         let look = || Ok(self.find(inode)?.attr);
         self.change(inode, false, look, || self.set_others(inode, wanted), |(), _, _, _| Ok(()))?;
-        let attr = self.find(inode)?.attr;
-        self.note(inode, &attr);
-        Ok(attr)
+        let found = self.find(inode)?;
+        self.note(inode, &found.attr, found.begun);
+        Ok(found.attr)
     }
 
     fn set_others(&self, inode: &Inode, wanted: &Wanted) -> Res<()> {

@@ -100,14 +100,21 @@ impl State {
 }
 
 impl View {
-    /// The bytes of a file that has this stamp now; `make`s an object if there is none. `None` if there is none, or the store fails.
-    pub fn content(&self, inode: &Inode, state: &mut State, now: &Stamp, make: bool) -> Option<Arc<Content>> {
+    /// The bytes of a file that was seen to have this stamp then; `make`s an object if there is none. `None` if there is none, or the store fails.
+    pub fn content(
+        &self,
+        inode: &Inode,
+        state: &mut State,
+        now: &Stamp,
+        seen: Instant,
+        make: bool,
+    ) -> Option<Arc<Content>> {
         let path = inode.path();
         if let Some(content) = &state.content
             && (path.is_none() || !content.object.is_gone())
         {
             if content.mark.lock().holds(now) {
-                state.checked = Some(Instant::now());
+                state.checked = Some(seen);
                 return Some(Arc::clone(content));
             }
             if content.stamp() == *now {
@@ -120,7 +127,7 @@ impl View {
         state.checked = None;
         let content = self.kept(&key(&path?), now, make, false).ok()??;
         state.content = Some(Arc::clone(&content));
-        state.checked = Some(Instant::now());
+        state.checked = Some(seen);
         Some(content)
     }
 
@@ -173,15 +180,19 @@ impl View {
         if let Some(content) = state.content.as_ref().filter(|content| fresh && !content.object.is_gone()) {
             return Ok(Some(Arc::clone(content)));
         }
+        if let Some(known) = self.believed(inode) {
+            return Ok(self.content(inode, &mut state, &known.answer.stamp(), known.seen, true));
+        }
+        let begun = Instant::now();
         match look() {
             Ok(attr) => {
-                let content = self.content(inode, &mut state, &attr.stamp(), true);
+                let content = self.content(inode, &mut state, &attr.stamp(), begun, true);
                 drop(state);
-                self.note(inode, &attr);
+                self.note(inode, &attr, begun);
                 Ok(content)
             }
             Err(fault) if fault.is_gone() => {
-                let last = inode.attr.lock().stamp();
+                let last = inode.attr().stamp();
                 self.last_content(inode, &mut state, &last).map(Some).ok_or(fault)
             }
             Err(fault) => Err(fault),
@@ -213,11 +224,15 @@ impl View {
         apply: impl FnOnce(&T, &NamedObject, &Stamp, &Stamp) -> Applied,
     ) -> Res<T> {
         let mut state = inode.state.lock();
+        let changing = self.changes.begin(inode.identity);
         let before = look()?.stamp();
-        let content = self.content(inode, &mut state, &before, make && self.has_room());
+        let content = self.content(inode, &mut state, &before, Instant::now(), make && self.has_room());
         // Without a mark until it is known what the bytes are of.
         let unmarked = content.as_ref().map(|content| content.object.set_aux(b"").is_ok());
         let done = act();
+        // Its next change waits for the state, so the look that follows can be believed.
+        drop(changing);
+        let begun = Instant::now();
         let Ok(after) = look() else {
             self.give_up(inode, &mut state);
             return done;
@@ -236,7 +251,7 @@ impl View {
             if applied.is_err() || content.set(Mark { stamp, settled }).is_err() {
                 self.give_up(inode, &mut state);
             } else {
-                state.checked = Some(Instant::now());
+                state.checked = Some(begun);
                 if state.kernel == Some(before) {
                     state.kernel = Some(stamp);
                 }
@@ -244,7 +259,7 @@ impl View {
             self.touch();
         }
         drop(state);
-        self.note(inode, &after);
+        self.note(inode, &after, begun);
         done
     }
 

@@ -4,6 +4,7 @@ use crate::attr::{Attr, kind};
 use crate::fault::{Fault, Res};
 use crate::handles::{DirHandle, Line, Lines};
 use crate::inodes::{Inode, ROOT};
+use crate::listing::Listing;
 use crate::source::reopen;
 use crate::view::View;
 use fuser::{FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
@@ -12,9 +13,9 @@ use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// How a directory is opened to be listed.
 const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
@@ -46,15 +47,17 @@ impl View {
         if let Some(lines) = lines.as_ref().filter(|_| offset > 0) {
             return Ok(Arc::clone(lines));
         }
-        let begun = Instant::now();
-        let read = match self.read_lines(&handle.inode) {
-            Err(fault) if fault.is_gone() => self.kept_lines(&handle.inode, fault),
-            read => read,
+        let read = match self.believed_lines(&handle.inode) {
+            Some(lines) => lines,
+            None => match self.read_lines(&handle.inode) {
+                Err(fault) if fault.is_gone() => self.kept_lines(&handle.inode, fault)?,
+                read => read?,
+            },
         };
-        let read = Arc::new(read?);
+        let read = Arc::new(read);
         if handle.kept {
             // What is kept in the store is shown only until the source answers again.
-            handle.inode.listed.lock().read(handle.id, read.dir.as_ref().map(|_| begun));
+            handle.inode.listed.lock().read(handle.id, read.read);
         }
         *lines = Some(Arc::clone(&read));
         Ok(read)
@@ -70,6 +73,7 @@ impl View {
     }
 
     fn read_lines(&self, inode: &Arc<Inode>) -> Res<Lines> {
+        let begun = Instant::now();
         let found = self.find(inode)?;
         let dir = reopen(&found.fd, LISTED)?;
         let mut lines = Vec::new();
@@ -84,26 +88,28 @@ impl View {
                 lines.push(Line { name: name.to_vec(), inode: entry.ino(), kind });
             }
         }
-        self.note(inode, &found.attr);
+        self.note(inode, &found.attr, found.begun);
         let path = inode.path();
         if let Some(path) = &path {
-            self.listings.with(path, |listing| listing.renew(&lines));
+            self.listings.with(path, |listing| listing.renew(&lines, (inode.identity, begun)));
         }
-        Ok(Lines { dir: Some(dir), root: Some(found.root), path, lines })
+        Ok(Lines { read: Some(begun), dir: Some((dir, found.root)).into(), path, lines })
+    }
+
+    /// As they were read within the ttl.
+    fn believed_lines(&self, inode: &Inode) -> Option<Lines> {
+        let path = inode.path()?;
+        let of = |listing: &Listing| Some((listing.names_read(inode.identity)?, listing.lines()));
+        let (read, lines) = self.listings.in_memory(&path, of)??;
+        self.left(inode.identity, read)?;
+        Some(Lines { read: Some(read), dir: OnceLock::new(), path: Some(path), lines })
     }
 
     /// From the store, while the source is gone.
     fn kept_lines(&self, inode: &Inode, fault: Fault) -> Res<Lines> {
         let path = inode.path().ok_or(fault)?;
-        let lines = self.listings.with(&path, |listing| {
-            let line = |(name, entry): (&Vec<u8>, &crate::listing::Entry)| Line {
-                name: name.clone(),
-                inode: entry.inode,
-                kind: kind(entry.mode),
-            };
-            listing.complete.then(|| listing.entries.iter().map(line).collect())
-        });
-        Ok(Lines { dir: None, root: None, path: Some(path), lines: lines.ok_or(fault)? })
+        let lines = self.listings.with(&path, |listing| listing.complete.then(|| listing.lines()));
+        Ok(Lines { read: None, dir: None.into(), path: Some(path), lines: lines.ok_or(fault)? })
     }
 
     pub fn list(&self, handle: &DirHandle, offset: u64, reply: &mut ReplyDirectory) -> Res<()> {
@@ -125,7 +131,7 @@ impl View {
     /// The same with each entry's attributes.
     pub fn list_plus(&self, handle: &DirHandle, offset: u64, reply: &mut ReplyDirectoryPlus) -> Res<()> {
         let lines = self.lines_from(handle, offset)?;
-        let own = *handle.inode.attr.lock();
+        let own = handle.inode.attr();
         for (at, (name, node, _)) in dots(&handle.inode).into_iter().enumerate().skip(offset as usize) {
             if reply.add(INodeNo(node), at as u64 + 1, name, &self.ttl, &own.told(node), Generation(0)) {
                 return Ok(());
@@ -135,7 +141,7 @@ impl View {
         for (at, line) in lines.lines.iter().enumerate().skip(skipped) {
             let next = at as u64 + 3;
             let name = OsStr::from_bytes(&line.name);
-            let Some(attr) = self.entry(&lines, line) else {
+            let Some((inode, attr, left)) = self.entry(&handle.inode, &lines, line) else {
                 // Without a number of an inode the kernel takes the name alone.
                 let none = Attr { mode: kind_bits(line.kind), ..own }.told(0);
                 if reply.add(INodeNo(0), next, name, &self.ttl, &none, Generation(0)) {
@@ -143,12 +149,8 @@ impl View {
                 }
                 continue;
             };
-            let (inode, attr) = match &lines.dir {
-                Some(_) => self.told(&handle.inode, &line.name, attr),
-                None => (self.inodes.told(&handle.inode, &line.name, attr), attr),
-            };
             let full =
-                reply.add(INodeNo(inode.node), next, name, &self.ttl, &attr.told(inode.node), Generation(0));
+                reply.add(INodeNo(inode.node), next, name, &left, &attr.told(inode.node), Generation(0));
             if full {
                 self.inodes.forget(inode.node, 1);
                 return Ok(());
@@ -157,12 +159,35 @@ impl View {
         Ok(())
     }
 
-    fn entry(&self, lines: &Lines, line: &Line) -> Option<Attr> {
+    /// An entry, of which the kernel is about to be told, and for how long.
+    fn entry(&self, parent: &Arc<Inode>, lines: &Lines, line: &Line) -> Option<(Arc<Inode>, Attr, Duration)> {
+        if let Some(known) = self.believed_name(parent, &line.name) {
+            // Gone since the names were read: as if nothing were known of it.
+            let (inode, attr) = known.answer?;
+            return Some((inode, attr, known.left));
+        }
+        let begun = Instant::now();
+        let (attr, is_seen) = self.entry_attr(parent, lines, line, begun)?;
+        let (inode, attr) = match is_seen {
+            true => self.told(parent, &line.name, attr, begun),
+            false => (self.inodes.told(parent, &line.name, attr, None), attr),
+        };
+        Some((inode, attr, self.ttl))
+    }
+
+    /// An entry's attributes, and whether the source has told them.
+    fn entry_attr(&self, parent: &Inode, lines: &Lines, line: &Line, begun: Instant) -> Option<(Attr, bool)> {
         let path = lines.path.as_ref();
         let kept = || {
-            path.and_then(|path| self.listings.with(path, |listing| listing.entries.get(&line.name)?.attr))
+            let attr = path
+                .and_then(|path| self.listings.with(path, |listing| listing.entries.get(&line.name)?.attr));
+            Some((attr?, false))
         };
-        let (Some(dir), Some(root)) = (&lines.dir, &lines.root) else { return kept() };
+        let open = || {
+            let found = self.find(parent).ok()?;
+            Some((reopen(&found.fd, LISTED).ok()?, found.root))
+        };
+        let Some((dir, root)) = lines.dir.get_or_init(open) else { return kept() };
         match root.attr_at(dir, &line.name) {
             Ok(attr) => {
                 let is_link = attr.kind() == FileType::Symlink;
@@ -170,13 +195,13 @@ impl View {
                     is_link.then(|| rustix::fs::readlinkat(dir, &line.name[..], Vec::new()).ok()).flatten();
                 if let Some(path) = path {
                     self.listings.with(path, |listing| {
-                        listing.see(&line.name, &attr);
+                        listing.see(&line.name, &attr, Some((parent.identity, begun)));
                         if let Some(target) = target {
                             listing.points(&line.name, attr.identity, target.as_bytes());
                         }
                     });
                 }
-                Some(attr)
+                Some((attr, true))
             }
             Err(fault) if fault.is_gone() => kept(),
             Err(_) => None,

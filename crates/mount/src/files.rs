@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Flags of an open that concern how the file is used later.
 const KEPT: OFlags = OFlags::RDONLY
@@ -37,33 +38,68 @@ impl View {
 
     pub fn open(&self, inode: &Arc<Inode>, flags: i32) -> Res<(FileHandle, FopenFlags)> {
         let flags = kept_flags(flags);
+        if let Some(opened) = self.open_believed(inode, flags) {
+            return Ok(opened);
+        }
         let opened = self.find(inode).and_then(|found| {
+            let begun = Instant::now();
             let file = reopen(&found.fd, flags)?;
-            Ok((found.root.attr(&file)?, file))
+            Ok((found.root.attr(&file)?, begun, file))
         });
         let (file, keep) = match opened {
-            Ok((attr, file)) => {
+            Ok((attr, begun, file)) => {
                 let stamp = attr.stamp();
                 let mut state = inode.state.lock();
                 // What was fetched too soon after a change is found out here.
-                self.content(inode, &mut state, &stamp, false);
+                self.content(inode, &mut state, &stamp, begun, false);
                 let keep = state.kernel == Some(stamp);
                 state.kernel = Some(stamp);
                 drop(state);
-                self.note(inode, &attr);
+                self.note(inode, &attr, begun);
                 (Some(file), keep)
             }
             Err(fault) if fault.is_gone() && !writes(flags) => {
-                let last = inode.attr.lock().stamp();
+                let last = inode.attr().stamp();
                 let mut state = inode.state.lock();
                 self.last_content(inode, &mut state, &last).ok_or(fault)?;
                 (None, state.kernel == Some(last))
             }
             Err(fault) => return Err(fault),
         };
+        Ok(self.opened(inode, flags, file, keep))
+    }
+
+    /// Without the source's file, which is opened when something is wanted of it: to be read, all of it being kept, and its attributes believed. Only where to open it takes long: who has a file open
+    /// that way may have it no longer once others have removed it, as on a file system of another machine.
+    fn open_believed(&self, inode: &Arc<Inode>, flags: OFlags) -> Option<(FileHandle, FopenFlags)> {
+        if writes(flags) || !self.source.is_remote() {
+            return None;
+        }
+        let known = self.believed(inode)?;
+        let stamp = known.answer.stamp();
+        let mut state = inode.state.lock();
+        let content = self.content(inode, &mut state, &stamp, known.seen, false)?;
+        if !content.object.missing(0..stamp.size).is_empty() {
+            return None;
+        }
+        let keep = state.kernel == Some(stamp);
+        state.kernel = Some(stamp);
+        Some(self.opened(inode, flags, None, keep))
+    }
+
+    fn opened(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OFlags,
+        file: Option<File>,
+        keep: bool,
+    ) -> (FileHandle, FopenFlags) {
         let number = self.handles.add(Handle::new(inode, flags, file));
-        let flags = if keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
-        Ok((FileHandle(number), flags))
+        let mut told = FopenFlags::empty();
+        told.set(FopenFlags::FOPEN_KEEP_CACHE, keep);
+        // Nothing is to be done when a descriptor is closed through which nothing was written.
+        told.set(FopenFlags::FOPEN_NOFLUSH, !writes(flags));
+        (FileHandle(number), told)
     }
 
     /// `mapped`: pages of a mapping, which belong where they are, also if the descriptor appends.
@@ -209,6 +245,7 @@ impl View {
     pub fn flush(&self, handle: &Handle) -> Res<()> {
         let file = handle.file.lock().clone();
         if let Some(file) = file.filter(|_| writes(handle.flags)) {
+            let _changing = self.changes.begin(handle.inode.identity);
             drop(file.try_clone()?);
         }
         Ok(())

@@ -1,13 +1,15 @@
 //! [`Handle`] and [`DirHandle`]: what a program has open.
 
 use crate::inodes::Inode;
+use crate::source::Root;
 use fuser::FileType;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// Bytes that are read ahead of a program that reads on, at the least and at the most.
 const AHEAD: (u64, u64) = (128 << 10, 1 << 20);
@@ -92,10 +94,10 @@ pub struct DirHandle {
 /// A directory at one moment.
 #[derive(Debug)]
 pub struct Lines {
-    /// The directory itself, for the entries' attributes; `None` if the source is gone.
-    pub dir: Option<File>,
-    /// Of the file system on which the source's directory is.
-    pub root: Option<crate::source::Root>,
+    /// The moment before it was read from the source; `None` if the source is gone.
+    pub read: Option<Instant>,
+    /// The directory itself, for the entries' attributes, and the source's: opened when the first of these is wanted. `None` if it cannot be.
+    pub dir: OnceLock<Option<(File, Root)>>,
     pub path: Option<Vec<u8>>,
     pub lines: Vec<Line>,
 }

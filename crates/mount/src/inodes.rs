@@ -30,13 +30,30 @@ struct Place {
     name: Vec<u8>,
 }
 
+/// Attributes, as a look at the source found them.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub attr: Attr,
+    /// The moment before the look; `None` if they are from the store.
+    pub at: Option<Instant>,
+}
+
+impl Seen {
+    /// Another look has ended. What one found that began earlier is not taken: its end says nothing.
+    pub fn see(&mut self, attr: &Attr, at: Option<Instant>) {
+        if self.at <= at {
+            *self = Self { attr: *attr, at };
+        }
+    }
+}
+
 /// A file that the kernel knows.
 #[derive(Debug)]
 pub struct Inode {
     pub node: u64,
     pub identity: Identity,
     /// As it was seen last.
-    pub attr: Mutex<Attr>,
+    pub attr: Mutex<Seen>,
     /// What is kept of its bytes.
     pub state: Mutex<State>,
     /// When it was last seen to have no capabilities: the kernel asks at each write.
@@ -104,6 +121,11 @@ impl Inode {
         self.places.lock().retain(|place| place.parent.node != parent.node || place.name != name);
     }
 
+    /// Its attributes as they were seen last.
+    pub fn attr(&self) -> Attr {
+        self.attr.lock().attr
+    }
+
     pub fn opened(&self, handle: &Arc<Handle>) {
         let mut handles = self.handles.lock();
         handles.retain(|handle| handle.strong_count() > 0);
@@ -137,6 +159,7 @@ pub struct Inodes {
 
 impl Inodes {
     pub fn new(root: Attr) -> Self {
+        let root = Seen { attr: root, at: None };
         let table = Self { table: Mutex::default() };
         table.table.lock().known.insert(ROOT, Known { inode: inode(ROOT, root), lookups: 1 });
         table
@@ -146,11 +169,12 @@ impl Inodes {
         self.table.lock().known.get(&node).map(|known| Arc::clone(&known.inode))
     }
 
-    /// The kernel is about to be told of one that was seen there.
-    pub fn told(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr) -> Arc<Inode> {
+    /// The kernel is about to be told of one that was seen there then.
+    pub fn told(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr, at: Option<Instant>) -> Arc<Inode> {
         let mut table = self.table.lock();
         let node = table.node(attr.identity);
-        let known = table.known.entry(node).or_insert_with(|| Known { inode: inode(node, attr), lookups: 0 });
+        let seen = Seen { attr, at };
+        let known = table.known.entry(node).or_insert_with(|| Known { inode: inode(node, seen), lookups: 0 });
         known.lookups += 1;
         known.inode.seen_at(parent, name);
         Arc::clone(&known.inode)
@@ -193,11 +217,11 @@ impl Table {
     }
 }
 
-fn inode(node: u64, attr: Attr) -> Arc<Inode> {
+fn inode(node: u64, seen: Seen) -> Arc<Inode> {
     Arc::new(Inode {
         node,
-        identity: attr.identity,
-        attr: Mutex::new(attr),
+        identity: seen.attr.identity,
+        attr: Mutex::new(seen),
         state: Mutex::default(),
         no_capabilities: Mutex::default(),
         listed: Mutex::default(),

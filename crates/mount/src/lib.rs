@@ -6,11 +6,12 @@
 //!
 //! - `source.rs` walks paths below the source's directory; `fault.rs` tells a source that refuses from one that is gone.
 //! - `inodes.rs`: what the kernel knows, and where it was seen; `handles.rs`: what programs have open.
-//! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs`: names and attributes, for when the source is gone.
+//! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs`: names and attributes, for when the source is gone; `belief.rs`: how long what was seen is told without asking.
 //! - `files.rs`, `attributes.rs`, `names.rs`, `dirs.rs`: the operations; `kernel.rs`: the same as the kernel asks for them, and `pool.rs` the threads that do them; `session.rs`: beginning and end.
 //!
 //! # Invariants
 //! - Bytes that are kept are shown only for a file of the stamp that is beside them: identity, length, time of the last change of content and of anything.
+//! - What was seen longer than the ttl ago is not told, and what was seen before a change through the mount ended not at all (`belief.rs`).
 //! - What is written is in the source before it is in the store; an object that is being changed has no stamp, so a crash leaves none that is wrong.
 //! - A store that is full or fails makes things slower, never wrong, and no operation fail.
 //!
@@ -20,6 +21,7 @@
 
 mod attr;
 mod attributes;
+mod belief;
 mod content;
 mod dirs;
 mod error;

@@ -1,7 +1,7 @@
 //! [`Listings`]: what is known of directories, for when the source is gone.
 //!
 //! One object for each directory, with the names that were seen in it, their attributes and where symbolic links point. It is written when the store is
-//! synced; what was seen since then is in memory. While the source answers nothing is read from here.
+//! synced; what was seen since then is in memory. While the source answers, only what was seen within the ttl is told from here (`belief.rs`), and that is known in memory only.
 //!
 //! Lock order: the map of those in memory, a listing. The store's locks come after both.
 
@@ -11,12 +11,17 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use vswap_objects::{NamedError, Store};
 
 /// The form of what is kept.
 const FORM: u8 = 1;
 /// Bytes before it: the form, and how many follow.
 const HEAD: usize = 9;
+/// Names of one directory that are remembered not to be there.
+const MISSED: usize = 4096;
+/// So long who has a listing may take, and others still wait for it rather than ask the source.
+const SHORT: Duration = Duration::from_millis(1);
 /// Longer ones are not kept.
 const LONGEST: u64 = 256 << 20;
 
@@ -29,7 +34,13 @@ pub struct Entry {
     pub attr: Option<Attr>,
     /// Where a symbolic link points.
     pub target: Option<Vec<u8>>,
+    /// The moment before the look that found it there last.
+    #[serde(skip)]
+    seen: Option<Instant>,
 }
+
+/// Which directory was looked into, and the moment before.
+pub type Look = (Identity, Instant);
 
 /// What is known of a directory.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -41,25 +52,85 @@ pub struct Listing {
     pub entries: BTreeMap<Vec<u8>, Entry>,
     #[serde(skip)]
     changed: bool,
+    /// The directory of which the moments are; that of the path may have become another.
+    #[serde(skip)]
+    dir: Option<Identity>,
+    /// When all names were read.
+    #[serde(skip)]
+    read: Option<Instant>,
+    /// Names that were looked for and were not there.
+    #[serde(skip)]
+    missed: HashMap<Vec<u8>, Instant>,
+    /// The last of all these moments.
+    #[serde(skip)]
+    last: Option<Instant>,
 }
 
 impl Listing {
-    /// A name was seen there.
-    pub fn see(&mut self, name: &[u8], attr: &Attr) {
-        let former = self.entries.get(name);
-        if former.and_then(|entry| entry.attr.as_ref()).is_some_and(|known| known.agrees(attr)) {
+    /// A name was seen there by a look, or by a change (`None`): that is believed by nobody. Of two looks the one that began later counts.
+    pub fn see(&mut self, name: &[u8], attr: &Attr, look: Option<Look>) {
+        let seen = look.map(|look| self.looked(look));
+        let former = self.entries.get_mut(name);
+        let known = former.as_ref().and_then(|entry| entry.seen).max(self.missed.get(name).copied());
+        if seen.is_some() && known > seen {
             return;
         }
-        let target =
-            former.filter(|entry| entry.inode == attr.identity.1).and_then(|entry| entry.target.clone());
-        let entry = Entry { inode: attr.identity.1, mode: attr.mode, attr: Some(*attr), target };
+        self.missed.remove(name);
+        if let Some(former) = former
+            && former.attr.as_ref().is_some_and(|known| known.agrees(attr))
+        {
+            former.seen = former.seen.max(seen);
+            return;
+        }
+        let same = self.entries.get(name).filter(|entry| entry.inode == attr.identity.1);
+        let target = same.and_then(|entry| entry.target.clone());
+        // Attributes by another name, or by a descriptor, do not say that this name is there.
+        let seen = seen.or_else(|| same?.seen);
+        let entry = Entry { inode: attr.identity.1, mode: attr.mode, attr: Some(*attr), target, seen };
         self.entries.insert(name.to_vec(), entry);
         self.changed = true;
     }
 
-    /// It is not there.
-    pub fn miss(&mut self, name: &[u8]) {
+    /// It is not there, as [`see`](Self::see) has it.
+    pub fn miss(&mut self, name: &[u8], look: Option<Look>) {
+        let seen = look.map(|look| self.looked(look));
+        if seen.is_some() && self.entries.get(name).and_then(|entry| entry.seen) > seen {
+            return;
+        }
         self.changed |= self.entries.remove(name).is_some();
+        if let Some(seen) = seen {
+            if self.missed.len() >= MISSED {
+                self.missed.clear();
+            }
+            self.missed.insert(name.to_vec(), seen);
+        }
+    }
+
+    /// The attributes of a name of this directory, `None` of what is not there, and when that was seen; `None` if it was not.
+    pub fn believed(&self, dir: Identity, name: &[u8]) -> Option<(Option<Attr>, Instant)> {
+        if self.dir != Some(dir) {
+            return None;
+        }
+        if let Some(entry) = self.entries.get(name) {
+            return Some((Some(entry.attr?), entry.seen?));
+        }
+        let missed = self.missed.get(name).copied();
+        Some((None, missed.max(self.names_read(dir))?))
+    }
+
+    /// When all names of this directory were read.
+    pub fn names_read(&self, dir: Identity) -> Option<Instant> {
+        self.read.filter(|_| self.complete && self.dir == Some(dir))
+    }
+
+    /// Moments are of this directory from now on.
+    fn looked(&mut self, (dir, seen): Look) -> Instant {
+        if self.dir.replace(dir) != Some(dir) {
+            self.entries.values_mut().for_each(|entry| entry.seen = None);
+            (self.read, self.missed) = (None, HashMap::new());
+        }
+        self.last = self.last.max(Some(seen));
+        seen
     }
 
     /// Where a symbolic link of this name points.
@@ -73,8 +144,14 @@ impl Listing {
         }
     }
 
-    /// These names are there and no others.
-    pub fn renew(&mut self, lines: &[Line]) {
+    /// A look found these names and no others.
+    pub fn renew(&mut self, lines: &[Line], look: Look) {
+        let begun = self.looked(look);
+        if self.read > Some(begun) {
+            return;
+        }
+        self.read = Some(begun);
+        self.missed.retain(|_, missed| *missed > begun);
         let mut former = std::mem::take(&mut self.entries);
         let same = former.len() == lines.len();
         let mut changed = !self.complete || !same;
@@ -88,11 +165,25 @@ impl Listing {
                 mode: mode(line.kind),
                 attr: None,
                 target: None,
+                seen: None,
             });
             self.entries.insert(line.name.clone(), entry);
         }
+        // What was seen since is there as well.
+        former.retain(|_, entry| entry.seen > Some(begun));
+        self.entries.append(&mut former);
         self.complete = true;
         self.changed |= changed;
+    }
+
+    /// The names, as they are listed.
+    pub fn lines(&self) -> Vec<Line> {
+        let line = |(name, entry): (&Vec<u8>, &Entry)| Line {
+            name: name.clone(),
+            inode: entry.inode,
+            kind: crate::attr::kind(entry.mode),
+        };
+        self.entries.iter().map(line).collect()
     }
 
     /// The source's directory itself was seen so.
@@ -138,17 +229,26 @@ pub fn key(path: &[u8]) -> Vec<u8> {
 /// Loaded when somebody asks first.
 type InMemory = Arc<Mutex<Option<Listing>>>;
 
-/// Those that were seen since the last sync, by the directories' paths.
+/// Those that were seen since the last sync or are still believed, by the directories' paths.
 #[derive(Debug)]
 pub struct Listings {
     store: Arc<Store>,
     volume: Vec<u8>,
+    ttl: Duration,
     in_memory: Mutex<HashMap<Vec<u8>, InMemory>>,
 }
 
 impl Listings {
-    pub fn new(store: Arc<Store>, volume: Vec<u8>) -> Self {
-        Self { store, volume, in_memory: Mutex::default() }
+    pub fn new(store: Arc<Store>, volume: Vec<u8>, ttl: Duration) -> Self {
+        Self { store, volume, ttl, in_memory: Mutex::default() }
+    }
+
+    /// Asks what is in memory of a directory, if there is anything. Waits for no device.
+    pub fn in_memory<T>(&self, path: &[u8], ask: impl FnOnce(&Listing) -> T) -> Option<T> {
+        let listing = Arc::clone(self.in_memory.lock().get(path)?);
+        // It may be being loaded, or written.
+        let listing = listing.try_lock_for(SHORT)?;
+        listing.as_ref().map(ask)
     }
 
     /// Does something with what is known of a directory.
@@ -190,7 +290,12 @@ impl Listings {
             }
         }
         self.in_memory.lock().retain(|_, listing| {
-            Arc::strong_count(listing) > 1 || listing.lock().as_ref().is_some_and(|listing| listing.changed)
+            let wanted = |listing: &Listing| {
+                listing.changed || listing.last.is_some_and(|last| last.elapsed() < self.ttl)
+            };
+            // Who has it locked may be waiting for a device.
+            let idle = listing.try_lock().is_some_and(|listing| !listing.as_ref().is_some_and(wanted));
+            Arc::strong_count(listing) > 1 || !idle
         });
         failed.map_or(Ok(any), Err)
     }
@@ -220,7 +325,8 @@ mod tests {
     #[test]
     fn a_listing_comes_back_whole_or_not_at_all() {
         let mut listing = Listing { complete: true, ..Listing::default() };
-        let entry = Entry { inode: 7, mode: 0o120_000, attr: None, target: Some(b"\xff\n".to_vec()) };
+        let entry =
+            Entry { inode: 7, mode: 0o120_000, attr: None, target: Some(b"\xff\n".to_vec()), seen: None };
         listing.entries.insert(b"\xfe name\n".to_vec(), entry.clone());
         let bytes = listing.encode().unwrap();
         let back = Listing::decode(&bytes).unwrap();

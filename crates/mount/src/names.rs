@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid, op
 use rustix::io::Errno;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What is made.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub type Owner = (u32, u32);
 impl View {
     /// What a name stands for; the kernel is about to be told.
     pub fn look_up(&self, parent: &Arc<Inode>, name: &[u8]) -> Res<(Arc<Inode>, Attr)> {
+        let begun = Instant::now();
         let found = self.find(parent).and_then(|dir| dir.root.attr_at(&dir.fd, name));
         let path = parent.path();
         let with = |work: &mut dyn FnMut(&mut crate::listing::Listing)| {
@@ -36,11 +38,11 @@ impl View {
         };
         match found {
             Ok(attr) => {
-                with(&mut |listing| listing.see(name, &attr));
-                Ok(self.told(parent, name, attr))
+                with(&mut |listing| listing.see(name, &attr, Some((parent.identity, begun))));
+                Ok(self.told(parent, name, attr, begun))
             }
             Err(Fault::Says(Errno::NOENT)) => {
-                with(&mut |listing| listing.miss(name));
+                with(&mut |listing| listing.miss(name, Some((parent.identity, begun))));
                 Err(Errno::NOENT.into())
             }
             Err(fault) if fault.is_gone() => {
@@ -53,25 +55,25 @@ impl View {
                     }
                 });
                 let attr = kept?;
-                Ok((self.inodes.told(parent, name, attr), attr))
+                Ok((self.inodes.told(parent, name, attr, None), attr))
             }
             Err(fault) => Err(fault),
         }
     }
 
-    /// The inode of something that was seen in the source.
-    pub fn told(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr) -> (Arc<Inode>, Attr) {
-        let inode = self.inodes.told(parent, name, attr);
-        self.note(&inode, &attr);
+    /// The inode of something that was seen in the source, by a look that began then.
+    pub fn told(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr, begun: Instant) -> (Arc<Inode>, Attr) {
+        let inode = self.inodes.told(parent, name, attr, None);
+        self.note(&inode, &attr, begun);
         (inode, attr)
     }
 
     /// The kernel is about to be told of something new.
-    fn told_new(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr) -> (Arc<Inode>, Attr) {
+    fn told_new(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr, begun: Instant) -> (Arc<Inode>, Attr) {
         if let Some(path) = parent.path() {
-            self.listings.with(&path, |listing| listing.see(name, &attr));
+            self.listings.with(&path, |listing| listing.see(name, &attr, Some((parent.identity, begun))));
         }
-        self.told(parent, name, attr)
+        self.told(parent, name, attr, begun)
     }
 
     pub fn make(
@@ -82,6 +84,7 @@ impl View {
         owner: Owner,
     ) -> Res<(Arc<Inode>, Attr)> {
         let dir = self.find(parent)?;
+        let changing = self.changes.begin(parent.identity);
         match what {
             Made::Directory { mode } => rustix::fs::mkdirat(&dir.fd, name, Mode::from_raw_mode(*mode))?,
             Made::Link { target } => rustix::fs::symlinkat(*target, &dir.fd, name)?,
@@ -91,8 +94,10 @@ impl View {
             }
         }
         self.give(&dir, name, owner)?;
+        drop(changing);
+        let begun = Instant::now();
         let attr = dir.root.attr_at(&dir.fd, name)?;
-        let (inode, attr) = self.told_new(parent, name, attr);
+        let (inode, attr) = self.told_new(parent, name, attr, begun);
         if attr.is_file() {
             self.content_of_new(&inode, &attr.stamp());
         }
@@ -111,6 +116,7 @@ impl View {
         let (kept, given) = (kept_flags(flags), OFlags::from_bits_retain(flags as u32));
         let opens = kept | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let opens = opens | given.intersection(OFlags::TRUNC);
+        let changing = self.changes.begin(parent.identity);
         let new = openat(&dir.fd, name, opens | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode));
         let (file, is_new) = match new {
             Ok(file) => {
@@ -122,9 +128,15 @@ impl View {
             }
             Err(errno) => return Err(errno.into()),
         };
+        drop(changing);
         let file = File::from(file);
+        if !is_new {
+            // It may have been cut off.
+            self.changes.happened(dir.root.attr(&file)?.identity);
+        }
+        let begun = Instant::now();
         let attr = dir.root.attr(&file)?;
-        let (inode, attr) = self.told_new(parent, name, attr);
+        let (inode, attr) = self.told_new(parent, name, attr, begun);
         if is_new {
             self.content_of_new(&inode, &attr.stamp());
             inode.state.lock().kernel = Some(attr.stamp());
@@ -133,6 +145,14 @@ impl View {
         }
         let number = self.handles.add(Handle::new(&inode, kept, Some(file)));
         Ok((inode, attr, FileHandle(number)))
+    }
+
+    /// A name of it is about to go: who has it open without the source's file gets that while it can be found.
+    fn open_all(&self, inode: &Inode) {
+        for handle in inode.handles() {
+            // If it cannot be opened, it is not there either.
+            let _ = self.file(&handle);
+        }
     }
 
     /// Who asked for it owns it, where this program may say so.
@@ -155,9 +175,11 @@ impl View {
         let dir = self.find(parent)?;
         let path = parent.below(name);
         let attr = dir.root.attr_at(&dir.fd, name)?;
+        let _changing = [parent.identity, attr.identity].map(|of| self.changes.begin(of));
         let act = || Ok(rustix::fs::unlinkat(&dir.fd, name, flags)?);
         match self.inodes.find(attr.identity) {
             Some(inode) if attr.is_file() => {
+                self.open_all(&inode);
                 let look = || Ok(self.find(&inode)?.attr);
                 let act = || act().map(|()| inode.left(parent, name));
                 self.change(&inode, false, look, act, |(), _, _, _| Ok(()))?;
@@ -166,7 +188,7 @@ impl View {
             None => act()?,
         }
         if let (Some(above), Some(path)) = (parent.path(), path) {
-            self.listings.with(&above, |listing| listing.miss(name));
+            self.listings.with(&above, |listing| listing.miss(name, None));
             if attr.is_dir() { self.drop_kept(&path) } else { self.drop_kept_file(&path) }
         }
         Ok(())
@@ -185,7 +207,13 @@ impl View {
         let inode = self.inodes.find(attr.identity);
         let victim = other.and_then(|other| self.inodes.find(other.identity));
         let same = other.is_some_and(|other| other.identity == attr.identity);
+        let changed = [Some(parent.identity), Some(newparent.identity), Some(attr.identity)];
+        let changed = changed.into_iter().chain([other.map(|other| other.identity)]).flatten();
+        let _changing: Vec<_> = changed.map(|of| self.changes.begin(of)).collect();
         let exchange = flags.contains(RenameFlags::EXCHANGE);
+        if let Some(victim) = victim.as_ref().filter(|_| !exchange && !same) {
+            self.open_all(victim);
+        }
         let act = || {
             renameat_with(&dir.fd, name, &newdir.fd, newname, flags)?;
             if same {
@@ -225,17 +253,17 @@ impl View {
         self.drop_kept(to);
         if let Some(other) = exchanged {
             self.drop_kept(from);
-            self.listings.with(above, |listing| listing.see(name, other));
+            self.listings.with(above, |listing| listing.see(name, other, None));
         } else {
             self.take_along(from, to, attr.is_dir());
             let entry = self.listings.with(above, |listing| {
                 let entry = listing.entries.get(name).cloned();
-                listing.miss(name);
+                listing.miss(name, None);
                 entry
             });
             let target = entry.and_then(|entry| entry.target);
             self.listings.with(newabove, |listing| {
-                listing.see(newname, attr);
+                listing.see(newname, attr, None);
                 if let Some(target) = target {
                     listing.points(newname, attr.identity, &target);
                 }
@@ -245,7 +273,7 @@ impl View {
         let root = self.source.root();
         let seen = root.and_then(|root| root.walk(to).and_then(|fd| root.attr(fd)));
         if let Ok(seen) = seen {
-            self.listings.with(newabove, |listing| listing.see(newname, &seen));
+            self.listings.with(newabove, |listing| listing.see(newname, &seen, None));
         }
     }
 
@@ -253,14 +281,16 @@ impl View {
         let dir = self.find(parent)?;
         let act = || {
             let fd = self.find(inode)?.fd;
+            let _changing = self.changes.begin(parent.identity);
             Ok(rustix::fs::linkat(CWD, magic(&fd), &dir.fd, name, AtFlags::SYMLINK_FOLLOW)?)
         };
         self.change(inode, false, || Ok(self.find(inode)?.attr), act, |(), _, _, _| Ok(()))?;
+        let begun = Instant::now();
         let attr = dir.root.attr_at(&dir.fd, name)?;
         if let Some(path) = parent.below(name) {
             self.drop_kept_file(&path);
         }
-        Ok(self.told_new(parent, name, attr))
+        Ok(self.told_new(parent, name, attr, begun))
     }
 
     /// Where a symbolic link points.

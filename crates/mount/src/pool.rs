@@ -10,8 +10,7 @@ const THREADS: usize = 32;
 
 type Work = Box<dyn FnOnce(&View) + Send>;
 
-/// The file system as `fuser` calls it. Threads of its own would each have a buffer for the longest of all requests (16 MiB), so it has one, which hands on what
-/// is asked.
+/// The file system as `fuser` calls it. Its own threads answer what they know without waiting for anything, and hand on the rest.
 #[derive(Debug)]
 pub struct Serve {
     pub view: Arc<View>,

@@ -38,7 +38,10 @@ impl View {
             let Some(content) = self.content_to_read(inode, || self.attr_of(handle))? else { break };
             match self.read_kept(handle, &content, offset, size, ahead) {
                 Ok(bytes) => return Ok(bytes),
-                Err(NotFetched::Changed) => inode.state.lock().doubt(),
+                Err(NotFetched::Changed) => {
+                    self.changes.happened(inode.identity);
+                    inode.state.lock().doubt();
+                }
                 Err(NotFetched::Fault(fault)) => return Err(fault),
             }
         }

@@ -16,6 +16,8 @@ use vswap_sys::signal::Signals;
 
 /// How often it is looked whether a signal has arrived, and how often the store is synced.
 const TURN: Duration = Duration::from_millis(100);
+/// Threads that take what the kernel asks. Each has a buffer for the longest of all requests (16 MiB), of which no more than 1 MiB is touched.
+const READERS: usize = 2;
 const SYNC: Duration = Duration::from_secs(5);
 /// What ends a mount: a hang-up, Ctrl-C, and what `kill` sends.
 const ENDS: [i32; 3] = [1, vswap_sys::signal::SIGINT, 15];
@@ -147,6 +149,8 @@ fn options(config: &MountConfig, source: &Path) -> Config {
     ];
     let mut options = Config::default();
     options.mount_options = mount_options;
+    // One is woken while another answers from what is known; what takes longer is for the threads of `pool.rs`.
+    options.n_threads = Some(READERS);
     options.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     options
 }
@@ -169,8 +173,10 @@ fn root_of(source: &Source, store: &Arc<Store>, volume: &[u8]) -> Result<Attr, M
         let fd = root.walk(b"")?;
         root.attr(fd)
     });
-    let known =
-        || crate::listing::Listings::new(Arc::clone(store), volume.to_vec()).with(b"", |listing| listing.own);
+    let known = || {
+        crate::listing::Listings::new(Arc::clone(store), volume.to_vec(), Duration::ZERO)
+            .with(b"", |listing| listing.own)
+    };
     match found {
         Ok(attr) => Ok(attr),
         Err(fault) => {

@@ -5,6 +5,7 @@
 
 use crate::attr::Attr;
 use crate::fault::{Fault, Res};
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2};
 use rustix::io::Errno;
 use std::fs::File;
@@ -15,12 +16,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The longest path that is walked in one call; the kernel takes 4095 bytes.
 const AT_ONCE: usize = 3000;
 
+/// File systems of other machines, and FUSE (sshfs, rclone): `statfs(2)`, and `linux/magic.h`.
+const REMOTE: &[u64] = &[
+    0x6969,      // NFS
+    0x517b,      // SMB
+    0xff53_4d42, // CIFS
+    0xfe53_4d42, // SMB 2 and 3
+    0x6573_5546, // FUSE
+    0x0102_1997, // 9P
+    0x00c3_6400, // Ceph
+    0x5346_414f, // AFS
+    0x6b41_4653, // AFS
+    0x7375_7245, // Coda
+    0x564c,      // NCP
+    0x0bd0_0bd0, // Lustre
+    0x786f_4256, // VirtualBox
+];
+
 /// A directory that others change, and that may go and come back.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
     /// Something is mounted there, so that the directory below it is not what is meant.
     mounted: AtomicBool,
+    /// The number of its device when it was last looked which file system it is, and whether that is one of other machines'.
+    kind: Mutex<Option<(u64, bool)>>,
 }
 
 /// The directory itself, opened for one operation.
@@ -33,7 +53,7 @@ pub struct Root {
 impl Source {
     /// `mounted`: it is known from before that it is where something is mounted.
     pub fn new(path: PathBuf, mounted: bool) -> Self {
-        Self { path, mounted: AtomicBool::new(mounted) }
+        Self { path, mounted: AtomicBool::new(mounted), kind: Mutex::default() }
     }
 
     pub fn path(&self) -> &Path {
@@ -44,6 +64,11 @@ impl Source {
     pub fn is_mounted(&self) -> bool {
         // Relaxed, as below: a flag that guards nothing.
         self.mounted.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is the file system of another machine, or of a program, each call of which may take milliseconds. By its kind: how long calls take changes all the time.
+    pub fn is_remote(&self) -> bool {
+        self.kind.lock().is_some_and(|(_, remote)| remote)
     }
 
     pub fn root(&self) -> Res<Root> {
@@ -58,7 +83,14 @@ impl Source {
         if mounted {
             self.mounted.store(true, Ordering::Relaxed);
         }
-        Ok(Root { fd, device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor) })
+        let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+        let mut kind = self.kind.lock();
+        if kind.is_none_or(|(known, _)| known != device) {
+            let stat = rustix::fs::fstatfs(&fd).map_err(Fault::of_root)?;
+            *kind = Some((device, REMOTE.contains(&(stat.f_type as u64 & 0xffff_ffff))));
+        }
+        drop(kind);
+        Ok(Root { fd, device })
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`View`]: the file system that is shown; what its operations have in common.
 
 use crate::attr::Attr;
+use crate::belief::Changes;
 use crate::fault::{Fault, Res};
 use crate::handles::{DirHandle, Handle, Numbered};
 use crate::inodes::{Inode, Inodes};
@@ -33,6 +34,7 @@ pub struct View {
     /// Directories that were ever opened.
     pub opened_dirs: AtomicU64,
     pub listings: Listings,
+    pub changes: Changes,
     /// Something was put into the store since the last sync.
     pub touched: AtomicBool,
     /// The store had no room.
@@ -49,6 +51,8 @@ pub struct Found {
     pub root: Root,
     pub fd: Opened,
     pub attr: Attr,
+    /// The moment before it was looked for.
+    pub begun: Instant,
 }
 
 /// A descriptor for one operation, or a program's own.
@@ -76,7 +80,7 @@ impl View {
         ttl: Duration,
         stale: Sender<u64>,
     ) -> Self {
-        let listings = Listings::new(Arc::clone(&store), volume.clone());
+        let listings = Listings::new(Arc::clone(&store), volume.clone(), ttl);
         Self {
             source,
             store,
@@ -87,6 +91,7 @@ impl View {
             dirs: Numbered::default(),
             opened_dirs: AtomicU64::new(0),
             listings,
+            changes: Changes::default(),
             touched: AtomicBool::new(false),
             full: Mutex::default(),
             making: Mutex::default(),
@@ -100,18 +105,19 @@ impl View {
 
     /// An inode's file: at one of its paths, or, if it has been unlinked, as a program has it open.
     pub fn find(&self, inode: &Inode) -> Res<Found> {
+        let begun = Instant::now();
         let root = self.source.root()?;
         if inode.is_root() {
             let fd = root.walk(b"")?;
             let attr = root.attr(&fd)?;
-            return Ok(Found { root, fd: Opened::Path(fd), attr });
+            return Ok(Found { root, fd: Opened::Path(fd), attr, begun });
         }
         for path in inode.paths() {
             match root.walk(&path) {
                 Ok(fd) => {
                     let attr = root.attr(&fd)?;
                     if attr.identity == inode.identity {
-                        return Ok(Found { root, fd: Opened::Path(fd), attr });
+                        return Ok(Found { root, fd: Opened::Path(fd), attr, begun });
                     }
                 }
                 Err(Fault::Says(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)) => {}
@@ -122,7 +128,7 @@ impl View {
             let file = handle.file.lock().clone();
             if let Some(file) = file {
                 let attr = root.attr(&file)?;
-                return Ok(Found { root, fd: Opened::File(file), attr });
+                return Ok(Found { root, fd: Opened::File(file), attr, begun });
             }
         }
         // The kernel then looks its name up again.
@@ -182,9 +188,17 @@ impl View {
         })
     }
 
-    /// An inode was seen so.
-    pub fn note(&self, inode: &Arc<Inode>, attr: &Attr) {
-        let former = std::mem::replace(&mut *inode.attr.lock(), *attr);
+    /// An inode was seen so, by a look that began then.
+    pub fn note(&self, inode: &Arc<Inode>, attr: &Attr, begun: Instant) {
+        let former = {
+            let mut seen = inode.attr.lock();
+            let former = seen.attr;
+            seen.see(attr, Some(begun));
+            if seen.at != Some(begun) {
+                return;
+            }
+            former
+        };
         if former.stamp() != attr.stamp() && former.stamp().looks_like(&attr.stamp()) && attr.is_file() {
             self.tell_stale(inode.node);
         }
@@ -194,7 +208,7 @@ impl View {
             && let Some(path) = inode.path()
         {
             let (dir, name) = split(&path);
-            self.listings.with(dir, |listing| listing.see(name, attr));
+            self.listings.with(dir, |listing| listing.see(name, attr, None));
         }
     }
 
