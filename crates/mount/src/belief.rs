@@ -11,6 +11,7 @@ use crate::inodes::Inode;
 use crate::view::View;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Files share them, by their identity: who meets another one's change asks the source once more.
@@ -98,25 +99,49 @@ impl View {
         Some(Believed { answer: attr.attr, seen, left })
     }
 
-    /// What a name stands for, the kernel being about to be told. Waits for no device.
-    pub fn believed_name(&self, parent: &Arc<Inode>, name: &[u8]) -> Option<Believed<Named>> {
-        let path = parent.path()?;
-        let (attr, seen) =
-            self.listings.in_memory(&path, |listing| listing.believed(parent.identity, name))??;
+    /// When a directory was seen last to have the times that it had when its names were read not long ago: these are still all. As NFS has it, and only for what takes long to read.
+    pub fn names_seen(&self, dir: &Inode, path: &[u8]) -> Option<Instant> {
+        // Relaxed: see where it is set.
+        if !self.source.is_remote() || self.no_dir_times.load(Ordering::Relaxed) {
+            return None;
+        }
+        let known = self.believed(dir)?;
+        let stamp = known.answer.stamp();
+        let hold = self.listings.in_memory(path, |listing| listing.names_hold(dir.identity, &stamp))?;
+        hold.then_some(known.seen)
+    }
+
+    /// The attributes of what a name stands for, if for anything. Waits for no device.
+    pub fn known_name(&self, parent: &Inode, path: &[u8], name: &[u8]) -> Option<Believed<Option<Attr>>> {
+        self.known_entry(parent, path, name).or_else(|| {
+            let has = self.listings.in_memory(path, |listing| listing.has(name))?;
+            let seen = self.names_seen(parent, path).filter(|_| !has)?;
+            Some(Believed { answer: None, seen, left: self.left(parent.identity, seen)? })
+        })
+    }
+
+    fn known_entry(&self, parent: &Inode, path: &[u8], name: &[u8]) -> Option<Believed<Option<Attr>>> {
+        let found = self.listings.in_memory(path, |listing| listing.believed(parent.identity, name));
+        let (answer, seen) = found??;
         let left = self.left(parent.identity, seen)?;
-        let Some(attr) = attr else { return Some(Believed { answer: None, seen, left }) };
-        let (attr, left) = match self.inodes.find(attr.identity) {
+        let Some(attr) = answer else { return Some(Believed { answer, seen, left }) };
+        match self.inodes.find(attr.identity) {
             // What is known of it by any of its names.
             Some(inode) => {
                 let known = self.believed(&inode)?;
-                (known.answer, left.min(known.left))
+                Some(Believed { answer: Some(known.answer), seen: known.seen, left: left.min(known.left) })
             }
             // Another of its names may have been used to change it.
-            None if attr.nlink > 1 && !attr.is_dir() => return None,
-            None => (attr, left.min(self.left(attr.identity, seen)?)),
-        };
-        let inode = self.inodes.told(parent, name, attr, Some(seen));
-        Some(Believed { answer: Some((inode, attr)), seen, left })
+            None if attr.nlink > 1 && !attr.is_dir() => None,
+            None => Some(Believed { answer, seen, left: left.min(self.left(attr.identity, seen)?) }),
+        }
+    }
+
+    /// What a name stands for, the kernel being about to be told. Waits for no device.
+    pub fn believed_name(&self, parent: &Arc<Inode>, name: &[u8]) -> Option<Believed<Named>> {
+        let Believed { answer, seen, left } = self.known_name(parent, &parent.path()?, name)?;
+        let answer = answer.map(|attr| (self.inodes.told(parent, name, attr, Some(seen)), attr));
+        Some(Believed { answer, seen, left })
     }
 }
 

@@ -1,12 +1,12 @@
 //! Operations on open directories.
 
+use crate::ahead::{AT_ONCE, Within};
 use crate::attr::{Attr, kind};
 use crate::fault::{Fault, Res};
 use crate::handles::{DirHandle, Line, Lines};
 use crate::inodes::{Inode, ROOT};
-use crate::listing::Listing;
-use crate::source::reopen;
-use crate::view::View;
+use crate::source::{Root, reopen};
+use crate::view::{Opened, View};
 use fuser::{FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use parking_lot::Mutex;
 use rustix::fs::{Dir, OFlags};
@@ -49,7 +49,7 @@ impl View {
         }
         let read = match self.believed_lines(&handle.inode) {
             Some(lines) => lines,
-            None => match self.read_lines(&handle.inode) {
+            None => match self.read_lines(&handle.inode, usize::MAX) {
                 Err(fault) if fault.is_gone() => self.kept_lines(&handle.inode, fault)?,
                 read => read?,
             },
@@ -72,7 +72,11 @@ impl View {
         Ok(lines)
     }
 
-    fn read_lines(&self, inode: &Arc<Inode>) -> Res<Lines> {
+    /// From the source.
+    ///
+    /// # Errors
+    /// What the source says; `OVERFLOW` of a directory with more names than these.
+    pub fn read_lines(&self, inode: &Arc<Inode>, most: usize) -> Res<Lines> {
         let begun = Instant::now();
         let found = self.find(inode)?;
         let dir = reopen(&found.fd, LISTED)?;
@@ -81,6 +85,9 @@ impl View {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
+                if lines.len() == most {
+                    return Err(Errno::OVERFLOW.into());
+                }
                 let mut kind = kind(entry.file_type().as_raw_mode());
                 if entry.file_type() == rustix::fs::FileType::Unknown {
                     kind = found.root.attr_at(&dir, name).map_or(FileType::RegularFile, |attr| attr.kind());
@@ -91,17 +98,33 @@ impl View {
         self.note(inode, &found.attr, found.begun);
         let path = inode.path();
         if let Some(path) = &path {
-            self.listings.with(path, |listing| listing.renew(&lines, (inode.identity, begun)));
+            let after = found.root.attr(&dir)?.stamp();
+            let stamp = Some(after).filter(|after| *after == found.attr.stamp() && after.is_settled());
+            let look = (inode.identity, begun);
+            if self.listings.with(path, |listing| listing.renew(&lines, look, stamp)) {
+                // Relaxed: who misses it is told as much as before.
+                self.no_dir_times.store(true, Ordering::Relaxed);
+            }
         }
-        Ok(Lines { read: Some(begun), dir: Some((dir, found.root)).into(), path, lines })
+        Ok(Lines { read: Some(begun), dir: Some((found.fd, found.root)).into(), path, lines })
     }
 
-    /// As they were read within the ttl.
-    fn believed_lines(&self, inode: &Inode) -> Option<Lines> {
+    /// As they were read within the ttl, or before, if the directory's times say that they are the same: as NFS has it.
+    fn believed_lines(&self, inode: &Arc<Inode>) -> Option<Lines> {
         let path = inode.path()?;
-        let of = |listing: &Listing| Some((listing.names_read(inode.identity)?, listing.lines()));
-        let (read, lines) = self.listings.in_memory(&path, of)??;
-        self.left(inode.identity, read)?;
+        let read = self.listings.in_memory(&path, |listing| listing.names_read(inode.identity))??;
+        let read = if self.left(inode.identity, read).is_some() {
+            read
+        } else {
+            if self.source.is_remote() && !self.ttl.is_zero() && self.believed(inode).is_none() {
+                self.attributes(inode).ok()?;
+            }
+            self.names_seen(inode, &path)?
+        };
+        let lines = self.listings.in_memory(&path, |listing| {
+            // They may have been read anew meanwhile.
+            listing.names_read(inode.identity).map(|_| listing.lines())
+        })??;
         Some(Lines { read: Some(read), dir: OnceLock::new(), path: Some(path), lines })
     }
 
@@ -138,9 +161,13 @@ impl View {
             }
         }
         let skipped = (offset as usize).saturating_sub(2);
+        let mut looked = skipped;
         for (at, line) in lines.lines.iter().enumerate().skip(skipped) {
             let next = at as u64 + 3;
             let name = OsStr::from_bytes(&line.name);
+            if at >= looked {
+                looked = self.look_at_lines(&handle.inode, &lines, at);
+            }
             let Some((inode, attr, left)) = self.entry(&handle.inode, &lines, line) else {
                 // Without a number of an inode the kernel takes the name alone.
                 let none = Attr { mode: kind_bits(line.kind), ..own }.told(0);
@@ -166,43 +193,48 @@ impl View {
             let (inode, attr) = known.answer?;
             return Some((inode, attr, known.left));
         }
-        let begun = Instant::now();
-        let (attr, is_seen) = self.entry_attr(parent, lines, line, begun)?;
-        let (inode, attr) = match is_seen {
-            true => self.told(parent, &line.name, attr, begun),
-            false => (self.inodes.told(parent, &line.name, attr, None), attr),
+        let (attr, begun) = self.entry_attr(parent, lines, line)?;
+        let (inode, attr) = match begun {
+            Some(begun) => self.told(parent, &line.name, attr, begun),
+            None => (self.inodes.told(parent, &line.name, attr, None), attr),
         };
         Some((inode, attr, self.ttl))
     }
 
-    /// An entry's attributes, and whether the source has told them.
-    fn entry_attr(&self, parent: &Inode, lines: &Lines, line: &Line, begun: Instant) -> Option<(Attr, bool)> {
-        let path = lines.path.as_ref();
-        let kept = || {
-            let attr = path
-                .and_then(|path| self.listings.with(path, |listing| listing.entries.get(&line.name)?.attr));
-            Some((attr?, false))
-        };
-        let open = || {
-            let found = self.find(parent).ok()?;
-            Some((reopen(&found.fd, LISTED).ok()?, found.root))
-        };
-        let Some((dir, root)) = lines.dir.get_or_init(open) else { return kept() };
-        match root.attr_at(dir, &line.name) {
-            Ok(attr) => {
-                let is_link = attr.kind() == FileType::Symlink;
-                let target =
-                    is_link.then(|| rustix::fs::readlinkat(dir, &line.name[..], Vec::new()).ok()).flatten();
-                if let Some(path) = path {
-                    self.listings.with(path, |listing| {
-                        listing.see(&line.name, &attr, Some((parent.identity, begun)));
-                        if let Some(target) = target {
-                            listing.points(&line.name, attr.identity, target.as_bytes());
-                        }
-                    });
-                }
-                Some((attr, true))
+    /// Looks at the entries from this one on, several at once where that takes long; up to which it has.
+    fn look_at_lines(&self, parent: &Inode, lines: &Lines, from: usize) -> usize {
+        let end = (from + AT_ONCE).min(lines.lines.len());
+        if lines.read.is_some()
+            && self.source.is_remote()
+            && !self.ttl.is_zero()
+            && let Some(path) = &lines.path
+        {
+            let names = lines.lines[from..end].iter().map(|line| line.name.clone()).collect();
+            let names = self.not_believed(parent, path, names);
+            if !names.is_empty()
+                && let Some((dir, root)) = self.dir_of(parent, lines)
+            {
+                self.look_at_all(Within::new(parent, dir, root), path, &names, || {});
             }
+        }
+        end
+    }
+
+    fn dir_of<'a>(&self, parent: &Inode, lines: &'a Lines) -> Option<&'a (Opened, Root)> {
+        let find = || self.find(parent).ok().map(|found| (found.fd, found.root));
+        lines.dir.get_or_init(find).as_ref()
+    }
+
+    /// An entry's attributes, and when they were asked for; `None` if they are from the store.
+    fn entry_attr(&self, parent: &Inode, lines: &Lines, line: &Line) -> Option<(Attr, Option<Instant>)> {
+        let path = lines.path.as_deref();
+        let kept = || {
+            let attr = self.listings.with(path?, |listing| listing.entries.get(&line.name)?.attr)?;
+            Some((attr, None))
+        };
+        let Some((dir, root)) = self.dir_of(parent, lines) else { return kept() };
+        match self.look_at(Within::new(parent, dir, root), path, &line.name) {
+            Ok((attr, begun)) => Some((attr, Some(begun))),
             Err(fault) if fault.is_gone() => kept(),
             Err(_) => None,
         }

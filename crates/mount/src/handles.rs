@@ -2,6 +2,7 @@
 
 use crate::inodes::Inode;
 use crate::source::Root;
+use crate::view::Opened;
 use fuser::FileType;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -96,8 +97,8 @@ pub struct DirHandle {
 pub struct Lines {
     /// The moment before it was read from the source; `None` if the source is gone.
     pub read: Option<Instant>,
-    /// The directory itself, for the entries' attributes, and the source's: opened when the first of these is wanted. `None` if it cannot be.
-    pub dir: OnceLock<Option<(File, Root)>>,
+    /// The directory itself, for the entries' attributes, and the source's: found when the first of these is wanted. `None` if it cannot be.
+    pub dir: OnceLock<Option<(Opened, Root)>>,
     pub path: Option<Vec<u8>>,
     pub lines: Vec<Line>,
 }

@@ -5,6 +5,7 @@
 //!
 //! Lock order: an inode's state, the table, an inode's places, the rest of an inode.
 
+use crate::ahead::Pace;
 use crate::attr::{Attr, Identity};
 use crate::content::State;
 use crate::handles::Handle;
@@ -58,6 +59,8 @@ pub struct Inode {
     pub state: Mutex<State>,
     /// When it was last seen to have no capabilities: the kernel asks at each write.
     pub no_capabilities: Mutex<Option<Instant>>,
+    /// Of a directory: how many of its names were asked for lately.
+    pub pace: Mutex<Pace>,
     /// Of a directory: what the kernel has of its names.
     pub listed: Mutex<Listed>,
     /// The last is the one that was seen last.
@@ -224,6 +227,7 @@ fn inode(node: u64, seen: Seen) -> Arc<Inode> {
         attr: Mutex::new(seen),
         state: Mutex::default(),
         no_capabilities: Mutex::default(),
+        pace: Mutex::default(),
         listed: Mutex::default(),
         places: Mutex::default(),
         handles: Mutex::default(),

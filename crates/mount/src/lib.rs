@@ -6,7 +6,7 @@
 //!
 //! - `source.rs` walks paths below the source's directory; `fault.rs` tells a source that refuses from one that is gone.
 //! - `inodes.rs`: what the kernel knows, and where it was seen; `handles.rs`: what programs have open.
-//! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs`: names and attributes, for when the source is gone; `belief.rs`: how long what was seen is told without asking.
+//! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs`: names and attributes, for when the source is gone; `belief.rs`: how long what was seen is told without asking; `ahead.rs`: several looks at once.
 //! - `files.rs`, `attributes.rs`, `names.rs`, `dirs.rs`: the operations; `kernel.rs`: the same as the kernel asks for them, and `pool.rs` the threads that do them; `session.rs`: beginning and end.
 //!
 //! # Invariants
@@ -19,6 +19,7 @@
 //! An inode's state, then the table of inodes, an inode's places, the map of listings, a listing; the store's come last. No lock but an inode's state and a listing of an open directory is held while the source is asked.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod attr;
 mod attributes;
 mod belief;

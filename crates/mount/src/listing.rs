@@ -7,9 +7,11 @@
 
 use crate::attr::{Attr, Identity};
 use crate::handles::Line;
+use crate::stamp::Stamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vswap_objects::{NamedError, Store};
@@ -18,6 +20,8 @@ use vswap_objects::{NamedError, Store};
 const FORM: u8 = 1;
 /// Bytes before it: the form, and how many follow.
 const HEAD: usize = 9;
+/// Names are read anew after so long, whatever the times of their directory say (`acdirmax` of NFS).
+pub const NAMES_FOR: Duration = Duration::from_secs(60);
 /// Names of one directory that are remembered not to be there.
 const MISSED: usize = 4096;
 /// So long who has a listing may take, and others still wait for it rather than ask the source.
@@ -58,6 +62,9 @@ pub struct Listing {
     /// When all names were read.
     #[serde(skip)]
     read: Option<Instant>,
+    /// The directory's stamp then, if the next change of its names leaves another one.
+    #[serde(skip)]
+    stamp: Option<Stamp>,
     /// Names that were looked for and were not there.
     #[serde(skip)]
     missed: HashMap<Vec<u8>, Instant>,
@@ -118,6 +125,10 @@ impl Listing {
         Some((None, missed.max(self.names_read(dir))?))
     }
 
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.entries.contains_key(name)
+    }
+
     /// When all names of this directory were read.
     pub fn names_read(&self, dir: Identity) -> Option<Instant> {
         self.read.filter(|_| self.complete && self.dir == Some(dir))
@@ -127,7 +138,7 @@ impl Listing {
     fn looked(&mut self, (dir, seen): Look) -> Instant {
         if self.dir.replace(dir) != Some(dir) {
             self.entries.values_mut().for_each(|entry| entry.seen = None);
-            (self.read, self.missed) = (None, HashMap::new());
+            (self.read, self.stamp, self.missed) = (None, None, HashMap::new());
         }
         self.last = self.last.max(Some(seen));
         seen
@@ -144,13 +155,17 @@ impl Listing {
         }
     }
 
-    /// A look found these names and no others.
-    pub fn renew(&mut self, lines: &[Line], look: Look) {
+    /// A look found these names and no others, and this stamp of the directory if it is settled. Tells whether that is a lie: it was the same when there were others.
+    pub fn renew(&mut self, lines: &[Line], look: Look, stamp: Option<Stamp>) -> bool {
         let begun = self.looked(look);
         if self.read > Some(begun) {
-            return;
+            return false;
         }
-        self.read = Some(begun);
+        let same_stamp = stamp.is_some() && self.read.is_some() && self.stamp == stamp;
+        let lied = same_stamp
+            && (lines.len() != self.entries.len()
+                || lines.iter().any(|line| !self.entries.contains_key(&line.name)));
+        (self.read, self.stamp) = (Some(begun), stamp);
         self.missed.retain(|_, missed| *missed > begun);
         let mut former = std::mem::take(&mut self.entries);
         let same = former.len() == lines.len();
@@ -174,6 +189,24 @@ impl Listing {
         self.entries.append(&mut former);
         self.complete = true;
         self.changed |= changed;
+        lied
+    }
+
+    /// The directory was seen to have this stamp then: its names are those that were read not long ago if it had the same.
+    pub fn names_hold(&self, dir: Identity, now: &Stamp) -> bool {
+        let read = self.names_read(dir).filter(|_| self.stamp == Some(*now));
+        read.is_some_and(|read| read.elapsed() < NAMES_FOR)
+    }
+
+    /// So many names that come behind this one, at the most.
+    pub fn names_after(&self, name: &[u8], most: usize) -> Vec<Vec<u8>> {
+        let behind = (Bound::Excluded(name), Bound::Unbounded);
+        self.entries.range::<[u8], _>(behind).take(most).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether it is known where this link points.
+    pub fn knows_target(&self, name: &[u8], identity: Identity) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.inode == identity.1 && entry.target.is_some())
     }
 
     /// The names, as they are listed.
@@ -291,7 +324,8 @@ impl Listings {
         }
         self.in_memory.lock().retain(|_, listing| {
             let wanted = |listing: &Listing| {
-                listing.changed || listing.last.is_some_and(|last| last.elapsed() < self.ttl)
+                // Longer than they are believed: the names may hold.
+                listing.changed || listing.last.is_some_and(|last| last.elapsed() < self.ttl.max(NAMES_FOR))
             };
             // Who has it locked may be waiting for a device.
             let idle = listing.try_lock().is_some_and(|listing| !listing.as_ref().is_some_and(wanted));

@@ -1,7 +1,8 @@
 //! Operations on names in directories.
 
+use crate::ahead::Within;
 use crate::attr::Attr;
-use crate::fault::{Fault, Res};
+use crate::fault::Res;
 use crate::files::kept_flags;
 use crate::handles::Handle;
 use crate::inodes::Inode;
@@ -28,33 +29,22 @@ pub type Owner = (u32, u32);
 impl View {
     /// What a name stands for; the kernel is about to be told.
     pub fn look_up(&self, parent: &Arc<Inode>, name: &[u8]) -> Res<(Arc<Inode>, Attr)> {
-        let begun = Instant::now();
-        let found = self.find(parent).and_then(|dir| dir.root.attr_at(&dir.fd, name));
         let path = parent.path();
-        let with = |work: &mut dyn FnMut(&mut crate::listing::Listing)| {
-            if let Some(path) = &path {
-                self.listings.with(path, work);
-            }
-        };
+        let found = self.find(parent).and_then(|dir| {
+            let within = Within::new(parent, &dir.fd, &dir.root);
+            let Some(path) = &path else { return self.look_at(within, None, name) };
+            let next = self.following(parent, path, name);
+            self.look_at_all(within, path, &next, || self.look_at(within, Some(path), name))
+        });
         match found {
-            Ok(attr) => {
-                with(&mut |listing| listing.see(name, &attr, Some((parent.identity, begun))));
-                Ok(self.told(parent, name, attr, begun))
-            }
-            Err(Fault::Says(Errno::NOENT)) => {
-                with(&mut |listing| listing.miss(name, Some((parent.identity, begun))));
-                Err(Errno::NOENT.into())
-            }
+            Ok((attr, begun)) => Ok(self.told(parent, name, attr, begun)),
             Err(fault) if fault.is_gone() => {
-                let mut kept = Err(fault);
-                with(&mut |listing| {
-                    kept = match listing.entries.get(name) {
+                let attr =
+                    self.listings.with(&path.ok_or(fault)?, |listing| match listing.entries.get(name) {
                         Some(entry) => entry.attr.ok_or(fault),
                         None if listing.complete => Err(Errno::NOENT.into()),
                         None => Err(fault),
-                    }
-                });
-                let attr = kept?;
+                    })?;
                 Ok((self.inodes.told(parent, name, attr, None), attr))
             }
             Err(fault) => Err(fault),

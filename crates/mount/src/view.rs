@@ -1,5 +1,6 @@
 //! [`View`]: the file system that is shown; what its operations have in common.
 
+use crate::ahead::{Pace, Threads};
 use crate::attr::Attr;
 use crate::belief::Changes;
 use crate::fault::{Fault, Res};
@@ -35,6 +36,11 @@ pub struct View {
     pub opened_dirs: AtomicU64,
     pub listings: Listings,
     pub changes: Changes,
+    /// Names that the source was asked for lately, and the threads that look at those which follow.
+    pub pace: Mutex<Pace>,
+    pub lookers: Threads,
+    /// A directory's times have not changed with its names.
+    pub no_dir_times: AtomicBool,
     /// Something was put into the store since the last sync.
     pub touched: AtomicBool,
     /// The store had no room.
@@ -92,6 +98,9 @@ impl View {
             opened_dirs: AtomicU64::new(0),
             listings,
             changes: Changes::default(),
+            pace: Mutex::default(),
+            lookers: Threads::default(),
+            no_dir_times: AtomicBool::new(false),
             touched: AtomicBool::new(false),
             full: Mutex::default(),
             making: Mutex::default(),

@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The kernel's number of the directory itself.
 const ROOT: u64 = 1;
 /// So many calls are answered at once.
-const THREADS: usize = 8;
+const THREADS: usize = 64;
 
 /// Kinds of calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
