@@ -355,6 +355,9 @@ impl Listings {
 #[cfg(test)]
 mod tests {
     use super::{Entry, Listing};
+    use crate::attr::{Attr, Identity};
+    use crate::handles::Line;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_listing_comes_back_whole_or_not_at_all() {
@@ -368,5 +371,79 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Listing::decode(&bytes[..cut]).is_none(), "{cut}");
         }
+    }
+    fn attr(inode: u64, size: u64) -> Attr {
+        let time = (5, 0);
+        Attr {
+            identity: (0, inode),
+            mode: 0o100_644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size,
+            blksize: 4096,
+            blocks: 8,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        }
+    }
+
+    fn line(name: &str, inode: u64) -> Line {
+        Line { name: name.into(), inode, kind: fuser::FileType::RegularFile }
+    }
+
+    const DIR: Identity = (0, 2);
+
+    #[test]
+    fn of_two_looks_the_one_that_began_later_counts_however_late_the_other_ends() {
+        let (mut listing, first) = (Listing::default(), Instant::now());
+        let [first, second, third] = [0, 1, 2].map(|later| first + Duration::from_millis(later));
+        listing.see(b"name", &attr(7, 1), Some((DIR, second)));
+        listing.see(b"name", &attr(7, 2), Some((DIR, first)));
+        assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(7, 1)), second)));
+        listing.miss(b"name", Some((DIR, first)));
+        assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(7, 1)), second)));
+        listing.miss(b"name", Some((DIR, third)));
+        listing.see(b"name", &attr(7, 1), Some((DIR, second)));
+        assert_eq!(listing.believed(DIR, b"name"), Some((None, third)));
+        // A descriptor of another file says nothing of the name.
+        listing.see(b"name", &attr(7, 1), Some((DIR, third)));
+        listing.see(b"name", &attr(8, 1), None);
+        assert_eq!(listing.believed(DIR, b"name"), None);
+        listing.see(b"name", &attr(8, 1), Some((DIR, third)));
+        listing.see(b"name", &attr(8, 9), None);
+        assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(8, 9)), third)));
+        // Another directory of that path.
+        assert_eq!(listing.believed((0, 3), b"name"), None);
+        listing.see(b"other", &attr(9, 1), Some(((0, 3), third)));
+        assert_eq!(listing.believed((0, 3), b"name"), None);
+        assert_eq!(listing.believed(DIR, b"name"), None);
+    }
+
+    #[test]
+    fn names_hold_while_their_directory_has_the_stamp_that_it_had_when_they_were_read() {
+        let (mut listing, now) = (Listing::default(), Instant::now());
+        let (one, two) = (attr(2, 1).stamp(), attr(2, 2).stamp());
+        let lines = [line("a", 5), line("b", 6)];
+        listing.see(b"new", &attr(9, 1), Some((DIR, now + Duration::from_millis(1))));
+        assert!(!listing.renew(&lines, (DIR, now), Some(one)));
+        assert!(listing.names_hold(DIR, &one) && !listing.names_hold(DIR, &two));
+        assert!(!listing.names_hold((0, 3), &one));
+        assert_eq!(listing.believed(DIR, b"c"), Some((None, now)));
+        assert_eq!(listing.believed(DIR, b"a"), None, "only its name was read");
+        assert_eq!(listing.lines().len(), 3, "what was seen after they were read is there too");
+        // Read anew: the same, others with another stamp, and others with the same.
+        let later = |milliseconds| (DIR, now + Duration::from_millis(milliseconds));
+        let three = [line("a", 5), line("b", 6), line("new", 9)];
+        assert!(!listing.renew(&three, later(2), Some(one)));
+        assert!(!listing.renew(&lines, later(3), Some(two)));
+        assert!(listing.renew(&three, later(4), Some(two)));
+        assert!(!listing.renew(&lines, later(3), Some(two)), "one that began before");
+        assert_eq!(listing.lines().len(), 3);
+        assert!(!listing.renew(&lines, later(5), None));
+        assert!(!listing.names_hold(DIR, &two), "it was not settled");
+        assert!(!listing.renew(&three, later(6), Some(two)));
     }
 }

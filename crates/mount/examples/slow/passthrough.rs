@@ -58,6 +58,9 @@ pub struct Control {
     /// So many of them are answered before.
     spared: AtomicU64,
     failed: AtomicU64,
+    /// Calls that are being answered, and the most that were since somebody asked.
+    under_way: AtomicU64,
+    most: AtomicU64,
     /// What fails was done all the same; half of a write.
     halfway: AtomicBool,
     /// From here on no file can be read.
@@ -104,6 +107,11 @@ impl Control {
     /// Whether nothing has failed since [`Control::fail_after`] though it was to.
     pub fn has_spared(&self) -> bool {
         self.failed.load(Ordering::Relaxed) == 0
+    }
+
+    /// How many calls were under way at once since this was asked last.
+    pub fn most_at_once(&self) -> u64 {
+        self.most.swap(0, Ordering::Relaxed)
     }
 
     /// How often it was asked for something of this kind.
@@ -178,7 +186,10 @@ impl Slow {
     /// Each call goes through this.
     fn ask<T>(&self, call: Call, work: impl FnOnce() -> io::Result<T>) -> Result<T, Answer> {
         self.control.counts[call as usize].fetch_add(1, Ordering::Relaxed);
+        let under_way = self.control.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        self.control.most.fetch_max(under_way, Ordering::Relaxed);
         std::thread::sleep(Duration::from_micros(self.control.delay.load(Ordering::Relaxed)));
+        self.control.under_way.fetch_sub(1, Ordering::Relaxed);
         let done = match self.control.fails(call) {
             Some(errno) => {
                 if call == Call::Change && self.control.halfway.load(Ordering::Relaxed) {

@@ -2,6 +2,7 @@
 //!
 //! What is shown is served by a process of its own: one that touches its own mount can wait for itself.
 
+mod belief;
 mod changes;
 mod failing;
 mod lost;

@@ -5,7 +5,8 @@
 mod passthrough;
 
 use super::{Place, age, model::tree, noise, run};
-use passthrough::{ALL, Call, Control, Manner, show};
+pub use passthrough::{ALL, Call};
+use passthrough::{Control, Manner, show};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,16 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A place whose source is shown by way of [`passthrough`].
-struct Failing {
-    control: Arc<Control>,
+pub struct Failing {
+    pub control: Arc<Control>,
     /// What the source shows.
-    below: PathBuf,
+    pub below: PathBuf,
     _session: fuser::BackgroundSession,
-    place: Place,
+    pub place: Place,
 }
 
 impl Failing {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with_times(false)
     }
 

@@ -11,27 +11,27 @@ use std::path::Path;
 const SEEDS: [u64; 2] = [1, 2];
 const OPERATIONS: usize = 250;
 /// Bytes of a file at the most.
-const LONGEST: u64 = 300_000;
+pub const LONGEST: u64 = 300_000;
 /// Names that are used again and again.
-const NAMES: [&str; 9] = ["a", "b", "c", "d", "sub/a", "sub/b", "sub/deep/c", "other/a", "other"];
+pub const NAMES: [&str; 9] = ["a", "b", "c", "d", "sub/a", "sub/b", "sub/deep/c", "other/a", "other"];
 
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % most
     }
 
-    fn name(&mut self) -> &'static str {
+    pub fn name(&mut self) -> &'static str {
         NAMES[self.below(NAMES.len() as u64) as usize]
     }
 }
 
 /// What an operation gives: an error's number, or some bytes.
-type Said = Result<Vec<u8>, Option<i32>>;
+pub type Said = Result<Vec<u8>, Option<i32>>;
 
 fn said<T>(done: io::Result<T>, bytes: impl FnOnce(T) -> Vec<u8>) -> Said {
     done.map(bytes).map_err(|error| error.raw_os_error())
@@ -42,7 +42,15 @@ fn nothing<T>(_: T) -> Vec<u8> {
 }
 
 /// One operation in one of the two, and what it said.
-fn act(base: &Path, kind: u64, one: &str, two: &str, at: u64, bytes: &[u8], open: &mut Vec<File>) -> Said {
+pub fn act(
+    base: &Path,
+    kind: u64,
+    one: &str,
+    two: &str,
+    at: u64,
+    bytes: &[u8],
+    open: &mut Vec<File>,
+) -> Said {
     let (path, other) = (base.join(one), base.join(two));
     let writes = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     match kind {
@@ -168,6 +176,6 @@ fn what_is_done_through_the_mount_is_what_is_done_to_a_plain_directory() {
     }
 }
 
-fn brief(said: &Said) -> Result<String, Option<i32>> {
+pub fn brief(said: &Said) -> Result<String, Option<i32>> {
     said.clone().map(|bytes| format!("{} bytes, {:?}", bytes.len(), &bytes[..bytes.len().min(24)]))
 }
