@@ -13,7 +13,7 @@ pub type Identity = (u64, u64);
 pub type Time = (i64, u32);
 
 /// Attributes of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Attr {
     pub identity: Identity,
     pub mode: u32,

@@ -131,8 +131,6 @@ impl View {
                 let known = self.believed(&inode)?;
                 Some(Believed { answer: Some(known.answer), seen: known.seen, left: left.min(known.left) })
             }
-            // Another of its names may have been used to change it.
-            None if attr.nlink > 1 && !attr.is_dir() => None,
             None => Some(Believed { answer, seen, left: left.min(self.left(attr.identity, seen)?) }),
         }
     }

@@ -233,3 +233,23 @@ fn inode(node: u64, seen: Seen) -> Arc<Inode> {
         handles: Mutex::default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Seen;
+    use crate::attr::Attr;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn what_a_look_found_that_began_before_another_is_not_taken_after_it() {
+        let (first, of) = (Instant::now(), |size| Attr { size, ..Attr::default() });
+        let second = first + Duration::from_millis(1);
+        let mut seen = Seen { attr: of(1), at: None };
+        seen.see(&of(2), Some(second));
+        seen.see(&of(3), Some(first));
+        seen.see(&of(4), None);
+        assert_eq!((seen.attr.size, seen.at), (2, Some(second)));
+        seen.see(&of(5), Some(second));
+        assert_eq!(seen.attr.size, 5);
+    }
+}

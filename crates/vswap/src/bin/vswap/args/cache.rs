@@ -230,7 +230,7 @@ loses of it what came since then, and nothing of DIR.";
 #[cfg(feature = "mount")]
 const MOUNT_MORE: &str = "\
 Limits:
-  - Others' changes of DIR are seen after --ttl seconds, by who opens or reads a file; by who has mapped it, when it is opened again.
+  - Others' changes of DIR are seen after --ttl seconds, by who opens or reads a file; by who has mapped it, when it is opened again. Names that others add or remove in a directory of a network file system or of FUSE are seen by the directory's times, at the latest after a minute.
   - Locks hold among the programs that use MOUNTPOINT, and are not passed on to DIR.
   - Two who write one file at the same moment, one here and one in DIR itself, are not kept apart.
   - Access is decided by owner and mode; access control lists are not looked at here.
