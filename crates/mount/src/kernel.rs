@@ -5,7 +5,6 @@ use crate::attributes::Wanted;
 use crate::fault::{Fault, Res};
 use crate::inodes::Inode;
 use crate::names::{Made, Owner};
-use crate::pool::Serve;
 use crate::view::View;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
@@ -60,6 +59,12 @@ fn sized(reply: ReplyXattr, size: u32, got: Res<Vec<u8>>) {
     }
 }
 
+/// The file system as `fuser` calls it, by as many threads as there are in `session.rs`: each takes what the kernel asks and answers it, so none has to wake another.
+#[derive(Debug)]
+pub struct Serve {
+    pub view: Arc<View>,
+}
+
 impl Filesystem for Serve {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let wanted = [
@@ -87,15 +92,13 @@ impl Filesystem for Serve {
                 None => reply.entry(&known.left, &nothing(), Generation(0)),
             };
         }
-        let name = name.to_owned();
-        self.run(move |view| {
-            let found = view.inode(parent.0).and_then(|parent| view.look_up(&parent, name.as_bytes()));
-            if found.as_ref().is_err_and(|fault| *fault == Fault::Says(rustix::io::Errno::NOENT)) {
-                // That it is not there may be remembered as well: number 0 says so.
-                return reply.entry(&view.ttl, &nothing(), Generation(0));
-            }
-            entry(view, reply, found);
-        });
+        let view = &*self.view;
+        let found = view.inode(parent.0).and_then(|parent| view.look_up(&parent, name.as_bytes()));
+        if found.as_ref().is_err_and(|fault| *fault == Fault::Says(rustix::io::Errno::NOENT)) {
+            // That it is not there may be remembered as well: number 0 says so.
+            return reply.entry(&view.ttl, &nothing(), Generation(0));
+        }
+        entry(view, reply, found);
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -106,9 +109,8 @@ impl Filesystem for Serve {
         if let Some(known) = self.view.inode(ino.0).ok().and_then(|inode| self.view.believed(&inode)) {
             return reply.attr(&known.left, &known.answer.told(ino.0));
         }
-        self.run(move |view| {
+        let view = &*self.view;
         answer!(reply, view.attributes(&view.inode(ino.0)?), attr => reply.attr(&view.ttl, &attr.told(ino.0)));
-        });
     }
 
     fn setattr(
@@ -129,18 +131,16 @@ impl Filesystem for Serve {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.run(move |view| {
-            let wanted = Wanted { mode, owner: (uid, gid), size, times: (atime, mtime) };
-            let handle = fh.and_then(|fh| view.handle(fh).ok());
-            let set = || view.set_attributes(&view.inode(ino.0)?, handle.as_deref(), &wanted);
-            answer!(reply, set(), attr => reply.attr(&view.ttl, &attr.told(ino.0)));
-        });
+        let view = &*self.view;
+        let wanted = Wanted { mode, owner: (uid, gid), size, times: (atime, mtime) };
+        let handle = fh.and_then(|fh| view.handle(fh).ok());
+        let set = || view.set_attributes(&view.inode(ino.0)?, handle.as_deref(), &wanted);
+        answer!(reply, set(), attr => reply.attr(&view.ttl, &attr.told(ino.0)));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.run(move |view| {
-            answer!(reply, view.target(&view.inode(ino.0)?), target => reply.data(&target));
-        });
+        let view = &*self.view;
+        answer!(reply, view.target(&view.inode(ino.0)?), target => reply.data(&target));
     }
 
     fn mknod(
@@ -153,50 +153,32 @@ impl Filesystem for Serve {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let name = name.to_owned();
         let owner = (req.uid(), req.gid());
-        self.run(move |view| {
-            let what = Made::Node { mode: mode & !umask, device: device_told(rdev) };
-            make(view, owner, parent, &name, &what, reply);
-        });
+        let view = &*self.view;
+        let what = Made::Node { mode: mode & !umask, device: device_told(rdev) };
+        make(view, owner, parent, name, &what, reply);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let name = name.to_owned();
         let owner = (req.uid(), req.gid());
-        self.run(move |view| {
-            make(view, owner, parent, &name, &Made::Directory { mode: mode & !umask & 0o7777 }, reply);
-        });
+        let view = &*self.view;
+        make(view, owner, parent, name, &Made::Directory { mode: mode & !umask & 0o7777 }, reply);
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let link_name = link_name.to_owned();
-        let target = target.to_owned();
         let owner = (req.uid(), req.gid());
-        self.run(move |view| {
-            make(
-                view,
-                owner,
-                parent,
-                &link_name,
-                &Made::Link { target: target.as_os_str().as_bytes() },
-                reply,
-            );
-        });
+        let view = &*self.view;
+        make(view, owner, parent, link_name, &Made::Link { target: target.as_os_str().as_bytes() }, reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.to_owned();
-        self.run(move |view| {
+        let view = &*self.view;
         answer!(reply, view.remove(&view.inode(parent.0)?, name.as_bytes(), AtFlags::empty()), () => reply.ok());
-        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.to_owned();
-        self.run(move |view| {
+        let view = &*self.view;
         answer!(reply, view.remove(&view.inode(parent.0)?, name.as_bytes(), AtFlags::REMOVEDIR), () => reply.ok());
-        });
     }
 
     fn rename(
@@ -209,30 +191,24 @@ impl Filesystem for Serve {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let name = name.to_owned();
-        let newname = newname.to_owned();
-        self.run(move |view| {
-            let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-            let rename = || {
-                let (from, to) = (view.inode(parent.0)?, view.inode(newparent.0)?);
-                view.rename((&from, name.as_bytes()), (&to, newname.as_bytes()), flags)
-            };
-            answer!(reply, rename(), () => reply.ok());
-        });
+        let view = &*self.view;
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        let rename = || {
+            let (from, to) = (view.inode(parent.0)?, view.inode(newparent.0)?);
+            view.rename((&from, name.as_bytes()), (&to, newname.as_bytes()), flags)
+        };
+        answer!(reply, rename(), () => reply.ok());
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let newname = newname.to_owned();
-        self.run(move |view| {
-            let link = || view.link(&view.inode(ino.0)?, &view.inode(newparent.0)?, newname.as_bytes());
-            entry(view, reply, link());
-        });
+        let view = &*self.view;
+        let link = || view.link(&view.inode(ino.0)?, &view.inode(newparent.0)?, newname.as_bytes());
+        entry(view, reply, link());
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.run(move |view| {
+        let view = &*self.view;
         answer!(reply, view.open(&view.inode(ino.0)?, flags.0), (handle, flags) => reply.opened(handle, flags));
-        });
     }
 
     fn read(
@@ -246,10 +222,9 @@ impl Filesystem for Serve {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.run(move |view| {
-            let read = || view.read(&*view.handle(fh)?, offset, size as usize);
-            answer!(reply, read(), bytes => reply.data(&bytes));
-        });
+        let view = &*self.view;
+        let read = || view.read(&*view.handle(fh)?, offset, size as usize);
+        answer!(reply, read(), bytes => reply.data(&bytes));
     }
 
     fn write(
@@ -264,10 +239,9 @@ impl Filesystem for Serve {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (data, mapped) = (data.to_owned(), write_flags.contains(WriteFlags::FUSE_WRITE_CACHE));
-        self.run(move |view| {
-            answer!(reply, view.write(&*view.handle(fh)?, offset, &data, mapped), written => reply.written(written));
-        });
+        let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let view = &*self.view;
+        answer!(reply, view.write(&*view.handle(fh)?, offset, data, mapped), written => reply.written(written));
     }
 
     fn flush(
@@ -278,9 +252,8 @@ impl Filesystem for Serve {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.run(move |view| {
-            answer!(reply, view.flush(&*view.handle(fh)?), () => reply.ok());
-        });
+        let view = &*self.view;
+        answer!(reply, view.flush(&*view.handle(fh)?), () => reply.ok());
     }
 
     fn release(
@@ -294,16 +267,14 @@ impl Filesystem for Serve {
         reply: ReplyEmpty,
     ) {
         // To close it may take long.
-        self.run(move |view| {
-            drop(view.handles.remove(fh.0));
-            reply.ok();
-        });
+        let view = &*self.view;
+        drop(view.handles.remove(fh.0));
+        reply.ok();
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        self.run(move |view| {
-            answer!(reply, view.sync_file(&*view.handle(fh)?, datasync), () => reply.ok());
-        });
+        let view = &*self.view;
+        answer!(reply, view.sync_file(&*view.handle(fh)?, datasync), () => reply.ok());
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -313,9 +284,8 @@ impl Filesystem for Serve {
     }
 
     fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        self.run(move |view| {
-            answer!(reply, view.list(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
-        });
+        let view = &*self.view;
+        answer!(reply, view.list(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
     }
 
     fn readdirplus(
@@ -326,9 +296,8 @@ impl Filesystem for Serve {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.run(move |view| {
-            answer!(reply, view.list_plus(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
-        });
+        let view = &*self.view;
+        answer!(reply, view.list_plus(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
     }
 
     fn releasedir(
@@ -339,32 +308,29 @@ impl Filesystem for Serve {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.run(move |view| {
-            view.close_dir(fh);
-            reply.ok();
-        });
+        let view = &*self.view;
+        view.close_dir(fh);
+        reply.ok();
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.run(move |view| {
-            answer!(reply, view.sync_dir(&*view.inode(ino.0)?), () => reply.ok());
-        });
+        let view = &*self.view;
+        answer!(reply, view.sync_dir(&*view.inode(ino.0)?), () => reply.ok());
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.run(move |view| {
-            let stat = || Ok(rustix::fs::fstatvfs(&view.source.root()?.fd)?);
-            answer!(reply, stat(), found => reply.statfs(
-                found.f_blocks,
-                found.f_bfree,
-                found.f_bavail,
-                found.f_files,
-                found.f_ffree,
-                found.f_bsize as u32,
-                found.f_namemax as u32,
-                found.f_frsize as u32,
-            ));
-        });
+        let view = &*self.view;
+        let stat = || Ok(rustix::fs::fstatvfs(&view.source.root()?.fd)?);
+        answer!(reply, stat(), found => reply.statfs(
+            found.f_blocks,
+            found.f_bfree,
+            found.f_bavail,
+            found.f_files,
+            found.f_ffree,
+            found.f_bsize as u32,
+            found.f_namemax as u32,
+            found.f_frsize as u32,
+        ));
     }
 
     fn setxattr(
@@ -377,31 +343,23 @@ impl Filesystem for Serve {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let name = name.to_owned();
-        let value = value.to_owned();
-        self.run(move |view| {
-            answer!(reply, view.set_xattr(&view.inode(ino.0)?, &name, Some(&value), flags), () => reply.ok());
-        });
+        let view = &*self.view;
+        answer!(reply, view.set_xattr(&view.inode(ino.0)?, name, Some(value), flags), () => reply.ok());
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let name = name.to_owned();
-        self.run(move |view| {
-            sized(reply, size, view.inode(ino.0).and_then(|inode| view.xattr(&inode, &name)));
-        });
+        let view = &*self.view;
+        sized(reply, size, view.inode(ino.0).and_then(|inode| view.xattr(&inode, name)));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.run(move |view| {
-            sized(reply, size, view.inode(ino.0).and_then(|inode| view.xattrs(&inode)));
-        });
+        let view = &*self.view;
+        sized(reply, size, view.inode(ino.0).and_then(|inode| view.xattrs(&inode)));
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.to_owned();
-        self.run(move |view| {
-            answer!(reply, view.set_xattr(&view.inode(ino.0)?, &name, None, 0), () => reply.ok());
-        });
+        let view = &*self.view;
+        answer!(reply, view.set_xattr(&view.inode(ino.0)?, name, None, 0), () => reply.ok());
     }
 
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -419,14 +377,12 @@ impl Filesystem for Serve {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let name = name.to_owned();
         let owner = (req.uid(), req.gid());
-        self.run(move |view| {
-            let mode = mode & !umask & 0o7777;
-            let create = || view.create(&view.inode(parent.0)?, name.as_bytes(), mode, flags, owner);
-            answer!(reply, create(), (inode, attr, handle) => {
-                reply.created(&view.ttl, &attr.told(inode.node), Generation(0), handle, FopenFlags::empty());
-            });
+        let view = &*self.view;
+        let mode = mode & !umask & 0o7777;
+        let create = || view.create(&view.inode(parent.0)?, name.as_bytes(), mode, flags, owner);
+        answer!(reply, create(), (inode, attr, handle) => {
+            reply.created(&view.ttl, &attr.told(inode.node), Generation(0), handle, FopenFlags::empty());
         });
     }
 
@@ -440,9 +396,8 @@ impl Filesystem for Serve {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.run(move |view| {
-            answer!(reply, view.allocate(&*view.handle(fh)?, offset, length, mode), () => reply.ok());
-        });
+        let view = &*self.view;
+        answer!(reply, view.allocate(&*view.handle(fh)?, offset, length, mode), () => reply.ok());
     }
 
     fn lseek(
@@ -454,9 +409,8 @@ impl Filesystem for Serve {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.run(move |view| {
-            answer!(reply, view.seek(&*view.handle(fh)?, offset, whence), at => reply.offset(at));
-        });
+        let view = &*self.view;
+        answer!(reply, view.seek(&*view.handle(fh)?, offset, whence), at => reply.offset(at));
     }
 
     fn copy_file_range(
@@ -472,12 +426,11 @@ impl Filesystem for Serve {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.run(move |view| {
-            let copy = || {
-                let (from, to) = (view.handle(fh_in)?, view.handle(fh_out)?);
-                view.copy_range((&from, offset_in), (&to, offset_out), len)
-            };
-            answer!(reply, copy(), copied => reply.written(copied));
-        });
+        let view = &*self.view;
+        let copy = || {
+            let (from, to) = (view.handle(fh_in)?, view.handle(fh_out)?);
+            view.copy_range((&from, offset_in), (&to, offset_out), len)
+        };
+        answer!(reply, copy(), copied => reply.written(copied));
     }
 }

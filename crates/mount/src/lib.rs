@@ -7,7 +7,7 @@
 //! - `source.rs` walks paths below the source's directory; `fault.rs` tells a source that refuses from one that is gone.
 //! - `inodes.rs`: what the kernel knows, and where it was seen; `handles.rs`: what programs have open.
 //! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs`: names and attributes, for when the source is gone; `belief.rs`: how long what was seen is told without asking; `ahead.rs`: several looks at once.
-//! - `files.rs`, `attributes.rs`, `names.rs`, `dirs.rs`: the operations; `kernel.rs`: the same as the kernel asks for them, and `pool.rs` the threads that do them; `session.rs`: beginning and end.
+//! - `files.rs`, `attributes.rs`, `names.rs`, `dirs.rs`: the operations; `kernel.rs`: the same as the kernel asks for them; `session.rs`: beginning and end.
 //!
 //! # Invariants
 //! - Bytes that are kept are shown only for a file of the stamp that is beside them: identity, length, time of the last change of content and of anything.
@@ -34,7 +34,6 @@ mod kernel;
 mod listed;
 mod listing;
 mod names;
-mod pool;
 mod reading;
 mod session;
 mod source;

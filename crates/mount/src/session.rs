@@ -2,7 +2,7 @@
 
 use crate::attr::Attr;
 use crate::error::MountError;
-use crate::pool::Serve;
+use crate::kernel::Serve;
 use crate::source::Source;
 use crate::view::View;
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
@@ -16,8 +16,8 @@ use vswap_sys::signal::Signals;
 
 /// How often it is looked whether a signal has arrived, and how often the store is synced.
 const TURN: Duration = Duration::from_millis(100);
-/// Threads that take what the kernel asks. Each has a buffer for the longest of all requests (16 MiB), of which no more than 1 MiB is touched.
-const READERS: usize = 2;
+/// Threads that answer the kernel: so many operations of the source may be under way at once. Each has a buffer for the longest of all requests (16 MiB), of which no more than 1 MiB is ever touched.
+const THREADS: usize = 48;
 const SYNC: Duration = Duration::from_secs(5);
 /// What ends a mount: a hang-up, Ctrl-C, and what `kill` sends.
 const ENDS: [i32; 3] = [1, vswap_sys::signal::SIGINT, 15];
@@ -74,7 +74,7 @@ pub fn serve(
     let view = Arc::new(View::new(source, root, store, volume, config.ttl, stale));
     view.remember_mounted()?;
     let options = options(config, view.source.path());
-    let session = Session::new(Serve::new(&view), &point, &options);
+    let session = Session::new(Serve { view: Arc::clone(&view) }, &point, &options);
     let mut session = session.map_err(|error| MountError::Mount { point: point.clone(), error })?;
     let mut unmounter = session.unmount_callable();
     let notifier = session.notifier();
@@ -149,8 +149,7 @@ fn options(config: &MountConfig, source: &Path) -> Config {
     ];
     let mut options = Config::default();
     options.mount_options = mount_options;
-    // One is woken while another answers from what is known; what takes longer is for the threads of `pool.rs`.
-    options.n_threads = Some(READERS);
+    options.n_threads = Some(THREADS);
     options.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     options
 }
