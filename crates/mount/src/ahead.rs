@@ -92,13 +92,13 @@ impl View {
     /// Asks for a name's attributes and remembers them, and where a link points.
     pub fn look_at(&self, within: Within<'_>, path: Option<&[u8]>, name: &[u8]) -> Res<(Attr, Instant)> {
         let begun = Instant::now();
-        let look = Some((within.inode.identity, begun));
+        let look = (within.inode.identity, begun);
         let found = within.root.attr_at(within.dir, name);
         let Some(path) = path else { return Ok((found?, begun)) };
         match found {
             Ok(attr) => {
                 let known = attr.kind() != FileType::Symlink
-                    || self.listings.with(path, |listing| listing.knows_target(name, attr.identity));
+                    || self.listings.with(path, |listing| listing.knows_target(name, &attr));
                 let target = if known { None } else { readlinkat(within.dir, name, Vec::new()).ok() };
                 self.listings.with(path, |listing| {
                     listing.see(name, &attr, look);
@@ -117,7 +117,7 @@ impl View {
         }
     }
 
-    /// Looks at all of these while `work` is done; both have been when this returns.
+    /// Looks at these, or as many as there are threads for, while `work` is done; both have been when this returns.
     pub fn look_at_all<T>(
         &self,
         within: Within<'_>,
@@ -125,20 +125,18 @@ impl View {
         names: &[Vec<u8>],
         work: impl FnOnce() -> T,
     ) -> T {
-        let next = AtomicUsize::new(0);
-        let look = || {
-            // Relaxed: who gets which name does not matter.
-            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Ok((attr, begun)) = self.look_at(within, Some(path), name)
-                    && let Some(inode) = self.inodes.find(attr.identity)
-                {
-                    self.note(&inode, &attr, begun);
-                }
-            }
-        };
         let threads = self.lookers.take(names.len());
+        // One for each thread, so that nobody waits for more than one of them.
+        let names = &names[..threads.1];
         std::thread::scope(|scope| {
-            for _ in 0..threads.1 {
+            for name in names {
+                let look = move || {
+                    if let Ok((attr, begun)) = self.look_at(within, Some(path), name)
+                        && let Some(inode) = self.inodes.find(attr.identity)
+                    {
+                        self.note(&inode, &attr, begun);
+                    }
+                };
                 // One that cannot be started is not missed: what it would have looked at is asked for when it is wanted.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, look);
             }

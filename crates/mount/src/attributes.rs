@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Asked for by the kernel at each write.
 const CAPABILITIES: &str = "security.capability";
@@ -27,13 +27,14 @@ pub struct Wanted {
 }
 
 impl View {
-    pub fn attributes(&self, inode: &Arc<Inode>) -> Res<Attr> {
+    /// As the source has them, and how long they are good.
+    pub fn attributes(&self, inode: &Arc<Inode>) -> Res<(Attr, Duration)> {
         match self.find(inode) {
             Ok(found) => {
                 self.note(inode, &found.attr, found.begun);
-                Ok(found.attr)
+                Ok((found.attr, self.good_for(inode.identity, found.begun)))
             }
-            Err(fault) if fault.is_gone() => Ok(inode.attr()),
+            Err(fault) if fault.is_gone() => Ok((inode.attr(), self.ttl)),
             Err(fault) => Err(fault),
         }
     }
@@ -41,6 +42,10 @@ impl View {
     pub fn set_attributes(&self, inode: &Arc<Inode>, handle: Option<&Handle>, wanted: &Wanted) -> Res<Attr> {
         if let Some(size) = wanted.size {
             self.truncate(inode, handle, size)?;
+        }
+        if wanted.mode.is_some() || wanted.owner != (None, None) {
+            // This program may not open it any more then.
+            self.open_all(inode);
         }
         let look = || Ok(self.find(inode)?.attr);
         self.change(inode, false, look, || self.set_others(inode, wanted), |(), _, _, _| Ok(()))?;

@@ -8,6 +8,7 @@
 
 use crate::attr::{Attr, Identity};
 use crate::inodes::Inode;
+use crate::listing::Listing;
 use crate::view::View;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -91,6 +92,11 @@ impl View {
         self.changes.none_since(of, seen).then_some(left)
     }
 
+    /// How long an answer is good of which this was seen then.
+    pub fn good_for(&self, of: Identity, seen: Instant) -> Duration {
+        self.left(of, seen).unwrap_or_default()
+    }
+
     /// An inode's attributes.
     pub fn believed(&self, inode: &Inode) -> Option<Believed<Attr>> {
         let attr = *inode.attr.lock();
@@ -114,8 +120,8 @@ impl View {
     /// The attributes of what a name stands for, if for anything. Waits for no device.
     pub fn known_name(&self, parent: &Inode, path: &[u8], name: &[u8]) -> Option<Believed<Option<Attr>>> {
         self.known_entry(parent, path, name).or_else(|| {
-            let has = self.listings.in_memory(path, |listing| listing.has(name))?;
-            let seen = self.names_seen(parent, path).filter(|_| !has)?;
+            let missed = |listing: &Listing| listing.missed_since_read(parent.identity, name);
+            let seen = self.listings.in_memory(path, missed)?.then(|| self.names_seen(parent, path))??;
             Some(Believed { answer: None, seen, left: self.left(parent.identity, seen)? })
         })
     }
@@ -126,9 +132,9 @@ impl View {
         let left = self.left(parent.identity, seen)?;
         let Some(attr) = answer else { return Some(Believed { answer, seen, left }) };
         match self.inodes.find(attr.identity) {
-            // What is known of it by any of its names.
+            // What is known of it by any of its names, if this is known to be one: numbers are given anew.
             Some(inode) => {
-                let known = self.believed(&inode)?;
+                let known = self.believed(&inode).filter(|_| inode.is_at(parent, name))?;
                 Some(Believed { answer: Some(known.answer), seen: known.seen, left: left.min(known.left) })
             }
             None => Some(Believed { answer, seen, left: left.min(self.left(attr.identity, seen)?) }),

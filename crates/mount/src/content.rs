@@ -35,6 +35,8 @@ pub struct State {
     content: Option<Arc<Content>>,
     /// When the source was last asked whether they are still those.
     checked: Option<Instant>,
+    /// When the source's file was opened last: file systems of other machines then ask these what it is like.
+    pub opened: Option<Instant>,
     /// Those that the kernel has pages of.
     pub kernel: Option<Stamp>,
 }
@@ -91,7 +93,7 @@ impl Content {
 impl State {
     /// The source is to be asked before these are used again.
     pub fn doubt(&mut self) {
-        self.checked = None;
+        (self.checked, self.opened) = (None, None);
     }
 
     pub fn forget(&mut self) {
@@ -110,11 +112,13 @@ impl View {
         make: bool,
     ) -> Option<Arc<Content>> {
         let path = inode.path();
+        // What was seen before a change is good for this once.
+        let checked = self.changes.none_since(inode.identity, seen).then_some(seen);
         if let Some(content) = &state.content
             && (path.is_none() || !content.object.is_gone())
         {
             if content.mark.lock().holds(now) {
-                state.checked = Some(seen);
+                state.checked = checked;
                 return Some(Arc::clone(content));
             }
             if content.stamp() == *now {
@@ -127,7 +131,7 @@ impl View {
         state.checked = None;
         let content = self.kept(&key(&path?), now, make, false).ok()??;
         state.content = Some(Arc::clone(&content));
-        state.checked = Some(seen);
+        state.checked = checked;
         Some(content)
     }
 
@@ -187,7 +191,6 @@ impl View {
         match look() {
             Ok(attr) => {
                 let content = self.content(inode, &mut state, &attr.stamp(), begun, true);
-                drop(state);
                 self.note(inode, &attr, begun);
                 Ok(content)
             }

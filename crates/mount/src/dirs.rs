@@ -198,7 +198,10 @@ impl View {
             Some(begun) => self.told(parent, &line.name, attr, begun),
             None => (self.inodes.told(parent, &line.name, attr, None), attr),
         };
-        Some((inode, attr, self.ttl))
+        let left = begun.map_or(self.ttl, |begun| {
+            self.good_for(parent.identity, begun).min(self.good_for(inode.identity, begun))
+        });
+        Some((inode, attr, left))
     }
 
     /// Looks at the entries from this one on, several at once where that takes long; up to which it has.

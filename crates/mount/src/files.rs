@@ -2,7 +2,7 @@
 
 use crate::content::Unknown;
 use crate::fault::{Fault, Res};
-use crate::handles::Handle;
+use crate::handles::{Handle, Kept};
 use crate::inodes::Inode;
 use crate::source::reopen;
 use crate::view::View;
@@ -54,6 +54,7 @@ impl View {
                 self.content(inode, &mut state, &stamp, begun, false);
                 let keep = state.kernel == Some(stamp);
                 state.kernel = Some(stamp);
+                state.opened = Some(begun);
                 drop(state);
                 self.note(inode, &attr, begun);
                 (Some(file), keep)
@@ -66,35 +67,32 @@ impl View {
             }
             Err(fault) => return Err(fault),
         };
-        Ok(self.opened(inode, flags, file, keep))
+        Ok(self.opened(Handle::new(inode, flags, file, None), keep))
     }
 
-    /// Without the source's file, which is opened when something is wanted of it: to be read, all of it being kept, and its attributes believed. Only where to open it takes long: who has a file open
+    /// Without the source's file, which is opened when something is wanted of it: to be read, all of it being kept, and somebody having opened it there within the ttl. Only where to open it takes long: who has a file open
     /// that way may have it no longer once others have removed it, as on a file system of another machine.
     fn open_believed(&self, inode: &Arc<Inode>, flags: OFlags) -> Option<(FileHandle, FopenFlags)> {
         if writes(flags) || !self.source.is_remote() {
             return None;
         }
-        let known = self.believed(inode)?;
-        let stamp = known.answer.stamp();
+        // Locked first: who changes it, or is about to take its name away, comes before or after.
         let mut state = inode.state.lock();
-        let content = self.content(inode, &mut state, &stamp, known.seen, false)?;
+        let opened = state.opened.filter(|opened| self.left(inode.identity, *opened).is_some())?;
+        let stamp = self.believed(inode)?.answer.stamp();
+        let content = self.content(inode, &mut state, &stamp, opened, false)?;
         if !content.object.missing(0..stamp.size).is_empty() {
             return None;
         }
         let keep = state.kernel == Some(stamp);
         state.kernel = Some(stamp);
-        Some(self.opened(inode, flags, None, keep))
+        let kept = Kept { place: inode.place()?, stamp };
+        Some(self.opened(Handle::new(inode, flags, None, Some(kept)), keep))
     }
 
-    fn opened(
-        &self,
-        inode: &Arc<Inode>,
-        flags: OFlags,
-        file: Option<File>,
-        keep: bool,
-    ) -> (FileHandle, FopenFlags) {
-        let number = self.handles.add(Handle::new(inode, flags, file));
+    fn opened(&self, handle: Arc<Handle>, keep: bool) -> (FileHandle, FopenFlags) {
+        let flags = handle.flags;
+        let number = self.handles.add(handle);
         let mut told = FopenFlags::empty();
         told.set(FopenFlags::FOPEN_KEEP_CACHE, keep);
         // Nothing is to be done when a descriptor is closed through which nothing was written.
@@ -239,6 +237,14 @@ impl View {
             rustix::fs::fsync(&*file)?;
         }
         Ok(())
+    }
+
+    /// The last of its descriptors is closed: other machines may change its times then.
+    pub fn close(&self, number: FileHandle) {
+        let Some(handle) = self.handles.remove(number.0) else { return };
+        let changing = writes(handle.flags).then(|| self.changes.begin(handle.inode.identity));
+        drop(handle);
+        drop(changing);
     }
 
     /// A program has closed one of its descriptors: file systems of other machines send then what was written.

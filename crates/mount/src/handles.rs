@@ -1,7 +1,8 @@
 //! [`Handle`] and [`DirHandle`]: what a program has open.
 
-use crate::inodes::Inode;
+use crate::inodes::{Inode, Place};
 use crate::source::Root;
+use crate::stamp::Stamp;
 use crate::view::Opened;
 use fuser::FileType;
 use parking_lot::Mutex;
@@ -21,11 +22,21 @@ pub struct Handle {
     pub inode: Arc<Inode>,
     /// How it was opened, without what concerns only the opening.
     pub flags: OFlags,
-    /// The source's file; `None` if it was opened while the source was gone.
+    /// The source's file; `None` if it was opened while the source was gone, or is [`kept`](Self::kept).
     pub file: Mutex<Option<Arc<File>>>,
+    /// It was opened without the source's file.
+    pub kept: Option<Kept>,
     /// Another descriptor has taken the place of one through which something may have been written: it cannot say what became of that.
     unsure: AtomicBool,
     ahead: Mutex<Ahead>,
+}
+
+/// A file that was opened for what is kept of it.
+#[derive(Debug)]
+pub struct Kept {
+    pub place: Place,
+    /// Its bytes are told without the source's file only as long as they are those of this stamp.
+    pub stamp: Stamp,
 }
 
 /// Whether a program reads on where it was.
@@ -36,10 +47,10 @@ struct Ahead {
 }
 
 impl Handle {
-    pub fn new(inode: &Arc<Inode>, flags: OFlags, file: Option<File>) -> Arc<Self> {
+    pub fn new(inode: &Arc<Inode>, flags: OFlags, file: Option<File>, kept: Option<Kept>) -> Arc<Self> {
         let file = Mutex::new(file.map(Arc::new));
         let (unsure, ahead) = (AtomicBool::new(false), Mutex::default());
-        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, unsure, ahead });
+        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, kept, unsure, ahead });
         inode.opened(&handle);
         handle
     }

@@ -26,9 +26,26 @@ const DEEPEST: usize = 1 << 16;
 
 /// A name in a directory.
 #[derive(Clone, Debug)]
-struct Place {
+pub struct Place {
     parent: Arc<Inode>,
     name: Vec<u8>,
+}
+
+impl Place {
+    /// The path below the source.
+    pub fn path(&self) -> Option<Vec<u8>> {
+        let (mut names, mut at) = (vec![self.name.clone()], Arc::clone(&self.parent));
+        while !at.is_root() {
+            let above = at.places.lock().last().cloned()?;
+            names.push(above.name);
+            at = above.parent;
+            if names.len() > DEEPEST {
+                return None;
+            }
+        }
+        names.reverse();
+        Some(names.join(&b'/'))
+    }
 }
 
 /// Attributes, as a look at the source found them.
@@ -76,20 +93,12 @@ impl Inode {
     /// Paths below the source at which it may be, the likeliest first; none if it has been unlinked.
     pub fn paths(&self) -> Vec<Vec<u8>> {
         let places = self.places.lock().clone();
-        let path = |place: &Place| {
-            let (mut names, mut at) = (vec![place.name.clone()], Arc::clone(&place.parent));
-            while !at.is_root() {
-                let above = at.places.lock().last().cloned()?;
-                names.push(above.name);
-                at = above.parent;
-                if names.len() > DEEPEST {
-                    return None;
-                }
-            }
-            names.reverse();
-            Some(names.join(&b'/'))
-        };
-        places.iter().rev().filter_map(path).collect()
+        places.iter().rev().filter_map(Place::path).collect()
+    }
+
+    /// Where it was seen last.
+    pub fn place(&self) -> Option<Place> {
+        self.places.lock().last().cloned()
     }
 
     /// The likeliest of its paths.
@@ -117,6 +126,11 @@ impl Inode {
             places.remove(0);
         }
         places.push(Place { parent: Arc::clone(parent), name: name.to_vec() });
+    }
+
+    /// Whether it was seen there.
+    pub fn is_at(&self, parent: &Self, name: &[u8]) -> bool {
+        self.places.lock().iter().any(|place| place.parent.node == parent.node && place.name == name)
     }
 
     /// It is not there any more.

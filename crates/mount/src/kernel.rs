@@ -2,7 +2,8 @@
 
 use crate::attr::{Attr, device_told, nothing};
 use crate::attributes::Wanted;
-use crate::fault::{Fault, Res};
+use crate::belief::Believed;
+use crate::fault::Res;
 use crate::inodes::Inode;
 use crate::names::{Made, Owner};
 use crate::view::View;
@@ -85,20 +86,20 @@ impl Filesystem for Serve {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let known = self.view.inode(parent.0).ok();
-        if let Some(known) = known.and_then(|parent| self.view.believed_name(&parent, name.as_bytes())) {
-            return match known.answer {
-                Some((inode, attr)) => reply.entry(&known.left, &attr.told(inode.node), Generation(0)),
-                None => reply.entry(&known.left, &nothing(), Generation(0)),
-            };
-        }
         let view = &*self.view;
-        let found = view.inode(parent.0).and_then(|parent| view.look_up(&parent, name.as_bytes()));
-        if found.as_ref().is_err_and(|fault| *fault == Fault::Says(rustix::io::Errno::NOENT)) {
+        let look_up = |parent: Arc<Inode>| {
+            let name = name.as_bytes();
+            view.believed_name(&parent, name).map_or_else(|| view.look_up(&parent, name), Ok)
+        };
+        let found = view.inode(parent.0).and_then(look_up);
+        match found {
+            Ok(Believed { answer: Some((inode, attr)), left, .. }) => {
+                reply.entry(&left, &attr.told(inode.node), Generation(0));
+            }
             // That it is not there may be remembered as well: number 0 says so.
-            return reply.entry(&view.ttl, &nothing(), Generation(0));
+            Ok(Believed { answer: None, left, .. }) => reply.entry(&left, &nothing(), Generation(0)),
+            Err(fault) => reply.error(fault.errno()),
         }
-        entry(view, reply, found);
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -106,11 +107,12 @@ impl Filesystem for Serve {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        if let Some(known) = self.view.inode(ino.0).ok().and_then(|inode| self.view.believed(&inode)) {
-            return reply.attr(&known.left, &known.answer.told(ino.0));
-        }
         let view = &*self.view;
-        answer!(reply, view.attributes(&view.inode(ino.0)?), attr => reply.attr(&view.ttl, &attr.told(ino.0)));
+        let attributes = |inode: Arc<Inode>| match view.believed(&inode) {
+            Some(known) => Ok((known.answer, known.left)),
+            None => view.attributes(&inode),
+        };
+        answer!(reply, attributes(view.inode(ino.0)?), (attr, left) => reply.attr(&left, &attr.told(ino.0)));
     }
 
     fn setattr(
@@ -268,7 +270,7 @@ impl Filesystem for Serve {
     ) {
         // To close it may take long.
         let view = &*self.view;
-        drop(view.handles.remove(fh.0));
+        view.close(fh);
         reply.ok();
     }
 

@@ -22,6 +22,8 @@ const FORM: u8 = 1;
 const HEAD: usize = 9;
 /// Names are read anew after so long, whatever the times of their directory say (`acdirmax` of NFS).
 pub const NAMES_FOR: Duration = Duration::from_secs(60);
+/// Names of all directories together that are kept in memory only to be believed, some 250 bytes each.
+const MOST_NAMES: usize = 400_000;
 /// Names of one directory that are remembered not to be there.
 const MISSED: usize = 4096;
 /// So long who has a listing may take, and others still wait for it rather than ask the source.
@@ -41,6 +43,25 @@ pub struct Entry {
     /// The moment before the look that found it there last.
     #[serde(skip)]
     seen: Option<Instant>,
+    /// It was looked for and found, but not among the names when these were read: it is older or younger than they are, or of those that are there without being listed (snapshots, other spellings).
+    #[serde(skip)]
+    unlisted: bool,
+}
+
+impl Entry {
+    /// Tells whether they are others. Where a link points is as it was only if it is the same one.
+    fn update(&mut self, attr: &Attr) -> bool {
+        if self.attr.as_ref().is_some_and(|known| known.agrees(attr)) {
+            return false;
+        }
+        self.target = self.target.take().filter(|_| self.is_same_link(attr));
+        (self.inode, self.mode, self.attr) = (attr.identity.1, attr.mode, Some(*attr));
+        true
+    }
+
+    fn is_same_link(&self, attr: &Attr) -> bool {
+        self.inode == attr.identity.1 && self.attr.is_none_or(|known| known.ctime == attr.ctime)
+    }
 }
 
 /// Which directory was looked into, and the moment before.
@@ -74,59 +95,94 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// A name was seen there by a look, or by a change (`None`): that is believed by nobody. Of two looks the one that began later counts.
-    pub fn see(&mut self, name: &[u8], attr: &Attr, look: Option<Look>) {
-        let seen = look.map(|look| self.looked(look));
+    /// A look found a name there. Of two looks the one that began later counts.
+    pub fn see(&mut self, name: &[u8], attr: &Attr, look: Look) {
+        let seen = self.looked(look);
+        self.put(name, attr, seen, self.complete);
+    }
+
+    /// A change through the mount that is under way, or has just ended, has put a name there, dated as a look. The directory's times have changed, or say nothing.
+    pub fn made(&mut self, name: &[u8], attr: &Attr, seen: Instant) {
+        self.stamp = None;
+        self.put(name, attr, seen, false);
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.unlisted = false;
+        }
+    }
+
+    fn put(&mut self, name: &[u8], attr: &Attr, seen: Instant, unlisted: bool) {
         let former = self.entries.get_mut(name);
-        let known = former.as_ref().and_then(|entry| entry.seen).max(self.missed.get(name).copied());
-        if seen.is_some() && known > seen {
+        // That it is not among the names was seen when these were read.
+        let read = self.read.filter(|_| former.is_none());
+        let known =
+            former.as_ref().and_then(|entry| entry.seen).max(self.missed.get(name).copied()).max(read);
+        if known > Some(seen) {
             return;
         }
         self.missed.remove(name);
-        if let Some(former) = former
-            && former.attr.as_ref().is_some_and(|known| known.agrees(attr))
-        {
-            former.seen = former.seen.max(seen);
+        if let Some(former) = former {
+            former.seen = Some(seen);
+            self.changed |= former.update(attr);
             return;
         }
-        let same = self.entries.get(name).filter(|entry| entry.inode == attr.identity.1);
-        let target = same.and_then(|entry| entry.target.clone());
-        // Attributes by another name, or by a descriptor, do not say that this name is there.
-        let seen = seen.or_else(|| same?.seen);
-        let entry = Entry { inode: attr.identity.1, mode: attr.mode, attr: Some(*attr), target, seen };
+        let entry = Entry {
+            inode: attr.identity.1,
+            mode: attr.mode,
+            attr: Some(*attr),
+            target: None,
+            seen: Some(seen),
+            unlisted,
+        };
         self.entries.insert(name.to_vec(), entry);
         self.changed = true;
     }
 
-    /// It is not there, as [`see`](Self::see) has it.
-    pub fn miss(&mut self, name: &[u8], look: Option<Look>) {
-        let seen = look.map(|look| self.looked(look));
-        if seen.is_some() && self.entries.get(name).and_then(|entry| entry.seen) > seen {
-            return;
-        }
-        self.changed |= self.entries.remove(name).is_some();
-        if let Some(seen) = seen {
-            if self.missed.len() >= MISSED {
-                self.missed.clear();
-            }
-            self.missed.insert(name.to_vec(), seen);
-        }
+    /// What was last seen under a name has these attributes, which says nothing of the name: they may be had by another one, or by a descriptor.
+    pub fn update(&mut self, name: &[u8], attr: &Attr) {
+        let entry = self.entries.get_mut(name).filter(|entry| entry.inode == attr.identity.1);
+        self.changed |= entry.is_some_and(|entry| entry.update(attr));
     }
 
-    /// The attributes of a name of this directory, `None` of what is not there, and when that was seen; `None` if it was not.
+    /// A look found that it is not there, as [`see`](Self::see) has it.
+    pub fn miss(&mut self, name: &[u8], look: Look) {
+        let seen = Some(self.looked(look));
+        if self.entries.get(name).is_some_and(|entry| entry.seen.max(self.read) > seen) {
+            return;
+        }
+        self.lack(name, look.1);
+    }
+
+    /// A change through the mount that is under way has taken a name away.
+    pub fn removed(&mut self, name: &[u8]) {
+        self.stamp = None;
+        self.lack(name, Instant::now());
+    }
+
+    fn lack(&mut self, name: &[u8], seen: Instant) {
+        self.changed |= self.entries.remove(name).is_some();
+        if self.missed.len() >= MISSED {
+            self.missed.clear();
+        }
+        let missed = self.missed.entry(name.to_vec()).or_insert(seen);
+        *missed = seen.max(*missed);
+    }
+
+    /// The attributes of a name of this directory, `None` of what is not there, and when that was seen; `None` if it was not. That a name is not among those that were read says nothing: there are file systems that know
+    /// others, or other spellings.
     pub fn believed(&self, dir: Identity, name: &[u8]) -> Option<(Option<Attr>, Instant)> {
         if self.dir != Some(dir) {
             return None;
         }
-        if let Some(entry) = self.entries.get(name) {
-            return Some((Some(entry.attr?), entry.seen?));
+        match self.entries.get(name) {
+            Some(entry) => Some((Some(entry.attr?), entry.seen?)),
+            None => Some((None, self.missed.get(name).copied()?)),
         }
-        let missed = self.missed.get(name).copied();
-        Some((None, missed.max(self.names_read(dir))?))
     }
 
-    pub fn has(&self, name: &[u8]) -> bool {
-        self.entries.contains_key(name)
+    /// A look found since the names were read that this one is not there.
+    pub fn missed_since_read(&self, dir: Identity, name: &[u8]) -> bool {
+        let missed = self.missed.get(name).filter(|_| !self.entries.contains_key(name));
+        missed.is_some_and(|missed| self.names_read(dir).is_some_and(|read| *missed >= read))
     }
 
     /// When all names of this directory were read.
@@ -136,7 +192,7 @@ impl Listing {
 
     /// Moments are of this directory from now on.
     fn looked(&mut self, (dir, seen): Look) -> Instant {
-        if self.dir.replace(dir) != Some(dir) {
+        if self.dir.replace(dir).is_some_and(|former| former != dir) {
             self.entries.values_mut().for_each(|entry| entry.seen = None);
             (self.read, self.stamp, self.missed) = (None, None, HashMap::new());
         }
@@ -162,26 +218,32 @@ impl Listing {
             return false;
         }
         let same_stamp = stamp.is_some() && self.read.is_some() && self.stamp == stamp;
+        let listed = |entry: &&Entry| !entry.unlisted;
         let lied = same_stamp
-            && (lines.len() != self.entries.len()
-                || lines.iter().any(|line| !self.entries.contains_key(&line.name)));
+            && (lines.len() != self.entries.values().filter(listed).count()
+                || lines.iter().any(|line| self.entries.get(&line.name).filter(listed).is_none()));
         (self.read, self.stamp) = (Some(begun), stamp);
+        // A name that is there now, and one that was looked for before the directory had this stamp.
         self.missed.retain(|_, missed| *missed > begun);
         let mut former = std::mem::take(&mut self.entries);
         let same = former.len() == lines.len();
         let mut changed = !self.complete || !same;
         for line in lines {
             let known = former.remove(&line.name).filter(|entry| {
-                entry.inode == line.inode || entry.attr.is_some_and(|attr| attr.identity.0 != 0)
+                // Some file systems list no numbers.
+                [entry.inode, 0, u32::MAX.into()].contains(&line.inode)
+                    || entry.attr.is_some_and(|attr| attr.identity.0 != 0)
             });
             changed |= known.is_none();
-            let entry = known.unwrap_or_else(|| Entry {
+            let mut entry = known.unwrap_or_else(|| Entry {
                 inode: line.inode,
                 mode: mode(line.kind),
                 attr: None,
                 target: None,
                 seen: None,
+                unlisted: false,
             });
+            entry.unlisted = false;
             self.entries.insert(line.name.clone(), entry);
         }
         // What was seen since is there as well.
@@ -201,12 +263,15 @@ impl Listing {
     /// So many names that come behind this one, at the most.
     pub fn names_after(&self, name: &[u8], most: usize) -> Vec<Vec<u8>> {
         let behind = (Bound::Excluded(name), Bound::Unbounded);
-        self.entries.range::<[u8], _>(behind).take(most).map(|(name, _)| name.clone()).collect()
+        // What is mounted there may answer more slowly, or not at all.
+        let here = |entry: &Entry| entry.attr.is_none_or(|attr| attr.identity.0 == 0);
+        let names = self.entries.range::<[u8], _>(behind).filter(|(_, entry)| here(entry));
+        names.take(most).map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether it is known where this link points.
-    pub fn knows_target(&self, name: &[u8], identity: Identity) -> bool {
-        self.entries.get(name).is_some_and(|entry| entry.inode == identity.1 && entry.target.is_some())
+    pub fn knows_target(&self, name: &[u8], attr: &Attr) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.target.is_some() && entry.is_same_link(attr))
     }
 
     /// The names, as they are listed.
@@ -216,7 +281,7 @@ impl Listing {
             inode: entry.inode,
             kind: crate::attr::kind(entry.mode),
         };
-        self.entries.iter().map(line).collect()
+        self.entries.iter().filter(|(_, entry)| !entry.unlisted).map(line).collect()
     }
 
     /// The source's directory itself was seen so.
@@ -313,36 +378,56 @@ impl Listings {
             self.in_memory.lock().iter().map(|(path, listing)| (path.clone(), Arc::clone(listing))).collect();
         let (mut any, mut failed) = (false, None);
         for (path, listing) in all {
-            let mut listing = listing.lock();
-            let Some(listing) = listing.as_mut().filter(|listing| listing.changed) else { continue };
+            // Nobody waits for the store because of this.
+            let encoded = {
+                let mut listing = listing.lock();
+                let Some(listing) = listing.as_mut().filter(|listing| listing.changed) else { continue };
+                listing.changed = false;
+                listing.encode()
+            };
             any = true;
-            match self.put(&path, listing) {
+            match encoded.map_or(Ok(()), |bytes| self.put(&path, &bytes)) {
                 // One that has no room in a key or an object is known only while it is in memory.
-                Ok(()) | Err(NamedError::KeyTooLong { .. }) => listing.changed = false,
-                Err(error) => failed = Some(error),
+                Ok(()) | Err(NamedError::KeyTooLong { .. }) => {}
+                Err(error) => {
+                    if let Some(listing) = listing.lock().as_mut() {
+                        listing.changed = true;
+                    }
+                    failed = Some(error);
+                }
             }
         }
+        let (mut names, mut gone) = (MOST_NAMES, Vec::new());
         self.in_memory.lock().retain(|_, listing| {
-            let wanted = |listing: &Listing| {
-                // Longer than they are believed: the names may hold.
-                listing.changed || listing.last.is_some_and(|last| last.elapsed() < self.ttl.max(NAMES_FOR))
-            };
-            // Who has it locked may be waiting for a device.
-            let idle = listing.try_lock().is_some_and(|listing| !listing.as_ref().is_some_and(wanted));
-            Arc::strong_count(listing) > 1 || !idle
+            // Longer than they are believed: the names may hold.
+            let recent = |last: Instant| last.elapsed() < self.ttl.max(NAMES_FOR);
+            let wanted = listing.try_lock().is_none_or(|listing| {
+                let Some(listing) = listing.as_ref() else { return false };
+                let fits = names.checked_sub(listing.entries.len());
+                let wanted = listing.last.is_some_and(recent) && fits.is_some();
+                names = fits.filter(|_| wanted).unwrap_or(names);
+                wanted || listing.changed
+            });
+            let keep = wanted || Arc::strong_count(listing) > 1;
+            if !keep {
+                // Let go of without the lock.
+                gone.push(Arc::clone(listing));
+            }
+            keep
         });
+        drop(gone);
         failed.map_or(Ok(any), Err)
     }
 
-    fn put(&self, path: &[u8], listing: &Listing) -> Result<(), NamedError> {
-        let Some(bytes) = listing.encode().filter(|bytes| bytes.len() as u64 <= LONGEST) else {
+    fn put(&self, path: &[u8], bytes: &[u8]) -> Result<(), NamedError> {
+        if bytes.len() as u64 > LONGEST {
             return Ok(());
-        };
+        }
         let key = key(path);
         let version = self.store.find(&self.volume, &key)?.map_or(0, |found| found.version());
         let object = self.store.object(&self.volume, &key, version)?;
         object.set_len(0)?;
-        object.write(0, &bytes)
+        object.write(0, bytes)
     }
 
     /// Forgets what is in memory of a directory and of all below it.
@@ -362,8 +447,14 @@ mod tests {
     #[test]
     fn a_listing_comes_back_whole_or_not_at_all() {
         let mut listing = Listing { complete: true, ..Listing::default() };
-        let entry =
-            Entry { inode: 7, mode: 0o120_000, attr: None, target: Some(b"\xff\n".to_vec()), seen: None };
+        let entry = Entry {
+            inode: 7,
+            mode: 0o120_000,
+            attr: None,
+            target: Some(b"\xff\n".to_vec()),
+            seen: None,
+            unlisted: false,
+        };
         listing.entries.insert(b"\xfe name\n".to_vec(), entry.clone());
         let bytes = listing.encode().unwrap();
         let back = Listing::decode(&bytes).unwrap();
@@ -399,27 +490,67 @@ mod tests {
     #[test]
     fn of_two_looks_the_one_that_began_later_counts_however_late_the_other_ends() {
         let (mut listing, first) = (Listing::default(), Instant::now());
-        let [first, second, third] = [0, 1, 2].map(|later| first + Duration::from_millis(later));
-        listing.see(b"name", &attr(7, 1), Some((DIR, second)));
-        listing.see(b"name", &attr(7, 2), Some((DIR, first)));
+        let [first, second, third, fourth] = [0, 1, 2, 3].map(|later| first + Duration::from_millis(later));
+        listing.see(b"name", &attr(7, 1), (DIR, second));
+        listing.see(b"name", &attr(7, 2), (DIR, first));
         assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(7, 1)), second)));
-        listing.miss(b"name", Some((DIR, first)));
+        listing.miss(b"name", (DIR, first));
         assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(7, 1)), second)));
-        listing.miss(b"name", Some((DIR, third)));
-        listing.see(b"name", &attr(7, 1), Some((DIR, second)));
+        listing.miss(b"name", (DIR, third));
+        listing.see(b"name", &attr(7, 1), (DIR, second));
         assert_eq!(listing.believed(DIR, b"name"), Some((None, third)));
-        // A descriptor of another file says nothing of the name.
-        listing.see(b"name", &attr(7, 1), Some((DIR, third)));
-        listing.see(b"name", &attr(8, 1), None);
-        assert_eq!(listing.believed(DIR, b"name"), None);
-        listing.see(b"name", &attr(8, 1), Some((DIR, third)));
-        listing.see(b"name", &attr(8, 9), None);
-        assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(8, 9)), third)));
+        // A descriptor says nothing of the name, and puts nothing there.
+        listing.update(b"name", &attr(7, 1));
+        assert!(listing.entries.is_empty());
+        listing.see(b"name", &attr(7, 1), (DIR, third));
+        listing.update(b"name", &attr(8, 1));
+        assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(7, 1)), third)));
+        listing.update(b"name", &attr(7, 9));
+        assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(7, 9)), third)));
+        // Names that were read: looks that began before and end after it neither add one nor take one away.
+        listing.renew(&[line("name", 7), line("read", 5)], (DIR, fourth), None);
+        listing.see(b"ghost", &attr(6, 1), (DIR, third));
+        listing.miss(b"read", (DIR, third));
+        listing.miss(b"name", (DIR, third));
+        assert_eq!(listing.entries.keys().collect::<Vec<_>>(), [&b"name"[..], b"read"]);
         // Another directory of that path.
         assert_eq!(listing.believed((0, 3), b"name"), None);
-        listing.see(b"other", &attr(9, 1), Some(((0, 3), third)));
+        listing.see(b"other", &attr(9, 1), ((0, 3), fourth));
         assert_eq!(listing.believed((0, 3), b"name"), None);
         assert_eq!(listing.believed(DIR, b"name"), None);
+    }
+
+    #[test]
+    fn a_name_that_is_there_without_being_listed_is_neither_listed_nor_a_lie() {
+        let (mut listing, now) = (Listing::default(), Instant::now());
+        let later = |milliseconds| (DIR, now + Duration::from_millis(milliseconds));
+        let (stamp, lines) = (Some(attr(2, 1).stamp()), [line("README", 5)]);
+        listing.renew(&lines, later(0), stamp);
+        assert_eq!(listing.believed(DIR, b"readme"), None, "that it is not listed says nothing");
+        listing.see(b"readme", &attr(5, 1), later(1));
+        listing.see(b".zfs", &attr(6, 1), later(1));
+        assert!(listing.believed(DIR, b".zfs").is_some());
+        assert_eq!(listing.lines().len(), 1);
+        assert!(!listing.renew(&lines, later(2), stamp));
+        // What is made here is listed, and the names are read anew.
+        listing.made(b"made", &attr(8, 1), later(3).1);
+        assert_eq!(listing.lines().len(), 2);
+        assert!(!listing.names_hold(DIR, &stamp.unwrap()));
+        listing.removed(b"made");
+        listing.see(b"made", &attr(8, 1), later(0));
+        assert_eq!(listing.lines().len(), 1);
+    }
+
+    #[test]
+    fn where_a_link_points_is_forgotten_with_the_link() {
+        let (mut listing, now) = (Listing::default(), Instant::now());
+        listing.see(b"link", &attr(7, 1), (DIR, now));
+        listing.points(b"link", (0, 7), b"there");
+        assert!(listing.knows_target(b"link", &attr(7, 1)));
+        let other = Attr { ctime: (6, 0), ..attr(7, 1) };
+        assert!(!listing.knows_target(b"link", &other));
+        listing.see(b"link", &other, (DIR, now));
+        assert_eq!(listing.entries[&b"link"[..]].target, None);
     }
 
     #[test]
@@ -427,11 +558,12 @@ mod tests {
         let (mut listing, now) = (Listing::default(), Instant::now());
         let (one, two) = (attr(2, 1).stamp(), attr(2, 2).stamp());
         let lines = [line("a", 5), line("b", 6)];
-        listing.see(b"new", &attr(9, 1), Some((DIR, now + Duration::from_millis(1))));
+        listing.made(b"new", &attr(9, 1), now + Duration::from_millis(1));
         assert!(!listing.renew(&lines, (DIR, now), Some(one)));
         assert!(listing.names_hold(DIR, &one) && !listing.names_hold(DIR, &two));
         assert!(!listing.names_hold((0, 3), &one));
-        assert_eq!(listing.believed(DIR, b"c"), Some((None, now)));
+        listing.miss(b"c", (DIR, now + Duration::from_millis(1)));
+        assert!(listing.missed_since_read(DIR, b"c") && !listing.missed_since_read(DIR, b"d"));
         assert_eq!(listing.believed(DIR, b"a"), None, "only its name was read");
         assert_eq!(listing.lines().len(), 3, "what was seen after they were read is there too");
         // Read anew: the same, others with another stamp, and others with the same.

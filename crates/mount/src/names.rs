@@ -2,10 +2,12 @@
 
 use crate::ahead::Within;
 use crate::attr::Attr;
-use crate::fault::Res;
+use crate::belief::{Believed, Named};
+use crate::fault::{Fault, Res};
 use crate::files::kept_flags;
 use crate::handles::Handle;
 use crate::inodes::Inode;
+use crate::listing::Listing;
 use crate::source::magic;
 use crate::view::{Found, View};
 use fuser::FileHandle;
@@ -28,8 +30,9 @@ pub type Owner = (u32, u32);
 
 impl View {
     /// What a name stands for; the kernel is about to be told.
-    pub fn look_up(&self, parent: &Arc<Inode>, name: &[u8]) -> Res<(Arc<Inode>, Attr)> {
-        let path = parent.path();
+    pub fn look_up(&self, parent: &Arc<Inode>, name: &[u8]) -> Res<Believed<Named>> {
+        let (path, seen) = (parent.path(), Instant::now());
+        let believed = |answer, left| Ok(Believed { answer, seen, left });
         let found = self.find(parent).and_then(|dir| {
             let within = Within::new(parent, &dir.fd, &dir.root);
             let Some(path) = &path else { return self.look_at(within, None, name) };
@@ -37,15 +40,20 @@ impl View {
             self.look_at_all(within, path, &next, || self.look_at(within, Some(path), name))
         });
         match found {
-            Ok((attr, begun)) => Ok(self.told(parent, name, attr, begun)),
+            Ok((attr, begun)) => {
+                let left = self.good_for(parent.identity, begun).min(self.good_for(attr.identity, begun));
+                believed(Some(self.told(parent, name, attr, begun)), left)
+            }
+            Err(Fault::Says(Errno::NOENT)) => believed(None, self.good_for(parent.identity, seen)),
             Err(fault) if fault.is_gone() => {
-                let attr =
-                    self.listings.with(&path.ok_or(fault)?, |listing| match listing.entries.get(name) {
-                        Some(entry) => entry.attr.ok_or(fault),
-                        None if listing.complete => Err(Errno::NOENT.into()),
-                        None => Err(fault),
-                    })?;
-                Ok((self.inodes.told(parent, name, attr, None), attr))
+                let kept = |listing: &mut Listing| match listing.entries.get(name) {
+                    Some(entry) => entry.attr.map(Some).ok_or(fault),
+                    None if listing.complete => Ok(None),
+                    None => Err(fault),
+                };
+                let attr = self.listings.with(&path.ok_or(fault)?, kept)?;
+                let answer = attr.map(|attr| (self.inodes.told(parent, name, attr, None), attr));
+                believed(answer, self.ttl)
             }
             Err(fault) => Err(fault),
         }
@@ -55,13 +63,15 @@ impl View {
     pub fn told(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr, begun: Instant) -> (Arc<Inode>, Attr) {
         let inode = self.inodes.told(parent, name, attr, None);
         self.note(&inode, &attr, begun);
+        // Another look may have begun later.
+        let attr = inode.attr();
         (inode, attr)
     }
 
     /// The kernel is about to be told of something new.
     fn told_new(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr, begun: Instant) -> (Arc<Inode>, Attr) {
         if let Some(path) = parent.path() {
-            self.listings.with(&path, |listing| listing.see(name, &attr, Some((parent.identity, begun))));
+            self.listings.with(&path, |listing| listing.made(name, &attr, begun));
         }
         self.told(parent, name, attr, begun)
     }
@@ -131,16 +141,19 @@ impl View {
             self.content_of_new(&inode, &attr.stamp());
             inode.state.lock().kernel = Some(attr.stamp());
         } else {
-            inode.state.lock().doubt();
+            // It may have been cut off.
+            inode.state.lock().forget();
         }
-        let number = self.handles.add(Handle::new(&inode, kept, Some(file)));
+        let number = self.handles.add(Handle::new(&inode, kept, Some(file), None));
         Ok((inode, attr, FileHandle(number)))
     }
 
-    /// A name of it is about to go: who has it open without the source's file gets that while it can be found.
-    fn open_all(&self, inode: &Inode) {
+    /// A name of it is about to go, which is known already: who has it open without the source's file gets that while it can be found.
+    pub fn open_all(&self, inode: &Inode) {
+        // Who is just opening it has seen that, or is seen here.
+        drop(inode.state.lock());
         for handle in inode.handles() {
-            // If it cannot be opened, it is not there either.
+            // If it cannot be opened, it is read from the store for as long as that has it.
             let _ = self.file(&handle);
         }
     }
@@ -178,7 +191,7 @@ impl View {
             None => act()?,
         }
         if let (Some(above), Some(path)) = (parent.path(), path) {
-            self.listings.with(&above, |listing| listing.miss(name, None));
+            self.listings.with(&above, |listing| listing.removed(name));
             if attr.is_dir() { self.drop_kept(&path) } else { self.drop_kept_file(&path) }
         }
         Ok(())
@@ -200,10 +213,10 @@ impl View {
         let changed = [Some(parent.identity), Some(newparent.identity), Some(attr.identity)];
         let changed = changed.into_iter().chain([other.map(|other| other.identity)]).flatten();
         let _changing: Vec<_> = changed.map(|of| self.changes.begin(of)).collect();
-        let exchange = flags.contains(RenameFlags::EXCHANGE);
-        if let Some(victim) = victim.as_ref().filter(|_| !exchange && !same) {
-            self.open_all(victim);
+        for moved in [&inode, &victim].into_iter().flatten() {
+            self.open_all(moved);
         }
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
         let act = || {
             renameat_with(&dir.fd, name, &newdir.fd, newname, flags)?;
             if same {
@@ -243,17 +256,17 @@ impl View {
         self.drop_kept(to);
         if let Some(other) = exchanged {
             self.drop_kept(from);
-            self.listings.with(above, |listing| listing.see(name, other, None));
+            self.listings.with(above, |listing| listing.made(name, other, Instant::now()));
         } else {
             self.take_along(from, to, attr.is_dir());
             let entry = self.listings.with(above, |listing| {
                 let entry = listing.entries.get(name).cloned();
-                listing.miss(name, None);
+                listing.removed(name);
                 entry
             });
             let target = entry.and_then(|entry| entry.target);
             self.listings.with(newabove, |listing| {
-                listing.see(newname, attr, None);
+                listing.made(newname, attr, Instant::now());
                 if let Some(target) = target {
                     listing.points(newname, attr.identity, &target);
                 }
@@ -263,7 +276,7 @@ impl View {
         let root = self.source.root();
         let seen = root.and_then(|root| root.walk(to).and_then(|fd| root.attr(fd)));
         if let Ok(seen) = seen {
-            self.listings.with(newabove, |listing| listing.see(newname, &seen, None));
+            self.listings.with(newabove, |listing| listing.made(newname, &seen, Instant::now()));
         }
     }
 

@@ -36,6 +36,10 @@ impl View {
         let ahead = handle.ahead(offset, size as u64);
         for _ in 0..TRIES {
             let Some(content) = self.content_to_read(inode, || self.attr_of(handle))? else { break };
+            if handle.kept.as_ref().is_some_and(|kept| kept.stamp != content.stamp()) {
+                // If it is another file by now, that says so.
+                self.file(handle)?;
+            }
             match self.read_kept(handle, &content, offset, size, ahead) {
                 Ok(bytes) => return Ok(bytes),
                 Err(NotFetched::Changed) => {

@@ -121,18 +121,10 @@ impl View {
             let attr = root.attr(&fd)?;
             return Ok(Found { root, fd: Opened::Path(fd), attr, begun });
         }
-        for path in inode.paths() {
-            match root.walk(&path) {
-                Ok(fd) => {
-                    let attr = root.attr(&fd)?;
-                    if attr.identity == inode.identity {
-                        return Ok(Found { root, fd: Opened::Path(fd), attr, begun });
-                    }
-                }
-                Err(Fault::Says(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)) => {}
-                Err(fault) => return Err(fault),
-            }
-        }
+        let root = match self.find_below(root, inode, &inode.paths(), begun)? {
+            Ok(found) => return Ok(found),
+            Err(root) => root,
+        };
         for handle in inode.handles() {
             let file = handle.file.lock().clone();
             if let Some(file) = file {
@@ -144,6 +136,35 @@ impl View {
         Err(Fault::Says(Errno::STALE))
     }
 
+    /// At one of these paths.
+    fn find_at(&self, inode: &Inode, paths: &[Vec<u8>]) -> Res<Found> {
+        let begun = Instant::now();
+        self.find_below(self.source.root()?, inode, paths, begun)?.map_err(|_| Fault::Says(Errno::STALE))
+    }
+
+    /// The root again if it is at none of them.
+    fn find_below(
+        &self,
+        root: Root,
+        inode: &Inode,
+        paths: &[Vec<u8>],
+        begun: Instant,
+    ) -> Res<Result<Found, Root>> {
+        for path in paths {
+            match root.walk(path) {
+                Ok(fd) => {
+                    let attr = root.attr(&fd)?;
+                    if attr.identity == inode.identity {
+                        return Ok(Ok(Found { root, fd: Opened::Path(fd), attr, begun }));
+                    }
+                }
+                Err(Fault::Says(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(Err(root))
+    }
+
     /// The source's file of a handle; opened anew if it was opened without.
     pub fn file(&self, handle: &Handle) -> Res<Arc<File>> {
         let had = handle.file.lock().clone();
@@ -151,7 +172,11 @@ impl View {
     }
 
     fn open_again(&self, handle: &Handle) -> Res<Arc<File>> {
-        let found = self.find(&handle.inode)?;
+        let found = match &handle.kept {
+            // Where it was, and not what has been given its number since.
+            Some(kept) => self.find_at(&handle.inode, &[kept.place.path().ok_or(Errno::STALE)?])?,
+            None => self.find(&handle.inode)?,
+        };
         let file = Arc::new(reopen(&found.fd, handle.flags)?);
         *handle.file.lock() = Some(Arc::clone(&file));
         Ok(file)
@@ -217,7 +242,7 @@ impl View {
             && let Some(path) = inode.path()
         {
             let (dir, name) = split(&path);
-            self.listings.with(dir, |listing| listing.see(name, attr, None));
+            self.listings.with(dir, |listing| listing.update(name, attr));
         }
     }
 
