@@ -146,7 +146,10 @@ impl View {
 
     /// Names behind this one that whoever asks for it will probably ask for next, and that are not believed any more.
     pub fn following(&self, parent: &Arc<Inode>, path: &[u8], name: &[u8]) -> Vec<Vec<u8>> {
-        if !self.source.is_remote() || self.ttl.is_zero() {
+        // What is seen of a directory that is being changed through the mount is not believed for long.
+        let lately = Instant::now().checked_sub(MOMENT);
+        let changes = lately.is_none_or(|lately| !self.changes.none_since(parent.identity, lately));
+        if changes || !self.source.is_remote() || self.ttl.is_zero() {
             return Vec::new();
         }
         let (here, anywhere) = (parent.pace.lock().ask(), self.pace.lock().ask());

@@ -45,6 +45,7 @@ impl View {
         }
         if wanted.mode.is_some() || wanted.owner != (None, None) {
             // This program may not open it any more then.
+            let _changing = self.changes.begin(inode.identity);
             self.open_all(inode);
         }
         let look = || Ok(self.find(inode)?.attr);

@@ -132,9 +132,10 @@ impl View {
         let left = self.left(parent.identity, seen)?;
         let Some(attr) = answer else { return Some(Believed { answer, seen, left }) };
         match self.inodes.find(attr.identity) {
-            // What is known of it by any of its names, if this is known to be one: numbers are given anew.
+            // What is known of it by any of its names. Numbers are given anew: what was seen of it before this name was may be of another that had its own.
             Some(inode) => {
-                let known = self.believed(&inode).filter(|_| inode.is_at(parent, name))?;
+                let known = self.believed(&inode);
+                let known = known.filter(|known| known.seen >= seen || inode.is_at(parent, name))?;
                 Some(Believed { answer: Some(known.answer), seen: known.seen, left: left.min(known.left) })
             }
             None => Some(Believed { answer, seen, left: left.min(self.left(attr.identity, seen)?) }),

@@ -289,6 +289,11 @@ impl View {
 
     /// What is kept under a path is of nothing any more: a file's bytes, a directory's listing, and all below it.
     pub fn drop_kept(&self, path: &[u8]) {
+        let _held = self.listings.hold();
+        self.drop_kept_held(path);
+    }
+
+    fn drop_kept_held(&self, path: &[u8]) {
         let below = [path, b"/"].concat();
         self.listings.drop_below(path);
         // A store that fails says so at the next sync.
@@ -312,7 +317,8 @@ impl View {
             self.take_one(&key(from), &key(to), &mut left);
             return self.drop_kept_file(from);
         }
-        let _ = self.listings.write();
+        let held = self.listings.hold();
+        let _ = self.listings.write_held(&held);
         self.listings.drop_below(from);
         self.take_one(&crate::listing::key(from), &crate::listing::key(to), &mut left);
         for kind in [crate::listing::key, key] {
@@ -326,7 +332,7 @@ impl View {
                 self.take_one(&old, &[&to, &old[below.len()..]].concat(), &mut left);
             }
         }
-        self.drop_kept(from);
+        self.drop_kept_held(from);
     }
 
     fn take_one(&self, from: &[u8], to: &[u8], left: &mut u64) {

@@ -55,8 +55,9 @@ impl View {
                 let keep = state.kernel == Some(stamp);
                 state.kernel = Some(stamp);
                 state.opened = Some(begun);
-                drop(state);
+                // Before anybody else opens it, who takes the one for the other.
                 self.note(inode, &attr, begun);
+                drop(state);
                 (Some(file), keep)
             }
             Err(fault) if fault.is_gone() && !writes(flags) => {
@@ -79,8 +80,9 @@ impl View {
         // Locked first: who changes it, or is about to take its name away, comes before or after.
         let mut state = inode.state.lock();
         let opened = state.opened.filter(|opened| self.left(inode.identity, *opened).is_some())?;
-        let stamp = self.believed(inode)?.answer.stamp();
-        let content = self.content(inode, &mut state, &stamp, opened, false)?;
+        let known = self.believed(inode)?;
+        let stamp = known.answer.stamp();
+        let content = self.content(inode, &mut state, &stamp, opened.min(known.seen), false)?;
         if !content.object.missing(0..stamp.size).is_empty() {
             return None;
         }

@@ -3,12 +3,12 @@
 //! One object for each directory, with the names that were seen in it, their attributes and where symbolic links point. It is written when the store is
 //! synced; what was seen since then is in memory. While the source answers, only what was seen within the ttl is told from here (`belief.rs`), and that is known in memory only.
 //!
-//! Lock order: the map of those in memory, a listing. The store's locks come after both.
+//! Lock order: `storing`, the map of those in memory, a listing. The store's locks come after both.
 
 use crate::attr::{Attr, Identity};
 use crate::handles::Line;
 use crate::stamp::Stamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -98,11 +98,13 @@ impl Listing {
     /// A look found a name there. Of two looks the one that began later counts.
     pub fn see(&mut self, name: &[u8], attr: &Attr, look: Look) {
         let seen = self.looked(look);
-        self.put(name, attr, seen, self.complete);
+        let unlisted = self.complete && self.read.is_some();
+        self.put(name, attr, seen, unlisted);
     }
 
     /// A change through the mount that is under way, or has just ended, has put a name there, dated as a look. The directory's times have changed, or say nothing.
-    pub fn made(&mut self, name: &[u8], attr: &Attr, seen: Instant) {
+    pub fn made(&mut self, name: &[u8], attr: &Attr, look: Look) {
+        let seen = self.looked(look);
         self.stamp = None;
         self.put(name, attr, seen, false);
         if let Some(entry) = self.entries.get_mut(name) {
@@ -138,8 +140,9 @@ impl Listing {
     }
 
     /// What was last seen under a name has these attributes, which says nothing of the name: they may be had by another one, or by a descriptor.
-    pub fn update(&mut self, name: &[u8], attr: &Attr) {
+    pub fn update(&mut self, name: &[u8], attr: &Attr, seen: Instant) {
         let entry = self.entries.get_mut(name).filter(|entry| entry.inode == attr.identity.1);
+        let entry = entry.filter(|entry| entry.seen <= Some(seen));
         self.changed |= entry.is_some_and(|entry| entry.update(attr));
     }
 
@@ -153,9 +156,10 @@ impl Listing {
     }
 
     /// A change through the mount that is under way has taken a name away.
-    pub fn removed(&mut self, name: &[u8]) {
+    pub fn removed(&mut self, name: &[u8], look: Look) {
+        let seen = self.looked(look);
         self.stamp = None;
-        self.lack(name, Instant::now());
+        self.lack(name, seen);
     }
 
     fn lack(&mut self, name: &[u8], seen: Instant) {
@@ -219,7 +223,10 @@ impl Listing {
         }
         let same_stamp = stamp.is_some() && self.read.is_some() && self.stamp == stamp;
         let listed = |entry: &&Entry| !entry.unlisted;
+        // A name that a look did not find may be listed all the same.
+        let odd = lines.iter().any(|line| self.missed.contains_key(&line.name));
         let lied = same_stamp
+            && !odd
             && (lines.len() != self.entries.values().filter(listed).count()
                 || lines.iter().any(|line| self.entries.get(&line.name).filter(listed).is_none()));
         (self.read, self.stamp) = (Some(begun), stamp);
@@ -229,10 +236,15 @@ impl Listing {
         let same = former.len() == lines.len();
         let mut changed = !self.complete || !same;
         for line in lines {
+            if self.missed.contains_key(&line.name) {
+                // A look that began later did not find it.
+                continue;
+            }
             let known = former.remove(&line.name).filter(|entry| {
                 // Some file systems list no numbers.
                 [entry.inode, 0, u32::MAX.into()].contains(&line.inode)
                     || entry.attr.is_some_and(|attr| attr.identity.0 != 0)
+                    || entry.seen > Some(begun)
             });
             changed |= known.is_none();
             let mut entry = known.unwrap_or_else(|| Entry {
@@ -333,12 +345,14 @@ pub struct Listings {
     store: Arc<Store>,
     volume: Vec<u8>,
     ttl: Duration,
+    /// Held while what is in the store is written, moved or dropped, before all other locks here: of two who write one, the older would come last.
+    storing: Mutex<()>,
     in_memory: Mutex<HashMap<Vec<u8>, InMemory>>,
 }
 
 impl Listings {
     pub fn new(store: Arc<Store>, volume: Vec<u8>, ttl: Duration) -> Self {
-        Self { store, volume, ttl, in_memory: Mutex::default() }
+        Self { store, volume, ttl, storing: Mutex::default(), in_memory: Mutex::default() }
     }
 
     /// Asks what is in memory of a directory, if there is anything. Waits for no device.
@@ -374,6 +388,16 @@ impl Listings {
     /// # Errors
     /// The last that there was.
     pub fn write(&self) -> Result<bool, NamedError> {
+        self.write_held(&self.hold())
+    }
+
+    /// Nobody else writes, moves or drops what is in the store meanwhile.
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        self.storing.lock()
+    }
+
+    /// As [`write`](Self::write), for who holds it.
+    pub fn write_held(&self, _held: &MutexGuard<'_, ()>) -> Result<bool, NamedError> {
         let all: Vec<_> =
             self.in_memory.lock().iter().map(|(path, listing)| (path.clone(), Arc::clone(listing))).collect();
         let (mut any, mut failed) = (false, None);
@@ -500,16 +524,19 @@ mod tests {
         listing.see(b"name", &attr(7, 1), (DIR, second));
         assert_eq!(listing.believed(DIR, b"name"), Some((None, third)));
         // A descriptor says nothing of the name, and puts nothing there.
-        listing.update(b"name", &attr(7, 1));
+        listing.update(b"name", &attr(7, 1), third);
         assert!(listing.entries.is_empty());
         listing.see(b"name", &attr(7, 1), (DIR, third));
-        listing.update(b"name", &attr(8, 1));
+        listing.update(b"name", &attr(8, 1), fourth);
+        listing.update(b"name", &attr(7, 8), second);
         assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(7, 1)), third)));
-        listing.update(b"name", &attr(7, 9));
+        listing.update(b"name", &attr(7, 9), fourth);
         assert_eq!(listing.believed(DIR, b"name"), Some((Some(attr(7, 9)), third)));
         // Names that were read: looks that began before and end after it neither add one nor take one away.
         listing.renew(&[line("name", 7), line("read", 5)], (DIR, fourth), None);
         listing.see(b"ghost", &attr(6, 1), (DIR, third));
+        listing.miss(b"gone", (DIR, fourth + Duration::from_millis(1)));
+        listing.renew(&[line("name", 7), line("read", 5), line("gone", 4)], (DIR, fourth), None);
         listing.miss(b"read", (DIR, third));
         listing.miss(b"name", (DIR, third));
         assert_eq!(listing.entries.keys().collect::<Vec<_>>(), [&b"name"[..], b"read"]);
@@ -533,10 +560,10 @@ mod tests {
         assert_eq!(listing.lines().len(), 1);
         assert!(!listing.renew(&lines, later(2), stamp));
         // What is made here is listed, and the names are read anew.
-        listing.made(b"made", &attr(8, 1), later(3).1);
+        listing.made(b"made", &attr(8, 1), later(3));
         assert_eq!(listing.lines().len(), 2);
         assert!(!listing.names_hold(DIR, &stamp.unwrap()));
-        listing.removed(b"made");
+        listing.removed(b"made", later(4));
         listing.see(b"made", &attr(8, 1), later(0));
         assert_eq!(listing.lines().len(), 1);
     }
@@ -558,7 +585,7 @@ mod tests {
         let (mut listing, now) = (Listing::default(), Instant::now());
         let (one, two) = (attr(2, 1).stamp(), attr(2, 2).stamp());
         let lines = [line("a", 5), line("b", 6)];
-        listing.made(b"new", &attr(9, 1), now + Duration::from_millis(1));
+        listing.made(b"new", &attr(9, 1), (DIR, now + Duration::from_millis(1)));
         assert!(!listing.renew(&lines, (DIR, now), Some(one)));
         assert!(listing.names_hold(DIR, &one) && !listing.names_hold(DIR, &two));
         assert!(!listing.names_hold((0, 3), &one));

@@ -1,7 +1,7 @@
 //! Operations on names in directories.
 
 use crate::ahead::Within;
-use crate::attr::Attr;
+use crate::attr::{Attr, Identity};
 use crate::belief::{Believed, Named};
 use crate::fault::{Fault, Res};
 use crate::files::kept_flags;
@@ -71,7 +71,7 @@ impl View {
     /// The kernel is about to be told of something new.
     fn told_new(&self, parent: &Arc<Inode>, name: &[u8], attr: Attr, begun: Instant) -> (Arc<Inode>, Attr) {
         if let Some(path) = parent.path() {
-            self.listings.with(&path, |listing| listing.made(name, &attr, begun));
+            self.listings.with(&path, |listing| listing.made(name, &attr, (parent.identity, begun)));
         }
         self.told(parent, name, attr, begun)
     }
@@ -191,7 +191,7 @@ impl View {
             None => act()?,
         }
         if let (Some(above), Some(path)) = (parent.path(), path) {
-            self.listings.with(&above, |listing| listing.removed(name));
+            self.listings.with(&above, |listing| listing.removed(name, (parent.identity, Instant::now())));
             if attr.is_dir() { self.drop_kept(&path) } else { self.drop_kept_file(&path) }
         }
         Ok(())
@@ -245,38 +245,53 @@ impl View {
         if let (Some(from), Some(to)) = (from, to)
             && !same
         {
-            self.renamed(&from, &to, &attr, other.as_ref().filter(|_| exchange));
+            let (from, to) = ((parent.identity, &from[..]), (newparent.identity, &to[..]));
+            self.renamed(from, to, &attr, other.as_ref().filter(|_| exchange));
         }
         Ok(())
     }
 
-    /// What is kept goes with the name.
-    fn renamed(&self, from: &[u8], to: &[u8], attr: &Attr, exchanged: Option<&Attr>) {
+    /// What is kept goes with the name. Both directories are named by their identities too.
+    fn renamed(
+        &self,
+        (dir, from): (Identity, &[u8]),
+        (newdir, to): (Identity, &[u8]),
+        attr: &Attr,
+        exchanged: Option<&Attr>,
+    ) {
         let ((above, name), (newabove, newname)) = (crate::view::split(from), crate::view::split(to));
         self.drop_kept(to);
         if let Some(other) = exchanged {
             self.drop_kept(from);
-            self.listings.with(above, |listing| listing.made(name, other, Instant::now()));
+            self.listings.with(above, |listing| listing.made(name, other, (dir, Instant::now())));
         } else {
             self.take_along(from, to, attr.is_dir());
             let entry = self.listings.with(above, |listing| {
                 let entry = listing.entries.get(name).cloned();
-                listing.removed(name);
+                listing.removed(name, (dir, Instant::now()));
                 entry
             });
             let target = entry.and_then(|entry| entry.target);
             self.listings.with(newabove, |listing| {
-                listing.made(newname, attr, Instant::now());
+                listing.made(newname, attr, (newdir, Instant::now()));
                 if let Some(target) = target {
                     listing.points(newname, attr.identity, &target);
                 }
             });
         }
-        // The time of change is another now.
+        // The time of change is another now, of the same link.
+        let begun = Instant::now();
         let root = self.source.root();
         let seen = root.and_then(|root| root.walk(to).and_then(|fd| root.attr(fd)));
         if let Ok(seen) = seen {
-            self.listings.with(newabove, |listing| listing.made(newname, &seen, Instant::now()));
+            self.listings.with(newabove, |listing| {
+                let entry = listing.entries.get(newname).filter(|entry| entry.inode == seen.identity.1);
+                let target = entry.and_then(|entry| entry.target.clone());
+                listing.made(newname, &seen, (newdir, begun));
+                if let Some(target) = target {
+                    listing.points(newname, seen.identity, &target);
+                }
+            });
         }
     }
 

@@ -6,6 +6,7 @@ use crate::kernel::Serve;
 use crate::source::Source;
 use crate::view::View;
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,6 +77,7 @@ pub fn serve(
     let options = options(config, view.source.path());
     let session = Session::new(Serve { view: Arc::clone(&view) }, &point, &options);
     let mut session = session.map_err(|error| MountError::Mount { point: point.clone(), error })?;
+    let device = device_of(&point);
     let mut unmounter = session.unmount_callable();
     let notifier = session.notifier();
     std::thread::spawn(move || {
@@ -97,7 +99,7 @@ pub fn serve(
     while !ended.load(Ordering::Acquire) {
         std::thread::sleep(TURN);
         if signals.next().is_some() {
-            return end(&view, &point, &mut unmounter);
+            return end(&view, &point, device, &mut unmounter);
         }
         if synced.elapsed() >= SYNC {
             let failed = view.sync_if_touched().err().map(|error| error.to_string()).unwrap_or_default();
@@ -119,15 +121,28 @@ pub fn serve(
 }
 
 /// A signal has arrived.
-fn end(view: &View, point: &Path, unmounter: &mut fuser::SessionUnmounter) -> Result<(), MountError> {
+fn end(
+    view: &View,
+    point: &Path,
+    device: Option<(u32, u32)>,
+    unmounter: &mut fuser::SessionUnmounter,
+) -> Result<(), MountError> {
     let unmounted = unmounter.unmount();
-    let busy = unmounted.is_err().then(|| rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH));
+    // It may have been unmounted already, and something else be there now.
+    let there = unmounted.is_err() && device_of(point) == device;
+    let busy = there.then(|| rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH));
     view.sync()?;
     match busy {
         Some(Err(error)) => Err(MountError::io(point, "unmount", error.into())),
         // Programs that still have something open find it gone when this one ends.
         _ => Ok(()),
     }
+}
+
+/// Which file system is mounted there. From what the kernel knows itself: nobody is asked.
+fn device_of(point: &Path) -> Option<(u32, u32)> {
+    let stat = rustix::fs::statx(CWD, point, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+    Some((stat.stx_dev_major, stat.stx_dev_minor))
 }
 
 /// Neither may be within the other: the source would be asked for by way of itself.

@@ -4,7 +4,7 @@ use crate::ahead::{Pace, Threads};
 use crate::attr::Attr;
 use crate::belief::Changes;
 use crate::fault::{Fault, Res};
-use crate::handles::{DirHandle, Handle, Numbered};
+use crate::handles::{DirHandle, Handle, Kept, Numbered};
 use crate::inodes::{Inode, Inodes};
 use crate::listing::Listings;
 use crate::source::{Root, Source, reopen};
@@ -136,10 +136,17 @@ impl View {
         Err(Fault::Says(Errno::STALE))
     }
 
-    /// At one of these paths.
-    fn find_at(&self, inode: &Inode, paths: &[Vec<u8>]) -> Res<Found> {
+    /// Where it was when it was opened, or elsewhere if it looks the same: not what has been given its number since.
+    fn find_kept(&self, inode: &Inode, kept: &Kept) -> Res<Found> {
         let begun = Instant::now();
-        self.find_below(self.source.root()?, inode, paths, begun)?.map_err(|_| Fault::Says(Errno::STALE))
+        let path: Vec<_> = kept.place.path().into_iter().collect();
+        match self.find_below(self.source.root()?, inode, &path, begun)? {
+            Ok(found) => Ok(found),
+            Err(root) => match self.find_below(root, inode, &inode.paths(), begun)? {
+                Ok(found) if found.attr.stamp().looks_like(&kept.stamp) => Ok(found),
+                _ => Err(Fault::Says(Errno::STALE)),
+            },
+        }
     }
 
     /// The root again if it is at none of them.
@@ -173,8 +180,7 @@ impl View {
 
     fn open_again(&self, handle: &Handle) -> Res<Arc<File>> {
         let found = match &handle.kept {
-            // Where it was, and not what has been given its number since.
-            Some(kept) => self.find_at(&handle.inode, &[kept.place.path().ok_or(Errno::STALE)?])?,
+            Some(kept) => self.find_kept(&handle.inode, kept)?,
             None => self.find(&handle.inode)?,
         };
         let file = Arc::new(reopen(&found.fd, handle.flags)?);
@@ -242,7 +248,7 @@ impl View {
             && let Some(path) = inode.path()
         {
             let (dir, name) = split(&path);
-            self.listings.with(dir, |listing| listing.update(name, attr));
+            self.listings.with(dir, |listing| listing.update(name, attr, begun));
         }
     }
 
