@@ -131,7 +131,7 @@ impl View {
     /// From the store, while the source is gone.
     fn kept_lines(&self, inode: &Inode, fault: Fault) -> Res<Lines> {
         let path = inode.path().ok_or(fault)?;
-        let lines = self.listings.with(&path, |listing| listing.complete.then(|| listing.lines()));
+        let lines = self.listings.with(&path, |listing| listing.complete.then(|| listing.all_lines()));
         Ok(Lines { read: None, dir: None.into(), path: Some(path), lines: lines.ok_or(fault)? })
     }
 

@@ -49,6 +49,10 @@ pub struct Entry {
 }
 
 impl Entry {
+    fn line(&self, name: &[u8]) -> Line {
+        Line { name: name.to_vec(), inode: self.inode, kind: crate::attr::kind(self.mode) }
+    }
+
     /// Tells whether they are others. Where a link points is as it was only if it is the same one.
     fn update(&mut self, attr: &Attr) -> bool {
         if self.attr.as_ref().is_some_and(|known| known.agrees(attr)) {
@@ -288,12 +292,13 @@ impl Listing {
 
     /// The names, as they are listed.
     pub fn lines(&self) -> Vec<Line> {
-        let line = |(name, entry): (&Vec<u8>, &Entry)| Line {
-            name: name.clone(),
-            inode: entry.inode,
-            kind: crate::attr::kind(entry.mode),
-        };
-        self.entries.iter().filter(|(_, entry)| !entry.unlisted).map(line).collect()
+        let listed = self.entries.iter().filter(|(_, entry)| !entry.unlisted);
+        listed.map(|(name, entry)| entry.line(name)).collect()
+    }
+
+    /// All that are known, for who cannot ask.
+    pub fn all_lines(&self) -> Vec<Line> {
+        self.entries.iter().map(|(name, entry)| entry.line(name)).collect()
     }
 
     /// The source's directory itself was seen so.

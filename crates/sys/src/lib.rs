@@ -9,6 +9,7 @@ pub mod call;
 pub mod direct;
 pub mod futex;
 pub mod inherited;
+pub mod large;
 pub mod locked;
 pub mod mapping;
 pub mod pagemap;

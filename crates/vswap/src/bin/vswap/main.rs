@@ -28,15 +28,17 @@ mod table;
 use std::process::ExitCode;
 
 use clap::Parser;
+use dlmalloc::GlobalDlmalloc;
+use vswap_sys::large::Large;
 
 use args::{Cli, Command};
 
 /// vswap's own errors, as `env` has them.
 pub const EXIT_OWN_ERROR: u8 = 125;
 
-/// The C library's maps and unmaps each size by itself, a fifth of the time that a small program is held up (musl).
+/// The C library's maps and unmaps each size by itself, a fifth of the time that a small program is held up (musl); dlmalloc fills with zeroes what is zeroed, so large buffers of which little is used are not its.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: Large<GlobalDlmalloc> = Large(GlobalDlmalloc);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

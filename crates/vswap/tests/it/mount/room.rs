@@ -74,3 +74,16 @@ fn a_full_store_makes_no_read_and_no_write_fail() {
     assert!(fs::read(place.shown("big")).unwrap() == wanted);
     assert!(fs::read(place.shown("other")).unwrap() == noise(12 << 20, 2));
 }
+
+/// Each thread that answers the kernel has a buffer of 16 MiB.
+#[test]
+fn a_mount_takes_no_memory_for_requests_that_nobody_makes() {
+    let place = Place::new();
+    fs::write(place.real("file"), noise(1 << 20, 1)).unwrap();
+    let mounted = place.mount(&[]);
+    assert!(fs::read(place.shown("file")).unwrap() == noise(1 << 20, 1));
+    let status = fs::read_to_string(format!("/proc/{}/status", mounted.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 100 << 10, "{line}");
+}
