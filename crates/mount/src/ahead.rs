@@ -149,10 +149,10 @@ impl View {
         // What is seen of a directory that is being changed through the mount is not believed for long.
         let lately = Instant::now().checked_sub(MOMENT);
         let changes = lately.is_none_or(|lately| !self.changes.none_since(parent.identity, lately));
+        let (here, anywhere) = (parent.pace.lock().ask(), self.pace.lock().ask());
         if changes || !self.source.is_remote() || self.ttl.is_zero() {
             return Vec::new();
         }
-        let (here, anywhere) = (parent.pace.lock().ask(), self.pace.lock().ask());
         let most = match here {
             _ if anywhere >= MANY => AT_ONCE,
             1 => 0,

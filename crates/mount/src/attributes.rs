@@ -43,13 +43,14 @@ impl View {
         if let Some(size) = wanted.size {
             self.truncate(inode, handle, size)?;
         }
+        let changing = self.changes.begin(inode.identity);
         if wanted.mode.is_some() || wanted.owner != (None, None) {
             // This program may not open it any more then.
-            let _changing = self.changes.begin(inode.identity);
             self.open_all(inode);
         }
         let look = || Ok(self.find(inode)?.attr);
         self.change(inode, false, look, || self.set_others(inode, wanted), |(), _, _, _| Ok(()))?;
+        drop(changing);
         let found = self.find(inode)?;
         self.note(inode, &found.attr, found.begun);
         Ok(found.attr)

@@ -132,10 +132,14 @@ impl View {
         let left = self.left(parent.identity, seen)?;
         let Some(attr) = answer else { return Some(Believed { answer, seen, left }) };
         match self.inodes.find(attr.identity) {
-            // What is known of it by any of its names. Numbers are given anew: what was seen of it before this name was may be of another that had its own.
+            // What is known of it by any of its names. Numbers are given anew, so this has to be known for one of these, or look like one.
             Some(inode) => {
-                let known = self.believed(&inode);
-                let known = known.filter(|known| known.seen >= seen || inode.is_at(parent, name))?;
+                let linked =
+                    |other: &Attr| [&attr, other].iter().all(|attr| attr.is_file() && attr.nlink > 1);
+                let is_same = |known: &Believed<Attr>| {
+                    inode.is_at(parent, name) || (known.seen >= seen && linked(&known.answer))
+                };
+                let known = self.believed(&inode).filter(is_same)?;
                 Some(Believed { answer: Some(known.answer), seen: known.seen, left: left.min(known.left) })
             }
             None => Some(Believed { answer, seen, left: left.min(self.left(attr.identity, seen)?) }),

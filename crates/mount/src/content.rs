@@ -295,12 +295,13 @@ impl View {
 
     fn drop_kept_held(&self, path: &[u8]) {
         let below = [path, b"/"].concat();
-        self.listings.drop_below(path);
         // A store that fails says so at the next sync.
         let _ = self.store.remove(&self.volume, &key(path));
         let _ = self.store.remove(&self.volume, &crate::listing::key(path));
         let _ = self.store.invalidate(&self.volume, &key(&below));
         let _ = self.store.invalidate(&self.volume, &crate::listing::key(&below));
+        // After the store, from which somebody may just have loaded them.
+        self.listings.drop_below(path);
         self.touch();
     }
 
@@ -332,6 +333,8 @@ impl View {
                 self.take_one(&old, &[&to, &old[below.len()..]].concat(), &mut left);
             }
         }
+        // Somebody may have looked there before they were.
+        self.listings.drop_below(to);
         self.drop_kept_held(from);
     }
 

@@ -1,5 +1,6 @@
 //! [`Handle`] and [`DirHandle`]: what a program has open.
 
+use crate::content::{Content, key};
 use crate::inodes::{Inode, Place};
 use crate::source::Root;
 use crate::stamp::Stamp;
@@ -65,6 +66,12 @@ impl Handle {
     /// Whether it is not known what became of what was written before. Says so once.
     pub fn is_unsure(&self) -> bool {
         self.unsure.swap(false, Ordering::Relaxed)
+    }
+
+    /// Of one that was opened for what was kept: whether these are the bytes that are kept under its name.
+    pub fn is_of(&self, content: &Content) -> bool {
+        let path = self.kept.as_ref().and_then(|kept| kept.place.path());
+        path.is_some_and(|path| content.object.key() == key(&path))
     }
 
     pub fn appends(&self) -> bool {

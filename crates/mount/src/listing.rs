@@ -10,7 +10,7 @@ use crate::handles::Line;
 use crate::stamp::Stamp;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +71,14 @@ impl Entry {
 /// Which directory was looked into, and the moment before.
 pub type Look = (Identity, Instant);
 
+/// A name that was looked for and was not there.
+#[derive(Clone, Copy, Debug)]
+struct Missed {
+    at: Instant,
+    /// It was among the names when these were read.
+    listed: bool,
+}
+
 /// What is known of a directory.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Listing {
@@ -92,7 +100,7 @@ pub struct Listing {
     stamp: Option<Stamp>,
     /// Names that were looked for and were not there.
     #[serde(skip)]
-    missed: HashMap<Vec<u8>, Instant>,
+    missed: HashMap<Vec<u8>, Missed>,
     /// The last of all these moments.
     #[serde(skip)]
     last: Option<Instant>,
@@ -117,11 +125,11 @@ impl Listing {
     }
 
     fn put(&mut self, name: &[u8], attr: &Attr, seen: Instant, unlisted: bool) {
+        let missed = self.missed_at(name);
         let former = self.entries.get_mut(name);
         // That it is not among the names was seen when these were read.
         let read = self.read.filter(|_| former.is_none());
-        let known =
-            former.as_ref().and_then(|entry| entry.seen).max(self.missed.get(name).copied()).max(read);
+        let known = former.as_ref().and_then(|entry| entry.seen).max(missed).max(read);
         if known > Some(seen) {
             return;
         }
@@ -167,12 +175,20 @@ impl Listing {
     }
 
     fn lack(&mut self, name: &[u8], seen: Instant) {
-        self.changed |= self.entries.remove(name).is_some();
+        let entry = self.entries.remove(name);
+        self.changed |= entry.is_some();
         if self.missed.len() >= MISSED {
             self.missed.clear();
+            // Which names were read is not known any more.
+            self.stamp = None;
         }
-        let missed = self.missed.entry(name.to_vec()).or_insert(seen);
-        *missed = seen.max(*missed);
+        let listed = entry.is_some_and(|entry| !entry.unlisted);
+        let missed = self.missed.entry(name.to_vec()).or_insert(Missed { at: seen, listed });
+        (missed.at, missed.listed) = (seen.max(missed.at), missed.listed || listed);
+    }
+
+    fn missed_at(&self, name: &[u8]) -> Option<Instant> {
+        self.missed.get(name).map(|missed| missed.at)
     }
 
     /// The attributes of a name of this directory, `None` of what is not there, and when that was seen; `None` if it was not. That a name is not among those that were read says nothing: there are file systems that know
@@ -183,14 +199,14 @@ impl Listing {
         }
         match self.entries.get(name) {
             Some(entry) => Some((Some(entry.attr?), entry.seen?)),
-            None => Some((None, self.missed.get(name).copied()?)),
+            None => Some((None, self.missed_at(name)?)),
         }
     }
 
     /// A look found since the names were read that this one is not there.
     pub fn missed_since_read(&self, dir: Identity, name: &[u8]) -> bool {
-        let missed = self.missed.get(name).filter(|_| !self.entries.contains_key(name));
-        missed.is_some_and(|missed| self.names_read(dir).is_some_and(|read| *missed >= read))
+        let missed = self.missed_at(name).filter(|_| !self.entries.contains_key(name));
+        missed.is_some_and(|missed| self.names_read(dir).is_some_and(|read| missed >= read))
     }
 
     /// When all names of this directory were read.
@@ -226,22 +242,25 @@ impl Listing {
             return false;
         }
         let same_stamp = stamp.is_some() && self.read.is_some() && self.stamp == stamp;
-        let listed = |entry: &&Entry| !entry.unlisted;
-        // A name that a look did not find may be listed all the same.
-        let odd = lines.iter().any(|line| self.missed.contains_key(&line.name));
-        let lied = same_stamp
-            && !odd
-            && (lines.len() != self.entries.values().filter(listed).count()
-                || lines.iter().any(|line| self.entries.get(&line.name).filter(listed).is_none()));
+        // As they were read before, also those that a look did not find since: some file systems list what is not there.
+        let was_listed = |name: &Vec<u8>| {
+            let entry = self.entries.get(name).is_some_and(|entry| !entry.unlisted);
+            entry || self.missed.get(name).is_some_and(|missed| missed.listed)
+        };
+        let before = self.entries.values().filter(|entry| !entry.unlisted).count()
+            + self.missed.values().filter(|missed| missed.listed).count();
+        let lied = same_stamp && (lines.len() != before || !lines.iter().all(|line| was_listed(&line.name)));
         (self.read, self.stamp) = (Some(begun), stamp);
         // A name that is there now, and one that was looked for before the directory had this stamp.
-        self.missed.retain(|_, missed| *missed > begun);
+        self.missed.retain(|_, missed| missed.at > begun);
+        self.missed.values_mut().for_each(|missed| missed.listed = false);
         let mut former = std::mem::take(&mut self.entries);
         let same = former.len() == lines.len();
         let mut changed = !self.complete || !same;
         for line in lines {
-            if self.missed.contains_key(&line.name) {
+            if let Some(missed) = self.missed.get_mut(&line.name) {
                 // A look that began later did not find it.
+                missed.listed = true;
                 continue;
             }
             let known = former.remove(&line.name).filter(|entry| {
@@ -296,9 +315,15 @@ impl Listing {
         listed.map(|(name, entry)| entry.line(name)).collect()
     }
 
-    /// All that are known, for who cannot ask.
+    /// All that are known, for who cannot ask, but for other spellings of what is listed, and for directories that are not: there, snapshots are found.
     pub fn all_lines(&self) -> Vec<Line> {
-        self.entries.iter().map(|(name, entry)| entry.line(name)).collect()
+        let listed: HashSet<_> =
+            self.entries.values().filter(|entry| !entry.unlisted).map(|entry| entry.inode).collect();
+        let known = self.entries.iter().filter(|(_, entry)| {
+            let file = entry.attr.filter(|attr| !attr.is_dir());
+            !entry.unlisted || file.is_some_and(|attr| attr.nlink > 1 || !listed.contains(&entry.inode))
+        });
+        known.map(|(name, entry)| entry.line(name)).collect()
     }
 
     /// The source's directory itself was seen so.
@@ -393,7 +418,7 @@ impl Listings {
     /// # Errors
     /// The last that there was.
     pub fn write(&self) -> Result<bool, NamedError> {
-        self.write_held(&self.hold())
+        self.write_all(true)
     }
 
     /// Nobody else writes, moves or drops what is in the store meanwhile.
@@ -403,11 +428,20 @@ impl Listings {
 
     /// As [`write`](Self::write), for who holds it.
     pub fn write_held(&self, _held: &MutexGuard<'_, ()>) -> Result<bool, NamedError> {
+        self.write_all(false)
+    }
+
+    fn write_all(&self, hold: bool) -> Result<bool, NamedError> {
         let all: Vec<_> =
             self.in_memory.lock().iter().map(|(path, listing)| (path.clone(), Arc::clone(listing))).collect();
         let (mut any, mut failed) = (false, None);
         for (path, listing) in all {
-            // Nobody waits for the store because of this.
+            // For each by itself: who moves or drops another one does not wait for all. This one may have been meanwhile.
+            let _held = hold.then(|| self.hold());
+            if !self.in_memory.lock().get(&path).is_some_and(|there| Arc::ptr_eq(there, &listing)) {
+                continue;
+            }
+            // Nobody who looks at it waits for the store.
             let encoded = {
                 let mut listing = listing.lock();
                 let Some(listing) = listing.as_mut().filter(|listing| listing.changed) else { continue };
@@ -609,5 +643,15 @@ mod tests {
         assert!(!listing.renew(&lines, later(5), None));
         assert!(!listing.names_hold(DIR, &two), "it was not settled");
         assert!(!listing.renew(&three, later(6), Some(two)));
+        // One that is listed and cannot be looked at is no lie, one that was waited for and has come is, and so is one that has gone.
+        listing.miss(b"a", later(7));
+        assert!(!listing.renew(&three, later(8), Some(two)));
+        listing.miss(b"awaited", later(9));
+        assert!(!listing.renew(&three, later(10), Some(two)));
+        listing.miss(b"awaited", later(11));
+        let four = [line("a", 5), line("awaited", 7), line("b", 6), line("new", 9)];
+        assert!(listing.renew(&four, later(12), Some(two)));
+        listing.miss(b"b", later(13));
+        assert!(listing.renew(&[line("a", 5), line("awaited", 7), line("new", 9)], later(14), Some(two)));
     }
 }

@@ -260,7 +260,12 @@ impl View {
         exchanged: Option<&Attr>,
     ) {
         let ((above, name), (newabove, newname)) = (crate::view::split(from), crate::view::split(to));
-        self.drop_kept(to);
+        if attr.is_dir() || exchanged.is_some() {
+            self.drop_kept(to);
+        } else {
+            // What a file takes the place of is none.
+            self.drop_kept_file(to);
+        }
         if let Some(other) = exchanged {
             self.drop_kept(from);
             self.listings.with(above, |listing| listing.made(name, other, (dir, Instant::now())));

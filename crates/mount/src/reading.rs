@@ -37,10 +37,11 @@ impl View {
         for _ in 0..TRIES {
             let Some(content) = self.content_to_read(inode, || self.attr_of(handle))? else { break };
             if handle.kept.as_ref().is_some_and(|kept| kept.stamp != content.stamp()) {
-                // If it is another file by now, that says so; while nothing answers it is what is known of it.
-                self.file(handle)
-                    .map(drop)
-                    .or_else(|fault| if fault.is_gone() { Ok(()) } else { Err(fault) })?;
+                // If it is another file by now, that says so; while nothing answers it is what is known of that name.
+                match self.file(handle) {
+                    Err(fault) if fault.is_gone() && handle.is_of(&content) => {}
+                    file => drop(file?),
+                }
             }
             match self.read_kept(handle, &content, offset, size, ahead) {
                 Ok(bytes) => return Ok(bytes),

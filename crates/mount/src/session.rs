@@ -127,9 +127,9 @@ fn end(
     device: Option<(u32, u32)>,
     unmounter: &mut fuser::SessionUnmounter,
 ) -> Result<(), MountError> {
-    let unmounted = unmounter.unmount();
     // It may have been unmounted already, and something else be there now.
-    let there = unmounted.is_err() && device_of(point) == device;
+    let is_ours = || device.is_some() && device_of(point) == device;
+    let there = is_ours() && unmounter.unmount().is_err() && is_ours();
     let busy = there.then(|| rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH));
     view.sync()?;
     match busy {

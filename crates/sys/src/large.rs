@@ -110,19 +110,22 @@ mod tests {
         let large = Large(System);
         let sizes = [100, LARGE - 1, LARGE, 3 * LARGE + 5, LARGE + 1, 70, 2 * LARGE, 1];
         for align in [1, 64, 4096, 8192] {
-            let mut layout = Layout::from_size_align(sizes[0], align).unwrap();
+            // The last is the other allocator's, however large.
+            let (mut layout, mut last) = (Layout::from_size_align(sizes[0], align).unwrap(), 69);
             // SAFETY: sizes above 0, each block used within its size and given back once by its last layout.
             unsafe {
                 let mut block = large.alloc(layout);
                 block.write_bytes(9, 1);
-                block.add(69).write(8);
+                block.add(last).write(8);
                 for size in sizes {
                     block = large.realloc(block, layout, size);
                     layout = Layout::from_size_align(size, align).unwrap();
                     assert!(!block.is_null() && (block as usize).is_multiple_of(align), "{size} {align}");
                     assert_eq!(block.read(), 9, "{size} {align}");
                     assert!(size < 70 || block.add(69).read() == 8, "{size} {align}");
-                    block.add(size - 1).write(if size == 1 { 9 } else { 8 });
+                    assert!(last >= size || block.add(last).read() == 8, "{size} {align}");
+                    last = size - 1;
+                    block.add(last).write(if last == 0 { 9 } else { 8 });
                 }
                 large.dealloc(block, layout);
             }

@@ -85,5 +85,6 @@ fn a_mount_takes_no_memory_for_requests_that_nobody_makes() {
     let status = fs::read_to_string(format!("/proc/{}/status", mounted.child.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib < 100 << 10, "{line}");
+    // Where all memory is of huge pages, each takes one.
+    assert!(kib < 200 << 10, "{line}");
 }
