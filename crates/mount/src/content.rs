@@ -297,9 +297,9 @@ impl View {
         let below = [path, b"/"].concat();
         // A store that fails says so at the next sync.
         let _ = self.store.remove(&self.volume, &key(path));
-        let _ = self.store.remove(&self.volume, &crate::listing::key(path));
+        let _ = self.store.remove(&self.volume, &crate::listings::key(path));
         let _ = self.store.invalidate(&self.volume, &key(&below));
-        let _ = self.store.invalidate(&self.volume, &crate::listing::key(&below));
+        let _ = self.store.invalidate(&self.volume, &crate::listings::key(&below));
         // After the store, from which somebody may just have loaded them.
         self.listings.drop_below(path);
         self.touch();
@@ -321,8 +321,8 @@ impl View {
         let held = self.listings.hold();
         let _ = self.listings.write_held(&held);
         self.listings.drop_below(from);
-        self.take_one(&crate::listing::key(from), &crate::listing::key(to), &mut left);
-        for kind in [crate::listing::key, key] {
+        self.take_one(&crate::listings::key(from), &crate::listings::key(to), &mut left);
+        for kind in [crate::listings::key, key] {
             let (below, to) = (kind(&[from, b"/"].concat()), kind(&[to, b"/"].concat()));
             let mut keys = Vec::new();
             let _ = self.store.list(&self.volume, &below, |listed| {

@@ -6,7 +6,7 @@
 //!
 //! - `source.rs` walks paths below the source's directory; `fault.rs` tells a source that refuses from one that is gone.
 //! - `inodes.rs`: what the kernel knows, and where it was seen; `handles.rs`: what programs have open.
-//! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs`: names and attributes, for when the source is gone; `belief.rs`: how long what was seen is told without asking; `ahead.rs`: several looks at once.
+//! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs` and `listings.rs`: names and attributes, also for when the source is gone; `belief.rs`: how long what was seen is told without asking; `ahead.rs`: several looks at once.
 //! - `files.rs`, `attributes.rs`, `names.rs`, `dirs.rs`: the operations; `kernel.rs`: the same as the kernel asks for them; `session.rs`: beginning and end.
 //!
 //! # Invariants
@@ -33,6 +33,7 @@ mod inodes;
 mod kernel;
 mod listed;
 mod listing;
+mod listings;
 mod names;
 mod reading;
 mod session;

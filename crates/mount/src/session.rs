@@ -188,7 +188,7 @@ fn root_of(source: &Source, store: &Arc<Store>, volume: &[u8]) -> Result<Attr, M
         root.attr(fd)
     });
     let known = || {
-        crate::listing::Listings::new(Arc::clone(store), volume.to_vec(), Duration::ZERO)
+        crate::listings::Listings::new(Arc::clone(store), volume.to_vec(), Duration::ZERO)
             .with(b"", |listing| listing.own)
     };
     match found {

@@ -6,7 +6,7 @@ use crate::belief::Changes;
 use crate::fault::{Fault, Res};
 use crate::handles::{DirHandle, Handle, Kept, Numbered};
 use crate::inodes::{Inode, Inodes};
-use crate::listing::Listings;
+use crate::listings::Listings;
 use crate::source::{Root, Source, reopen};
 use parking_lot::Mutex;
 use rustix::io::Errno;

@@ -330,3 +330,45 @@ fn a_file_that_is_read_from_the_store_alone_is_there_after_its_name_has_gone() {
     files[3].read_exact_at(&mut bytes, 100).unwrap();
     assert_eq!(&bytes, b"other");
 }
+
+/// Of a file that others have removed nothing is shown but its own bytes, though another one has been given its number: through a descriptor and by its name, while the source answers and while it does not.
+#[test]
+fn a_file_that_has_been_given_the_number_of_another_is_not_taken_for_it() {
+    let failing = Failing::new();
+    fill(&failing.below, 1, 1);
+    fs::create_dir(failing.below.join("other")).unwrap();
+    age();
+    let _mounted = failing.place.mount(&["--ttl", "1"]);
+    let (old, name) = (failing.place.shown("tree/00/000"), failing.below.join("tree/00/000"));
+    let number = fs::metadata(&name).unwrap().ino();
+    assert_eq!(fs::read(&old).unwrap(), noise(3000, 7));
+    let opens = failing.control.count(Call::Open);
+    let kept = File::open(&old).unwrap();
+    assert_eq!(failing.control.count(Call::Open), opens, "opened for what is kept");
+    fs::remove_file(&name).unwrap();
+    // Whoever shows the source lets go of it.
+    std::thread::sleep(Duration::from_millis(1100));
+    let _ = fs::metadata(&old);
+    forget();
+    let new = (0..2000).map(|new| format!("other/{new}")).find(|new| {
+        fs::write(failing.below.join(new), noise(3000, 8)).unwrap();
+        fs::metadata(failing.below.join(new)).unwrap().ino() == number
+    });
+    // There are file systems that never give one twice.
+    let Some(new) = new else { return eprintln!("number {number} was not given again") };
+    let read = || {
+        let mut bytes = vec![0; 3000];
+        rustix::fs::fadvise(&kept, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        kept.read_exact_at(&mut bytes, 0).map(|()| bytes)
+    };
+    let shown = failing.place.shown(&new);
+    for turn in 0..2 {
+        assert_eq!(fs::read(&shown).unwrap(), noise(3000, 8), "{turn}");
+        assert!(read().map_or(true, |bytes| bytes == noise(3000, 7)), "{turn}: another file's bytes");
+        assert!(fs::read(&old).is_err(), "{turn}: another file's name");
+        failing.control.fail(&ALL, rustix::io::Errno::IO);
+        assert!(read().map_or(true, |bytes| bytes == noise(3000, 7)), "{turn}, gone: another file's bytes");
+        failing.control.works();
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+}
