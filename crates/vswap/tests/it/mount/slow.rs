@@ -28,6 +28,15 @@ fn a_read_that_waits_for_the_source_holds_no_other_up() {
 
     let signal = |name: &str| run("kill", &[name, &both.below.child.id().to_string()], Path::new("/"));
     signal("-STOP");
+    // Each of its threads, a moment after the call.
+    let tasks = format!("/proc/{}/task", both.below.child.id());
+    let stopped = || {
+        let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        fs::read_dir(&tasks).unwrap().all(|task| stat(task.unwrap()).contains(") T "))
+    };
+    while !stopped() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let waiting: Vec<_> = (0..6_u64)
         .map(|number| {
             let other = other.try_clone().unwrap();
