@@ -83,13 +83,15 @@ impl Drop for Lent<'_> {
 /// A directory that is open.
 #[derive(Clone, Copy)]
 pub struct Within<'a> {
+    /// It is listed: where links point is asked too, for when the source is gone. Not of a name that is looked up: that sets the link's time of access.
+    pub listed: bool,
     pub inode: &'a Inode,
     pub dir: BorrowedFd<'a>,
     pub root: &'a Root,
 }
 
 impl View {
-    /// Asks for a name's attributes and remembers them, and where a link points.
+    /// Asks for a name's attributes and remembers them, and where a link points if that is wanted.
     pub fn look_at(&self, within: Within<'_>, path: Option<&[u8]>, name: &[u8]) -> Res<(Attr, Instant)> {
         let begun = Instant::now();
         let look = (within.inode.identity, begun);
@@ -97,7 +99,8 @@ impl View {
         let Some(path) = path else { return Ok((found?, begun)) };
         match found {
             Ok(attr) => {
-                let known = attr.kind() != FileType::Symlink
+                let known = !within.listed
+                    || attr.kind() != FileType::Symlink
                     || self.listings.with(path, |listing| listing.knows_target(name, &attr));
                 let target = if known { None } else { readlinkat(within.dir, name, Vec::new()).ok() };
                 self.listings.with(path, |listing| {
@@ -174,8 +177,8 @@ impl View {
 }
 
 impl<'a> Within<'a> {
-    pub fn new(inode: &'a Inode, dir: &'a impl AsFd, root: &'a Root) -> Self {
-        Self { inode, dir: dir.as_fd(), root }
+    pub fn new(inode: &'a Inode, dir: &'a impl AsFd, root: &'a Root, listed: bool) -> Self {
+        Self { listed, inode, dir: dir.as_fd(), root }
     }
 }
 

@@ -217,7 +217,7 @@ impl View {
             if !names.is_empty()
                 && let Some((dir, root)) = self.dir_of(parent, lines)
             {
-                self.look_at_all(Within::new(parent, dir, root), path, &names, || {});
+                self.look_at_all(Within::new(parent, dir, root, true), path, &names, || {});
             }
         }
         end
@@ -236,7 +236,7 @@ impl View {
             Some((attr, None))
         };
         let Some((dir, root)) = self.dir_of(parent, lines) else { return kept() };
-        match self.look_at(Within::new(parent, dir, root), path, &line.name) {
+        match self.look_at(Within::new(parent, dir, root, true), path, &line.name) {
             Ok((attr, begun)) => Some((attr, Some(begun))),
             Err(fault) if fault.is_gone() => kept(),
             Err(_) => None,

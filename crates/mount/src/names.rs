@@ -34,7 +34,7 @@ impl View {
         let (path, seen) = (parent.path(), Instant::now());
         let believed = |answer, left| Ok(Believed { answer, seen, left });
         let found = self.find(parent).and_then(|dir| {
-            let within = Within::new(parent, &dir.fd, &dir.root);
+            let within = Within::new(parent, &dir.fd, &dir.root, false);
             let Some(path) = &path else { return self.look_at(within, None, name) };
             let next = self.following(parent, path, name);
             self.look_at_all(within, path, &next, || self.look_at(within, Some(path), name))

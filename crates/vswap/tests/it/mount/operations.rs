@@ -170,3 +170,17 @@ fn a_signal_unmounts() {
         vswap(["cache", "ls", place.store.to_str().unwrap(), "--raw", "--noheadings", "--output", "KEY"]);
     assert!(said.out.contains("ffile"), "{said:?}");
 }
+
+#[test]
+fn who_looks_a_link_up_does_not_read_it() {
+    let place = Place::new();
+    let _mounted = place.mount(&["--ttl", "0"]);
+    std::os::unix::fs::symlink("there", place.shown("link")).unwrap();
+    let program = "import os
+os.utime('link', (1960000000, 1970000000), follow_symlinks=False)
+found = os.lstat('link')
+print(found.st_atime, found.st_mtime)";
+    for _ in 0..3 {
+        assert_eq!(run("python3", &["-c", program], &place.point), "1960000000.0 1970000000.0\n");
+    }
+}
