@@ -136,6 +136,8 @@ impl View {
                 let look = move || {
                     if let Ok((attr, begun)) = self.look_at(within, Some(path), name)
                         && let Some(inode) = self.inodes.find(attr.identity)
+                        // Numbers are given anew: else it may be another file.
+                        && (inode.is_at(within.inode, name) || attr.nlink > 1)
                     {
                         self.note(&inode, &attr, begun);
                     }

@@ -176,8 +176,14 @@ impl View {
                 }
                 continue;
             };
-            let full =
-                reply.add(INodeNo(inode.node), next, name, &left, &attr.told(inode.node), Generation(0));
+            let full = reply.add(
+                INodeNo(inode.node),
+                next,
+                name,
+                &left,
+                &attr.told(inode.node),
+                Generation(inode.generation),
+            );
             if full {
                 self.inodes.forget(inode.node, 1);
                 return Ok(());

@@ -69,6 +69,8 @@ impl Seen {
 #[derive(Debug)]
 pub struct Inode {
     pub node: u64,
+    /// How many had this number before, of those that the kernel still knew then: it takes them for another.
+    pub generation: u64,
     pub identity: Identity,
     /// As it was seen last.
     pub attr: Mutex<Seen>,
@@ -133,6 +135,17 @@ impl Inode {
         self.places.lock().iter().any(|place| place.parent.node == parent.node && place.name == name)
     }
 
+    /// Whether a file that was seen there has been given this one's number: it has no other name, is not where this one was, and does not look like it. What somebody has open in the source keeps its number, and may have been
+    /// renamed and written to by others; of what nobody has open there, that cannot be told from another file, and is taken for one.
+    fn was_another(&self, parent: &Self, name: &[u8], attr: &Attr) -> bool {
+        let former = self.attr();
+        let alone = attr.is_file() && attr.nlink == 1 && !self.is_at(parent, name);
+        former.kind() != attr.kind()
+            || (alone
+                && !former.stamp().looks_like(&attr.stamp())
+                && !self.handles().iter().any(|handle| handle.file.lock().is_some()))
+    }
+
     /// It is not there any more.
     pub fn left(&self, parent: &Self, name: &[u8]) {
         self.places.lock().retain(|place| place.parent.node != parent.node || place.name != name);
@@ -178,7 +191,7 @@ impl Inodes {
     pub fn new(root: Attr) -> Self {
         let root = Seen { attr: root, at: None };
         let table = Self { table: Mutex::default() };
-        table.table.lock().known.insert(ROOT, Known { inode: inode(ROOT, root), lookups: 1 });
+        table.table.lock().known.insert(ROOT, Known { inode: inode(ROOT, root, 0), lookups: 1 });
         table
     }
 
@@ -191,10 +204,20 @@ impl Inodes {
         let mut table = self.table.lock();
         let node = table.node(attr.identity);
         let seen = Seen { attr, at };
-        let known = table.known.entry(node).or_insert_with(|| Known { inode: inode(node, seen), lookups: 0 });
+        let known =
+            table.known.entry(node).or_insert_with(|| Known { inode: inode(node, seen, 0), lookups: 0 });
+        // What the kernel forgets of the former one it forgets by the same number.
+        let former = known.inode.was_another(parent, name, &attr).then(|| {
+            let new = inode(node, seen, known.inode.generation + 1);
+            std::mem::replace(&mut known.inode, new)
+        });
         known.lookups += 1;
         known.inode.seen_at(parent, name);
-        Arc::clone(&known.inode)
+        let inode = Arc::clone(&known.inode);
+        // Its parents may go with it, which is not done under the lock.
+        drop(table);
+        drop(former);
+        inode
     }
 
     /// One that the kernel knows.
@@ -234,9 +257,10 @@ impl Table {
     }
 }
 
-fn inode(node: u64, seen: Seen) -> Arc<Inode> {
+fn inode(node: u64, seen: Seen, generation: u64) -> Arc<Inode> {
     Arc::new(Inode {
         node,
+        generation,
         identity: seen.attr.identity,
         attr: Mutex::new(seen),
         state: Mutex::default(),

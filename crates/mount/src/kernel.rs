@@ -41,7 +41,7 @@ fn tried<T>(ask: impl FnOnce() -> Res<T>) -> Res<T> {
 
 fn entry(view: &View, reply: ReplyEntry, made: Res<(Arc<Inode>, Attr)>) {
     match made {
-        Ok((inode, attr)) => reply.entry(&view.ttl, &attr.told(inode.node), Generation(0)),
+        Ok((inode, attr)) => reply.entry(&view.ttl, &attr.told(inode.node), Generation(inode.generation)),
         Err(fault) => reply.error(fault.errno()),
     }
 }
@@ -94,7 +94,7 @@ impl Filesystem for Serve {
         let found = view.inode(parent.0).and_then(look_up);
         match found {
             Ok(Believed { answer: Some((inode, attr)), left, .. }) => {
-                reply.entry(&left, &attr.told(inode.node), Generation(0));
+                reply.entry(&left, &attr.told(inode.node), Generation(inode.generation));
             }
             // That it is not there may be remembered as well: number 0 says so.
             Ok(Believed { answer: None, left, .. }) => reply.entry(&left, &nothing(), Generation(0)),
@@ -384,7 +384,7 @@ impl Filesystem for Serve {
         let mode = mode & !umask & 0o7777;
         let create = || view.create(&view.inode(parent.0)?, name.as_bytes(), mode, flags, owner);
         answer!(reply, create(), (inode, attr, handle) => {
-            reply.created(&view.ttl, &attr.told(inode.node), Generation(0), handle, FopenFlags::empty());
+            reply.created(&view.ttl, &attr.told(inode.node), Generation(inode.generation), handle, FopenFlags::empty());
         });
     }
 

@@ -356,19 +356,45 @@ fn a_file_that_has_been_given_the_number_of_another_is_not_taken_for_it() {
     });
     // There are file systems that never give one twice.
     let Some(new) = new else { return eprintln!("number {number} was not given again") };
-    let read = || {
+    // From the kernel's own pages, if it has any, and not.
+    let cached = || {
         let mut bytes = vec![0; 3000];
-        rustix::fs::fadvise(&kept, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         kept.read_exact_at(&mut bytes, 0).map(|()| bytes)
+    };
+    let read = || {
+        rustix::fs::fadvise(&kept, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        cached()
     };
     let shown = failing.place.shown(&new);
     for turn in 0..2 {
         assert_eq!(fs::read(&shown).unwrap(), noise(3000, 8), "{turn}");
+        assert!(cached().map_or(true, |bytes| bytes == noise(3000, 7)), "{turn}: another file's pages");
         assert!(read().map_or(true, |bytes| bytes == noise(3000, 7)), "{turn}: another file's bytes");
         assert!(fs::read(&old).is_err(), "{turn}: another file's name");
         failing.control.fail(&ALL, rustix::io::Errno::IO);
         assert!(read().map_or(true, |bytes| bytes == noise(3000, 7)), "{turn}, gone: another file's bytes");
         failing.control.works();
         std::thread::sleep(Duration::from_millis(1100));
+    }
+}
+
+/// As a log is: it has its number still, and is no other file.
+#[test]
+fn a_file_that_others_have_renamed_and_written_to_is_read_on_by_who_has_it_open() {
+    let (failing, local) = (Failing::new(), Place::new());
+    for (place, real) in [(&failing.place, &failing.below), (&local, &local.source)] {
+        fs::write(real.join("log"), "one ").unwrap();
+        let _mounted = place.mount(&["--ttl", "0.1"]);
+        let mut open = File::open(place.shown("log")).unwrap();
+        let mut bytes = [0; 4];
+        open.read_exact(&mut bytes).unwrap();
+        fs::rename(real.join("log"), real.join("log.1")).unwrap();
+        File::options().append(true).open(real.join("log.1")).unwrap().write_all(b"two").unwrap();
+        std::thread::sleep(Duration::from_millis(150));
+        assert_eq!(fs::metadata(place.shown("log.1")).unwrap().len(), 7);
+        assert_eq!(names(&place.point).len(), 1);
+        let mut rest = String::new();
+        open.read_to_string(&mut rest).unwrap();
+        assert_eq!((rest.as_str(), fs::read(place.shown("log.1")).unwrap()), ("two", b"one two".to_vec()));
     }
 }
