@@ -124,7 +124,7 @@ impl View {
             if content.stamp() == *now {
                 // The kernel's pages may be as doubtful.
                 state.kernel = None;
-                self.tell_stale(inode.node);
+                self.notices.stale(inode.node);
             }
         }
         state.content = None;
@@ -269,7 +269,7 @@ impl View {
     /// The kernel's own pages may be other bytes than the source's.
     pub fn doubt_pages(&self, inode: &Inode) {
         inode.state.lock().kernel = None;
-        self.tell_stale(inode.node);
+        self.notices.stale(inode.node);
     }
 
     /// Nothing of an inode's bytes is kept.
@@ -283,7 +283,7 @@ impl View {
         let stale = state.kernel.is_some();
         state.forget();
         if stale {
-            self.tell_stale(inode.node);
+            self.notices.stale(inode.node);
         }
     }
 

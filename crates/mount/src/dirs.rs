@@ -1,14 +1,13 @@
-//! Operations on open directories.
+//! The names of directories.
 
 use crate::ahead::{AT_ONCE, Within};
 use crate::attr::{Attr, kind};
 use crate::fault::{Fault, Res};
-use crate::handles::{DirHandle, Line, Lines};
 use crate::inodes::{Inode, ROOT};
+use crate::lines::{DOTS, Line, Lines, Ordered};
 use crate::source::{Root, reopen};
 use crate::view::{Opened, View};
-use fuser::{FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
-use parking_lot::Mutex;
+use fuser::{FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -21,55 +20,30 @@ use std::time::{Duration, Instant};
 const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 impl View {
-    /// The kernel keeps the names as long as the attributes that came with them. Not longer: it would ask for each of these by itself.
-    pub fn open_dir(&self, inode: &Arc<Inode>) -> (FileHandle, FopenFlags) {
-        // Relaxed: a number of its own.
-        let id = self.opened_dirs.fetch_add(1, Ordering::Relaxed);
-        let flags = inode.listed.lock().opened(id, self.ttl);
-        let kept = flags.contains(FopenFlags::FOPEN_CACHE_DIR);
-        let handle = DirHandle { inode: Arc::clone(inode), id, kept, lines: Mutex::default() };
-        (FileHandle(self.dirs.add(Arc::new(handle))), flags)
-    }
-
-    pub fn close_dir(&self, number: FileHandle) {
-        if let Some(handle) = self.dirs.remove(number.0) {
-            handle.inode.listed.lock().closed(handle.id);
-        }
-    }
-
-    pub fn dir(&self, number: FileHandle) -> Res<Arc<DirHandle>> {
-        self.dirs.get(number.0).ok_or(Fault::Says(Errno::BADF))
-    }
-
-    /// A directory's entries; read anew from the beginning.
-    pub fn lines(&self, handle: &DirHandle, offset: u64) -> Res<Arc<Lines>> {
-        let mut lines = handle.lines.lock();
-        if let Some(lines) = lines.as_ref().filter(|_| offset > 0) {
-            return Ok(Arc::clone(lines));
-        }
-        let read = match self.believed_lines(&handle.inode) {
-            Some(lines) => lines,
-            None => match self.read_lines(&handle.inode, usize::MAX) {
-                Err(fault) if fault.is_gone() => self.kept_lines(&handle.inode, fault)?,
-                read => read?,
-            },
+    /// A directory's entries, to be told after a cookie; read anew from the beginning.
+    fn lines(&self, inode: &Arc<Inode>, cookie: u64) -> Res<Arc<Ordered>> {
+        let begun = if cookie > 0 { self.snapshots.go_on(inode.node) } else { None };
+        let ordered = match begun {
+            Some(ordered) => ordered,
+            None => self.snapshots.begin(inode.node, self.names(inode)?),
         };
-        let read = Arc::new(read);
-        if handle.kept {
-            // What is kept in the store is shown only until the source answers again.
-            handle.inode.listed.lock().read(handle.id, read.read);
+        // What is kept in the store is shown only until the source answers again.
+        let due = ordered.lines.read.map_or_else(Instant::now, |read| read + self.ttl);
+        self.notices.names(inode, due);
+        if ordered.after(cookie) == ordered.cookies.len() && cookie >= DOTS[1] {
+            self.snapshots.end(inode.node);
         }
-        *lines = Some(Arc::clone(&read));
-        Ok(read)
+        Ok(ordered)
     }
 
-    /// As [`lines`](Self::lines), to be told from the one of that number on: none is the end.
-    fn lines_from(&self, handle: &DirHandle, offset: u64) -> Res<Arc<Lines>> {
-        let lines = self.lines(handle, offset)?;
-        if offset >= lines.lines.len() as u64 + 2 {
-            handle.inode.listed.lock().told_all(handle.id);
+    fn names(&self, inode: &Arc<Inode>) -> Res<Lines> {
+        if let Some(lines) = self.believed_lines(inode) {
+            return Ok(lines);
         }
-        Ok(lines)
+        match self.read_lines(inode, usize::MAX) {
+            Err(fault) if fault.is_gone() => self.kept_lines(inode, fault),
+            read => read,
+        }
     }
 
     /// From the source.
@@ -135,16 +109,16 @@ impl View {
         Ok(Lines { read: None, dir: None.into(), path: Some(path), lines: lines.ok_or(fault)? })
     }
 
-    pub fn list(&self, handle: &DirHandle, offset: u64, reply: &mut ReplyDirectory) -> Res<()> {
-        let lines = self.lines_from(handle, offset)?;
-        for (at, (name, node, kind)) in dots(&handle.inode).into_iter().enumerate().skip(offset as usize) {
-            if reply.add(INodeNo(node), at as u64 + 1, kind, name) {
+    pub fn list(&self, inode: &Arc<Inode>, cookie: u64, reply: &mut ReplyDirectory) -> Res<()> {
+        let ordered = self.lines(inode, cookie)?;
+        let Ordered { lines, cookies } = &*ordered;
+        for (node, kind, name, next) in dots(inode, cookie) {
+            if reply.add(INodeNo(node), next, kind, name) {
                 return Ok(());
             }
         }
-        let skipped = (offset as usize).saturating_sub(2);
-        for (at, line) in lines.lines.iter().enumerate().skip(skipped) {
-            if reply.add(INodeNo(line.inode), at as u64 + 3, line.kind, OsStr::from_bytes(&line.name)) {
+        for (line, next) in lines.lines.iter().zip(cookies).skip(ordered.after(cookie)) {
+            if reply.add(INodeNo(line.inode), *next, line.kind, OsStr::from_bytes(&line.name)) {
                 return Ok(());
             }
         }
@@ -152,23 +126,24 @@ impl View {
     }
 
     /// The same with each entry's attributes.
-    pub fn list_plus(&self, handle: &DirHandle, offset: u64, reply: &mut ReplyDirectoryPlus) -> Res<()> {
-        let lines = self.lines_from(handle, offset)?;
-        let own = handle.inode.attr();
-        for (at, (name, node, _)) in dots(&handle.inode).into_iter().enumerate().skip(offset as usize) {
-            if reply.add(INodeNo(node), at as u64 + 1, name, &self.ttl, &own.told(node), Generation(0)) {
+    pub fn list_plus(&self, inode: &Arc<Inode>, cookie: u64, reply: &mut ReplyDirectoryPlus) -> Res<()> {
+        let ordered = self.lines(inode, cookie)?;
+        let Ordered { lines, cookies } = &*ordered;
+        let (parent, own) = (inode, inode.attr());
+        for (node, _, name, next) in dots(inode, cookie) {
+            if reply.add(INodeNo(node), next, name, &self.ttl, &own.told(node), Generation(0)) {
                 return Ok(());
             }
         }
-        let skipped = (offset as usize).saturating_sub(2);
-        let mut looked = skipped;
-        for (at, line) in lines.lines.iter().enumerate().skip(skipped) {
-            let next = at as u64 + 3;
+        let first = ordered.after(cookie);
+        let mut looked = first;
+        for (at, (line, next)) in lines.lines.iter().zip(cookies).enumerate().skip(first) {
+            let next = *next;
             let name = OsStr::from_bytes(&line.name);
             if at >= looked {
-                looked = self.look_at_lines(&handle.inode, &lines, at);
+                looked = self.look_at_lines(parent, lines, at);
             }
-            let Some((inode, attr, left)) = self.entry(&handle.inode, &lines, line) else {
+            let Some((inode, attr, left)) = self.entry(parent, lines, line) else {
                 // Without a number of an inode the kernel takes the name alone.
                 let none = Attr { mode: kind_bits(line.kind), ..own }.told(0);
                 if reply.add(INodeNo(0), next, name, &self.ttl, &none, Generation(0)) {
@@ -250,9 +225,10 @@ impl View {
     }
 }
 
-/// What every directory has.
-fn dots(inode: &Inode) -> [(&'static str, u64, FileType); 2] {
-    [(".", inode.node, FileType::Directory), ("..", ROOT, FileType::Directory)]
+/// What every directory has, after a cookie: number, kind, name, and the cookie to go on after.
+fn dots(inode: &Inode, cookie: u64) -> impl Iterator<Item = (u64, FileType, &'static str, u64)> {
+    let all = [(inode.node, FileType::Directory, ".", DOTS[0]), (ROOT, FileType::Directory, "..", DOTS[1])];
+    all.into_iter().filter(move |(.., next)| *next > cookie)
 }
 
 fn kind_bits(kind: FileType) -> u32 {

@@ -1,18 +1,14 @@
-//! [`Handle`] and [`DirHandle`]: what a program has open.
+//! [`Handle`]: a file that a program has open.
 
 use crate::content::{Content, key};
 use crate::inodes::{Inode, Place};
-use crate::source::Root;
 use crate::stamp::Stamp;
-use crate::view::Opened;
-use fuser::FileType;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 /// Bytes that are read ahead of a program that reads on, at the least and at the most.
 const AHEAD: (u64, u64) = (128 << 10, 1 << 20);
@@ -88,37 +84,6 @@ impl Handle {
         ahead.next = if on { ahead.next.max(offset + size) } else { offset + size };
         ahead.window
     }
-}
-
-/// An entry of a directory, as it is listed.
-#[derive(Clone, Debug)]
-pub struct Line {
-    pub name: Vec<u8>,
-    pub inode: u64,
-    pub kind: FileType,
-}
-
-/// A directory that a program has open.
-#[derive(Debug)]
-pub struct DirHandle {
-    pub inode: Arc<Inode>,
-    /// A number of its own.
-    pub id: u64,
-    /// The kernel keeps what it is told by this one.
-    pub kept: bool,
-    /// As it was when it was read from its beginning.
-    pub lines: Mutex<Option<Arc<Lines>>>,
-}
-
-/// A directory at one moment.
-#[derive(Debug)]
-pub struct Lines {
-    /// The moment before it was read from the source; `None` if the source is gone.
-    pub read: Option<Instant>,
-    /// The directory itself, for the entries' attributes, and the source's: found when the first of these is wanted. `None` if it cannot be.
-    pub dir: OnceLock<Option<(Opened, Root)>>,
-    pub path: Option<Vec<u8>>,
-    pub lines: Vec<Line>,
 }
 
 /// Things by number.

@@ -9,7 +9,6 @@ use crate::ahead::Pace;
 use crate::attr::{Attr, Identity};
 use crate::content::State;
 use crate::handles::Handle;
-use crate::listed::Listed;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -80,8 +79,8 @@ pub struct Inode {
     pub no_capabilities: Mutex<Option<Instant>>,
     /// Of a directory: how many of its names were asked for lately.
     pub pace: Mutex<Pace>,
-    /// Of a directory: what the kernel has of its names.
-    pub listed: Mutex<Listed>,
+    /// Of a directory: when the kernel is told to forget its names; `None` if it has none.
+    pub forgotten: Mutex<Option<Instant>>,
     /// The last is the one that was seen last.
     places: Mutex<Vec<Place>>,
     handles: Mutex<Vec<Weak<Handle>>>,
@@ -266,7 +265,7 @@ fn inode(node: u64, seen: Seen, generation: u64) -> Arc<Inode> {
         state: Mutex::default(),
         no_capabilities: Mutex::default(),
         pace: Mutex::default(),
-        listed: Mutex::default(),
+        forgotten: Mutex::default(),
         places: Mutex::default(),
         handles: Mutex::default(),
     })

@@ -74,6 +74,7 @@ impl Filesystem for Serve {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
         ];
         for flag in wanted {
             // A kernel that lacks one is slower.
@@ -279,40 +280,26 @@ impl Filesystem for Serve {
         answer!(reply, view.sync_file(&*view.handle(fh)?, datasync), () => reply.ok());
     }
 
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // Asks the source for nothing.
-        let opened = self.view.inode(ino.0).map(|inode| self.view.open_dir(&inode));
-        answer!(reply, opened, (handle, flags) => reply.opened(handle, flags));
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // Directories are not opened, which saves two calls for each that is listed. The kernel keeps the names that it is told: see `lines.rs` and `notices.rs`.
+        reply.error(Errno::ENOSYS);
     }
 
-    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let view = &*self.view;
-        answer!(reply, view.list(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
+        answer!(reply, view.list(&view.inode(ino.0)?, offset, &mut reply), () => reply.ok());
     }
 
     fn readdirplus(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
+        ino: INodeNo,
+        _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let view = &*self.view;
-        answer!(reply, view.list_plus(&*view.dir(fh)?, offset, &mut reply), () => reply.ok());
-    }
-
-    fn releasedir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        let view = &*self.view;
-        view.close_dir(fh);
-        reply.ok();
+        answer!(reply, view.list_plus(&view.inode(ino.0)?, offset, &mut reply), () => reply.ok());
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

@@ -3,7 +3,7 @@
 //! While the source is gone all of it is told; else only what was seen within the ttl (`belief.rs`). Moments are known in memory only, the rest is kept (`listings.rs`).
 
 use crate::attr::{Attr, Identity};
-use crate::handles::Line;
+use crate::lines::Line;
 use crate::stamp::Stamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -354,7 +354,7 @@ pub fn mode(kind: fuser::FileType) -> u32 {
 mod tests {
     use super::{Entry, Listing};
     use crate::attr::{Attr, Identity};
-    use crate::handles::Line;
+    use crate::lines::Line;
     use std::time::{Duration, Instant};
 
     #[test]

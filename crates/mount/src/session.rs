@@ -3,14 +3,14 @@
 use crate::attr::Attr;
 use crate::error::MountError;
 use crate::kernel::Serve;
+use crate::notices::notices;
 use crate::source::Source;
 use crate::view::View;
-use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
+use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use vswap_objects::{NamedError, Store};
 use vswap_sys::signal::Signals;
@@ -69,10 +69,10 @@ pub fn serve(
     rustix::process::umask(rustix::fs::Mode::empty());
     more_descriptors();
 
-    let (stale, tell) = channel();
+    let (notices, teller) = notices();
     let source = Source::new(source, was_mounted(&store, &volume)?);
     let root = root_of(&source, &store, &volume)?;
-    let view = Arc::new(View::new(source, root, store, volume, config.ttl, stale));
+    let view = Arc::new(View::new(source, root, store, volume, config.ttl, notices));
     view.remember_mounted()?;
     let options = options(config, view.source.path());
     let session = Session::new(Serve { view: Arc::clone(&view) }, &point, &options);
@@ -80,12 +80,7 @@ pub fn serve(
     let device = device_of(&point);
     let mut unmounter = session.unmount_callable();
     let notifier = session.notifier();
-    std::thread::spawn(move || {
-        for node in tell {
-            // One that the kernel has forgotten has no pages.
-            let _ = notifier.inval_inode(INodeNo(node), 0, 0);
-        }
-    });
+    std::thread::spawn(move || teller.tell(&notifier));
     let ended = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&ended);
     let served = std::thread::spawn(move || {

@@ -4,17 +4,18 @@ use crate::ahead::{Pace, Threads};
 use crate::attr::Attr;
 use crate::belief::Changes;
 use crate::fault::{Fault, Res};
-use crate::handles::{DirHandle, Handle, Kept, Numbered};
+use crate::handles::{Handle, Kept, Numbered};
 use crate::inodes::{Inode, Inodes};
+use crate::lines::Snapshots;
 use crate::listings::Listings;
+use crate::notices::Notices;
 use crate::source::{Root, Source, reopen};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vswap_objects::Store;
 
@@ -31,9 +32,7 @@ pub struct View {
     pub ttl: Duration,
     pub inodes: Inodes,
     pub handles: Numbered<Handle>,
-    pub dirs: Numbered<DirHandle>,
-    /// Directories that were ever opened.
-    pub opened_dirs: AtomicU64,
+    pub snapshots: Snapshots,
     pub listings: Listings,
     pub changes: Changes,
     /// Names that the source was asked for lately, and the threads that look at those which follow.
@@ -47,8 +46,7 @@ pub struct View {
     full: Mutex<Option<Instant>>,
     /// Held from the look for an object to its mark: two files of one path, of which one has taken the other's place, would else be given one object.
     pub making: Mutex<()>,
-    /// Inodes of which the kernel's own pages are out of date though it cannot tell.
-    stale: Mutex<Sender<u64>>,
+    pub notices: Notices,
 }
 
 /// An inode's file in the source, as it is now.
@@ -84,7 +82,7 @@ impl View {
         store: Arc<Store>,
         volume: Vec<u8>,
         ttl: Duration,
-        stale: Sender<u64>,
+        notices: Notices,
     ) -> Self {
         let listings = Listings::new(Arc::clone(&store), volume.clone(), ttl);
         Self {
@@ -94,8 +92,7 @@ impl View {
             ttl,
             inodes: Inodes::new(root),
             handles: Numbered::default(),
-            dirs: Numbered::default(),
-            opened_dirs: AtomicU64::new(0),
+            snapshots: Snapshots::default(),
             listings,
             changes: Changes::default(),
             pace: Mutex::default(),
@@ -104,7 +101,7 @@ impl View {
             touched: AtomicBool::new(false),
             full: Mutex::default(),
             making: Mutex::default(),
-            stale: Mutex::new(stale),
+            notices,
         }
     }
 
@@ -240,7 +237,7 @@ impl View {
             former
         };
         if former.stamp() != attr.stamp() && former.stamp().looks_like(&attr.stamp()) && attr.is_file() {
-            self.tell_stale(inode.node);
+            self.notices.stale(inode.node);
         }
         if inode.is_root() {
             self.listings.with(b"", |listing| listing.see_own(attr));
@@ -250,12 +247,6 @@ impl View {
             let (dir, name) = split(&path);
             self.listings.with(dir, |listing| listing.update(name, attr, begun));
         }
-    }
-
-    /// The kernel's own pages of an inode are out of date. It is told later, by a thread of its own: it may be waiting for what is being answered.
-    pub fn tell_stale(&self, node: u64) {
-        // Nobody listens any more when it has been unmounted.
-        let _ = self.stale.lock().send(node);
     }
 
     /// Whether it is worth while to put something into the store.
