@@ -100,3 +100,51 @@ impl Snapshots {
         (self.hashes.hash_one(name) >> 1).max(DOTS[1] + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DOTS, IDLE, Line, Lines, MOST, Snapshots};
+    use fuser::FileType;
+    use std::sync::Arc;
+
+    fn lines(names: &[&str]) -> Lines {
+        let line = |name: &&str| Line { name: name.as_bytes().into(), inode: 7, kind: FileType::RegularFile };
+        Lines { read: None, dir: None.into(), path: None, lines: names.iter().map(line).collect() }
+    }
+
+    #[test]
+    fn who_goes_on_in_names_of_another_moment_is_told_what_is_there_in_both() {
+        let snapshots = Snapshots::default();
+        let names: Vec<String> = (0..100).map(|name| format!("n{name}")).collect();
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let before = snapshots.begin(1, lines(&all));
+        assert!(before.cookies.is_sorted_by(|one, two| one < two) && before.cookies[0] > DOTS[1]);
+        assert_eq!((before.after(0), before.after(DOTS[1]), before.after(u64::MAX)), (0, 0, 100));
+        let half = before.cookies[49];
+        let odd: Vec<&str> = all.iter().copied().skip(1).step_by(2).collect();
+        snapshots.begin(1, lines(&odd));
+        let after = snapshots.go_on(1).unwrap();
+        let of = |lines: &[Line]| lines.iter().map(|line| line.name.clone()).collect::<Vec<_>>();
+        let mut told = of(&before.lines.lines[..50]);
+        told.extend(of(&after.lines.lines[after.after(half)..]));
+        for name in odd {
+            assert_eq!(told.iter().filter(|told| *told == name.as_bytes()).count(), 1, "{name}");
+        }
+        snapshots.end(1);
+        assert!(snapshots.go_on(1).is_none());
+    }
+
+    #[test]
+    fn of_too_many_directories_the_one_goes_that_was_used_longest_ago() {
+        let snapshots = Snapshots::default();
+        (0..MOST as u64).for_each(|node| drop(snapshots.begin(node, lines(&["a"]))));
+        assert!(snapshots.go_on(0).is_some());
+        let last = snapshots.begin(1000, lines(&[]));
+        assert!(snapshots.go_on(1).is_none() && snapshots.go_on(0).is_some());
+        assert!(Arc::ptr_eq(&snapshots.go_on(1000).unwrap(), &last));
+        // And all in which nobody goes on.
+        snapshots.all.lock().iter_mut().for_each(|(_, used, _)| *used = used.checked_sub(IDLE).unwrap());
+        drop(snapshots.begin(2000, lines(&[])));
+        assert_eq!(snapshots.all.lock().len(), 1);
+    }
+}

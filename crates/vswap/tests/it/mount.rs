@@ -5,6 +5,7 @@
 mod belief;
 mod changes;
 mod failing;
+mod listing;
 mod lost;
 mod model;
 mod operations;
