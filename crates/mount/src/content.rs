@@ -70,6 +70,10 @@ impl Content {
         self.mark.lock().stamp
     }
 
+    pub fn is_settled(&self) -> bool {
+        self.mark.lock().settled
+    }
+
     /// Something is about to be kept that was fetched just now: if another change could leave the same stamp, it is to be fetched once more.
     pub fn fetched(&self) -> Result<(), NamedError> {
         let mut mark = self.mark.lock();

@@ -4,15 +4,26 @@ use crate::content::Unknown;
 use crate::fault::{Fault, Res};
 use crate::handles::{Handle, Kept};
 use crate::inodes::Inode;
+use crate::plain::Register;
 use crate::source::reopen;
+use crate::stamp::Stamp;
 use crate::view::View;
-use fuser::{FileHandle, FopenFlags};
+use fuser::{BackingId, FileHandle, FopenFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// A file that was opened, as the kernel is told.
+#[derive(Debug)]
+pub struct Opening {
+    pub handle: FileHandle,
+    pub flags: FopenFlags,
+    /// What the kernel is to read by itself.
+    pub backing: Option<Arc<BackingId>>,
+}
 
 /// Flags of an open that concern how the file is used later.
 const KEPT: OFlags = OFlags::RDONLY
@@ -36,44 +47,53 @@ impl View {
         self.handles.get(number.0).ok_or(Fault::Says(Errno::BADF))
     }
 
-    pub fn open(&self, inode: &Arc<Inode>, flags: i32) -> Res<(FileHandle, FopenFlags)> {
+    pub fn open(&self, inode: &Arc<Inode>, flags: i32, register: Register<'_>) -> Res<Opening> {
         let flags = kept_flags(flags);
-        if let Some(opened) = self.open_believed(inode, flags) {
-            return Ok(opened);
+        if let Some((handle, keep, stamp)) = self.open_believed(inode, flags, register) {
+            return self.opening(handle, keep, &stamp, register);
         }
         let opened = self.find(inode).and_then(|found| {
             let begun = Instant::now();
             let file = reopen(&found.fd, flags)?;
             Ok((found.root.attr(&file)?, begun, file))
         });
-        let (file, keep) = match opened {
+        let mut state = inode.state.lock();
+        let (file, stamp, content) = match opened {
             Ok((attr, begun, file)) => {
                 let stamp = attr.stamp();
-                let mut state = inode.state.lock();
                 // What was fetched too soon after a change is found out here.
-                self.content(inode, &mut state, &stamp, begun, false);
-                let keep = state.kernel == Some(stamp);
-                state.kernel = Some(stamp);
+                let content = self.content(inode, &mut state, &stamp, begun, false);
                 state.opened = Some(begun);
                 // Before anybody else opens it, who takes the one for the other.
                 self.note(inode, &attr, begun);
-                drop(state);
-                (Some(file), keep)
+                (Some(file), stamp, content)
             }
             Err(fault) if fault.is_gone() && !writes(flags) => {
                 let last = inode.attr().stamp();
-                let mut state = inode.state.lock();
-                self.last_content(inode, &mut state, &last).ok_or(fault)?;
-                (None, state.kernel == Some(last))
+                let content = self.last_content(inode, &mut state, &last).ok_or(fault)?;
+                (None, last, Some(content))
             }
             Err(fault) => return Err(fault),
         };
-        Ok(self.opened(Handle::new(inode, flags, file, None), keep))
+        let keep = state.kernel == Some(stamp);
+        if file.is_some() {
+            state.kernel = Some(stamp);
+        }
+        let plain = self.plain_for(inode, &stamp, content.as_ref(), register);
+        // With the state locked: who opens it next sees how it is open.
+        let handle = Handle::new(inode, flags, file, None, plain);
+        drop(state);
+        self.opening(handle, keep, &stamp, register)
     }
 
     /// Without the source's file, which is opened when something is wanted of it: to be read, all of it being kept, and somebody having opened it there within the ttl. Only where to open it takes long: who has a file open
-    /// that way may have it no longer once others have removed it, as on a file system of another machine.
-    fn open_believed(&self, inode: &Arc<Inode>, flags: OFlags) -> Option<(FileHandle, FopenFlags)> {
+    /// that way may have it no longer once others have removed it, as on a file system of another machine. The handle, whether the kernel's pages are those of the file, and its stamp.
+    fn open_believed(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OFlags,
+        register: Register<'_>,
+    ) -> Option<(Arc<Handle>, bool, Stamp)> {
         if writes(flags) || !self.source.is_remote() {
             return None;
         }
@@ -86,20 +106,25 @@ impl View {
         if !content.object.missing(0..stamp.size).is_empty() {
             return None;
         }
+        let kept = Kept { place: inode.place()?, stamp };
         let keep = state.kernel == Some(stamp);
         state.kernel = Some(stamp);
-        let kept = Kept { place: inode.place()?, stamp };
-        Some(self.opened(Handle::new(inode, flags, None, Some(kept)), keep))
+        let plain = self.plain_for(inode, &stamp, Some(&content), register);
+        Some((Handle::new(inode, flags, None, Some(kept), plain), keep, stamp))
     }
 
-    fn opened(&self, handle: Arc<Handle>, keep: bool) -> (FileHandle, FopenFlags) {
-        let flags = handle.flags;
-        let number = self.handles.add(handle);
-        let mut told = FopenFlags::empty();
-        told.set(FopenFlags::FOPEN_KEEP_CACHE, keep);
+    fn opening(&self, handle: Arc<Handle>, keep: bool, now: &Stamp, register: Register<'_>) -> Res<Opening> {
+        let mut flags = FopenFlags::empty();
+        // Of its own pages nothing is wanted where it reads a copy, and may not be.
+        flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep && handle.plain.is_none());
         // Nothing is to be done when a descriptor is closed through which nothing was written.
-        told.set(FopenFlags::FOPEN_NOFLUSH, !writes(flags));
-        (FileHandle(number), told)
+        flags.set(FopenFlags::FOPEN_NOFLUSH, !writes(handle.flags));
+        let mut backing = None;
+        if let Some(plain) = &handle.plain {
+            self.make_over(&handle, plain, now)?;
+            backing = Some(plain.backing(register)?);
+        }
+        Ok(Opening { handle: FileHandle(self.handles.add(handle)), flags, backing })
     }
 
     /// `mapped`: pages of a mapping, which belong where they are, also if the descriptor appends.

@@ -2,6 +2,7 @@
 
 use crate::content::{Content, key};
 use crate::inodes::{Inode, Place};
+use crate::plain::Plain;
 use crate::stamp::Stamp;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -23,6 +24,8 @@ pub struct Handle {
     pub file: Mutex<Option<Arc<File>>>,
     /// It was opened without the source's file.
     pub kept: Option<Kept>,
+    /// The kernel reads this by itself.
+    pub plain: Option<Arc<Plain>>,
     /// Another descriptor has taken the place of one through which something may have been written: it cannot say what became of that.
     unsure: AtomicBool,
     ahead: Mutex<Ahead>,
@@ -44,10 +47,16 @@ struct Ahead {
 }
 
 impl Handle {
-    pub fn new(inode: &Arc<Inode>, flags: OFlags, file: Option<File>, kept: Option<Kept>) -> Arc<Self> {
+    pub fn new(
+        inode: &Arc<Inode>,
+        flags: OFlags,
+        file: Option<File>,
+        kept: Option<Kept>,
+        plain: Option<Arc<Plain>>,
+    ) -> Arc<Self> {
         let file = Mutex::new(file.map(Arc::new));
         let (unsure, ahead) = (AtomicBool::new(false), Mutex::default());
-        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, kept, unsure, ahead });
+        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, kept, plain, unsure, ahead });
         inode.opened(&handle);
         handle
     }
@@ -109,6 +118,10 @@ impl<T> Numbered<T> {
 
     pub fn get(&self, number: u64) -> Option<Arc<T>> {
         self.all.lock().get(&number).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<T>> {
+        self.all.lock().values().cloned().collect()
     }
 
     pub fn remove(&self, number: u64) -> Option<Arc<T>> {

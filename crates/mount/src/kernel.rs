@@ -4,6 +4,7 @@ use crate::attr::{Attr, device_told, nothing};
 use crate::attributes::Wanted;
 use crate::belief::Believed;
 use crate::fault::Res;
+use crate::files::Opening;
 use crate::inodes::Inode;
 use crate::names::{Made, Owner};
 use crate::view::View;
@@ -79,6 +80,13 @@ impl Filesystem for Serve {
         for flag in wanted {
             // A kernel that lacks one is slower.
             let _ = config.add_capabilities(flag);
+        }
+        // Files that are passed through may lie on a file system that is itself on a disk, and not on another one.
+        if self.view.plains.are_on()
+            && (config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_err()
+                || config.set_max_stack_depth(1).is_err())
+        {
+            self.view.plains.turn_off();
         }
         let _ = config.set_max_write(MOST);
         let _ = config.set_max_readahead(MOST);
@@ -211,7 +219,14 @@ impl Filesystem for Serve {
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let view = &*self.view;
-        answer!(reply, view.open(&view.inode(ino.0)?, flags.0), (handle, flags) => reply.opened(handle, flags));
+        let open = || view.open(&view.inode(ino.0)?, flags.0, &|file| reply.open_backing(file));
+        match tried(open) {
+            Ok(Opening { handle, flags, backing: None }) => reply.opened(handle, flags),
+            Ok(Opening { handle, flags, backing: Some(backing) }) => {
+                reply.opened_passthrough(handle, flags, &backing);
+            }
+            Err(fault) => reply.error(fault.errno()),
+        }
     }
 
     fn read(

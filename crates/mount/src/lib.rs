@@ -36,6 +36,7 @@ mod listing;
 mod listings;
 mod names;
 mod notices;
+mod plain;
 mod reading;
 mod session;
 mod source;

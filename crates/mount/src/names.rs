@@ -144,7 +144,7 @@ impl View {
             // It may have been cut off.
             inode.state.lock().forget();
         }
-        let number = self.handles.add(Handle::new(&inode, kept, Some(file), None));
+        let number = self.handles.add(Handle::new(&inode, kept, Some(file), None, None));
         Ok((inode, attr, FileHandle(number)))
     }
 

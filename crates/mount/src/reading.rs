@@ -55,6 +55,18 @@ impl View {
         self.with_file(handle, |file| read_into(file, offset, size))
     }
 
+    /// Bytes of what is kept, or that the source has of the same stamp.
+    ///
+    /// # Errors
+    /// What the source says; `STALE` if its file has become another.
+    pub fn read_of(&self, handle: &Handle, content: &Arc<Content>, offset: u64, size: usize) -> Res<Vec<u8>> {
+        match self.read_kept(handle, content, offset, size, 0) {
+            Ok(bytes) => Ok(bytes),
+            Err(NotFetched::Fault(fault)) => Err(fault),
+            Err(NotFetched::Changed) => Err(Errno::STALE.into()),
+        }
+    }
+
     fn read_kept(
         &self,
         handle: &Handle,
@@ -140,7 +152,7 @@ impl View {
 }
 
 /// As many bytes as there are.
-fn read_into(file: &std::fs::File, offset: u64, size: usize) -> Res<Vec<u8>> {
+pub fn read_into(file: &std::fs::File, offset: u64, size: usize) -> Res<Vec<u8>> {
     let (mut bytes, mut done) = (vec![0; size], 0);
     while done < size {
         match file.read_at(&mut bytes[done..], offset + done as u64) {

@@ -4,6 +4,7 @@ use crate::attr::Attr;
 use crate::error::MountError;
 use crate::kernel::Serve;
 use crate::notices::notices;
+use crate::plain::{Plains, look_after_plains, make_plains};
 use crate::source::Source;
 use crate::view::View;
 use fuser::{Config, MountOption, Session, SessionACL};
@@ -38,6 +39,8 @@ pub struct MountConfig {
     pub ttl: Duration,
     /// Nothing can be changed through it.
     pub read_only: bool,
+    /// Bytes of plain copies beside the store, of what is read often, which the kernel reads by itself: only where nothing can be changed, and only as root. Without a figure, a quarter of the store's.
+    pub plain_copies: Option<u64>,
     /// Other users may use it, as far as modes let them.
     pub allow_other: bool,
 }
@@ -72,7 +75,8 @@ pub fn serve(
     let (notices, teller) = notices();
     let source = Source::new(source, was_mounted(&store, &volume)?);
     let root = root_of(&source, &store, &volume)?;
-    let view = Arc::new(View::new(source, root, store, volume, config.ttl, notices));
+    let (plains, wanted) = Plains::new(&store_path, room_for_plains(config, &store));
+    let view = Arc::new(View::new(source, root, store, volume, config.ttl, notices, plains));
     view.remember_mounted()?;
     let options = options(config, view.source.path());
     let session = Session::new(Serve { view: Arc::clone(&view) }, &point, &options);
@@ -81,6 +85,11 @@ pub fn serve(
     let mut unmounter = session.unmount_callable();
     let notifier = session.notifier();
     std::thread::spawn(move || teller.tell(&notifier));
+    if view.plains.are_on() {
+        let (makes, looks) = (Arc::downgrade(&view), Arc::downgrade(&view));
+        std::thread::spawn(move || make_plains(&makes, &wanted));
+        std::thread::spawn(move || look_after_plains(&looks));
+    }
     let ended = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&ended);
     let served = std::thread::spawn(move || {
@@ -113,6 +122,11 @@ pub fn serve(
         served.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread that answers has panicked")));
     view.sync()?;
     served.map_err(|error| MountError::Serve { point, error })
+}
+
+fn room_for_plains(config: &MountConfig, store: &Store) -> u64 {
+    let store_bytes: u64 = store.engine().tiers().iter().map(|tier| tier.size.get()).sum();
+    if config.read_only { config.plain_copies.unwrap_or(store_bytes / 4) } else { 0 }
 }
 
 /// A signal has arrived.

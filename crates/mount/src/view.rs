@@ -9,6 +9,7 @@ use crate::inodes::{Inode, Inodes};
 use crate::lines::Snapshots;
 use crate::listings::Listings;
 use crate::notices::Notices;
+use crate::plain::Plains;
 use crate::source::{Root, Source, reopen};
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -33,6 +34,7 @@ pub struct View {
     pub inodes: Inodes,
     pub handles: Numbered<Handle>,
     pub snapshots: Snapshots,
+    pub plains: Plains,
     pub listings: Listings,
     pub changes: Changes,
     /// Names that the source was asked for lately, and the threads that look at those which follow.
@@ -83,6 +85,7 @@ impl View {
         volume: Vec<u8>,
         ttl: Duration,
         notices: Notices,
+        plains: Plains,
     ) -> Self {
         let listings = Listings::new(Arc::clone(&store), volume.clone(), ttl);
         Self {
@@ -93,6 +96,7 @@ impl View {
             inodes: Inodes::new(root),
             handles: Numbered::default(),
             snapshots: Snapshots::default(),
+            plains,
             listings,
             changes: Changes::default(),
             pace: Mutex::default(),

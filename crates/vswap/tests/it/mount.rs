@@ -9,6 +9,7 @@ mod listing;
 mod lost;
 mod model;
 mod operations;
+mod plain;
 mod programs;
 mod room;
 mod shared;
@@ -17,6 +18,7 @@ mod together;
 
 use crate::vswap::{command, vswap};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -95,6 +97,37 @@ impl Mounted {
         });
         assert!(unmounted, "umount");
         assert!(self.child.wait().unwrap().success());
+    }
+
+    fn signal(&self, name: &str) {
+        run("kill", &[name, &self.child.id().to_string()], Path::new("/"));
+    }
+
+    /// Nothing is answered any more.
+    fn stop(&self) {
+        self.signal("-STOP");
+        // Each of its threads stops a moment after the call.
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stopped = || {
+            let stat = |task: std::fs::DirEntry| {
+                std::fs::read_to_string(task.path().join("stat")).unwrap_or_default()
+            };
+            std::fs::read_dir(&tasks).unwrap().all(|task| stat(task.unwrap()).contains(") T "))
+        };
+        while !stopped() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Bytes of the files without a name that it has open.
+    fn unnamed_bytes(&self) -> u64 {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let found = open.filter_map(|entry| std::fs::metadata(entry.unwrap().path()).ok());
+        found.filter(|found| found.is_file() && found.nlink() == 0).map(|found| found.blocks() * 512).sum()
     }
 
     /// As a crash of the serving process; what is left of the mount is unmounted.

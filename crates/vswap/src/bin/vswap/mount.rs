@@ -18,6 +18,7 @@ pub fn mount(args: &MountArgs) -> Result<(), Box<dyn Error>> {
         volume: args.volume.as_ref().map(|volume| volume.0.clone()),
         ttl: Duration::from_secs_f64(args.ttl),
         read_only: args.read_only,
+        plain_copies: args.plain_copies,
         allow_other: args.allow_other,
     };
     // The kernel keeps what is read often.

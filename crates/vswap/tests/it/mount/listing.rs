@@ -38,7 +38,7 @@ fn each_once(dir: &Path, at_once: usize) {
 fn change(dir: &Path, is_over: &AtomicBool) {
     for turn in (0..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
         let name = dir.join(format!("p{}", turn % PASSING));
-        if turn / PASSING % 2 == 0 {
+        if (turn / PASSING).is_multiple_of(2) {
             File::create(&name).unwrap();
         } else {
             fs::remove_file(&name).unwrap();

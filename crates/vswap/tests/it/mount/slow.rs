@@ -1,9 +1,8 @@
 //! A source that does not answer for a while.
 
-use super::{Mounted, Place, noise, run};
+use super::{Mounted, Place, noise};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Ended in this order, so that nobody waits for the one that is stopped.
@@ -26,17 +25,7 @@ fn a_read_that_waits_for_the_source_holds_no_other_up() {
     // Not from the kernel's own pages.
     rustix::fs::fadvise(&kept, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 
-    let signal = |name: &str| run("kill", &[name, &both.below.child.id().to_string()], Path::new("/"));
-    signal("-STOP");
-    // Each of its threads, a moment after the call.
-    let tasks = format!("/proc/{}/task", both.below.child.id());
-    let stopped = || {
-        let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        fs::read_dir(&tasks).unwrap().all(|task| stat(task.unwrap()).contains(") T "))
-    };
-    while !stopped() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    both.below.stop();
     let waiting: Vec<_> = (0..6_u64)
         .map(|number| {
             let other = other.try_clone().unwrap();
@@ -52,7 +41,7 @@ fn a_read_that_waits_for_the_source_holds_no_other_up() {
     let mut bytes = vec![0; 200_000];
     let read = kept.read_exact_at(&mut bytes, 0);
     let (took, waits) = (begun.elapsed(), waiting.iter().all(|waiting| !waiting.is_finished()));
-    signal("-CONT");
+    both.below.go_on();
     read.unwrap();
     assert!(bytes == noise(200_000, 1), "other bytes");
     assert!(waits, "somebody was answered by who is stopped");

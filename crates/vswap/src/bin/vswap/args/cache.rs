@@ -268,6 +268,9 @@ pub struct MountArgs {
     /// Let nothing be changed at MOUNTPOINT
     #[arg(long)]
     pub read_only: bool,
+    /// With --read-only and as root: bytes beside the store for plain copies of files of 1 MiB and more that are opened again, which the kernel then reads by itself; 0 for none [default: a quarter of the store]
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
+    pub plain_copies: Option<u64>,
     /// Let other users use it too, as far as owners and modes allow
     ///
     /// Who is not root needs `user_allow_other` in /etc/fuse.conf for it.

@@ -1,0 +1,226 @@
+//! Files that are kept whole, and that the kernel reads by itself: on mounts that are read-only.
+
+use super::{Mounted, Place, age, noise};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const MIB: usize = 1 << 20;
+/// How long is waited for what happens soon.
+const SOON: Duration = Duration::from_secs(60);
+
+/// The pages that the kernel has of files are gone.
+fn forget_pages() {
+    fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+}
+
+/// Whether a file that is open can be read while nobody answers the kernel.
+fn is_read_by_the_kernel(file: &File, mounted: &Mounted) -> bool {
+    forget_pages();
+    mounted.stop();
+    let read = file.try_clone().unwrap();
+    let reader = std::thread::spawn(move || read.read_at(&mut [0; 4096], 0).unwrap());
+    let begun = Instant::now();
+    while !reader.is_finished() && begun.elapsed() < Duration::from_millis(1500) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let is_read = reader.is_finished();
+    mounted.go_on();
+    assert!(reader.join().unwrap() > 0);
+    is_read
+}
+
+/// Opened until the kernel reads it by itself.
+fn opened_plain(path: &Path, mounted: &Mounted) -> File {
+    let begun = Instant::now();
+    loop {
+        fs::read(path).unwrap();
+        let file = File::open(path).unwrap();
+        if is_read_by_the_kernel(&file, mounted) {
+            return file;
+        }
+        assert!(begun.elapsed() < SOON, "{path:?} is not read by the kernel");
+        drop(file);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn all_of(file: &File) -> Vec<u8> {
+    let length = file.metadata().unwrap().len() as usize;
+    let mut bytes = vec![0; length + MIB];
+    let read = file.read_at(&mut bytes, 0).unwrap();
+    bytes.truncate(read);
+    bytes
+}
+
+#[test]
+fn a_file_that_is_kept_whole_is_read_by_the_kernel_alone() {
+    let place = Place::new();
+    let bytes = noise(3 * MIB + 17, 1);
+    fs::write(place.real("file"), &bytes).unwrap();
+    fs::write(place.real("short"), &bytes[..MIB - 1]).unwrap();
+    age();
+    let mounted = place.mount(&["--read-only"]);
+    let file = opened_plain(&place.shown("file"), &mounted);
+    assert!(all_of(&file) == bytes);
+    // Also by who maps it.
+    let script = "import mmap, sys\nf = open('file', 'rb')\nprint('open', flush=True)\ninput()\n\
+        sys.stdout.buffer.write(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[:])";
+    let mut maps = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(&place.point)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(maps.stdout.take().unwrap());
+    said.read_line(&mut String::new()).unwrap();
+    forget_pages();
+    mounted.stop();
+    maps.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let (mut mapped, wanted) = (vec![0; bytes.len()], bytes.clone());
+    let mapped = std::thread::spawn(move || said.read_exact(&mut mapped).is_ok() && mapped == wanted);
+    let begun = Instant::now();
+    while !mapped.is_finished() && begun.elapsed() < SOON {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let alone = mapped.is_finished();
+    mounted.go_on();
+    maps.wait().unwrap();
+    assert!(alone && mapped.join().unwrap());
+    let short = File::open(place.shown("short")).unwrap();
+    assert!(all_of(&short) == bytes[..MIB - 1] && !is_read_by_the_kernel(&short, &mounted));
+    drop((file, short));
+    mounted.unmount();
+    // Nothing of it is left beside the store, and what can be written to is not passed by.
+    let left: Vec<_> = fs::read_dir(&place.store).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.len() <= 3, "{left:?}");
+    let mounted = place.mount(&[]);
+    for _ in 0..3 {
+        let file = File::open(place.shown("file")).unwrap();
+        assert!(all_of(&file) == bytes && !is_read_by_the_kernel(&file, &mounted));
+    }
+}
+
+#[test]
+fn who_has_one_open_sees_what_others_make_of_it() {
+    let place = Place::new();
+    fs::write(place.real("file"), noise(4 * MIB, 1)).unwrap();
+    age();
+    let mounted = place.mount(&["--read-only", "--ttl", "0.5"]);
+    let file = opened_plain(&place.shown("file"), &mounted);
+    for (turn, length) in [(2, 4 * MIB), (3, 6 * MIB + 5), (4, 2 * MIB + 1), (5, 0), (6, 3 * MIB)] {
+        let bytes = noise(length, turn);
+        fs::write(place.real("file"), &bytes).unwrap();
+        let begun = Instant::now();
+        while all_of(&file) != bytes {
+            assert!(begun.elapsed() < SOON, "turn {turn}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // Who opens it now reads the same file past us, or the kernel would let nobody in.
+        let another = File::open(place.shown("file")).unwrap();
+        assert!(all_of(&another) == bytes, "turn {turn}");
+        // Its times are the same for as long as its bytes may change once more.
+        fs::write(place.real("file"), noise(length, turn + 100)).unwrap();
+        let begun = Instant::now();
+        while all_of(&file) != noise(length, turn + 100) {
+            assert!(begun.elapsed() < SOON, "turn {turn}, written again");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    // Another file of its name is another file.
+    let (old, new) = (all_of(&file), noise(5 * MIB, 50));
+    fs::write(place.real("new"), &new).unwrap();
+    fs::rename(place.real("new"), place.real("file")).unwrap();
+    std::thread::sleep(Duration::from_millis(800));
+    assert!(fs::read(place.shown("file")).unwrap() == new);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(all_of(&file) == old && fs::read(place.shown("file")).unwrap() == new);
+}
+
+#[test]
+fn copies_take_no_more_room_than_they_may() {
+    let place = Place::new();
+    for name in 0..4 {
+        fs::write(place.real(&format!("f{name}")), noise(4 * MIB, name)).unwrap();
+    }
+    age();
+    let mounted = place.mount(&["--read-only", "--plain-copies", "9M"]);
+    let open: Vec<File> =
+        (0..2).map(|name| opened_plain(&place.shown(&format!("f{name}")), &mounted)).collect();
+    // Both are open, so there is no room for a third.
+    for _ in 0..5 {
+        let third = File::open(place.shown("f2")).unwrap();
+        assert!(all_of(&third) == noise(4 * MIB, 2) && !is_read_by_the_kernel(&third, &mounted));
+    }
+    drop(open);
+    drop(opened_plain(&place.shown("f3"), &mounted));
+    assert!(mounted.unnamed_bytes() <= 9 * MIB as u64 && mounted.unnamed_bytes() >= 4 * MIB as u64);
+}
+
+/// Opens and reads at random: no open fails, and what is read is of one of the file's versions. Tells how often it was opened.
+fn read_at_random(path: &Path, versions: &[Vec<u8>], seed: u64, is_over: &AtomicBool) -> u64 {
+    let (mut opened, mut state) = (0, seed | 1);
+    let mut below = |most: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % most as u64) as usize
+    };
+    let mut open: Vec<File> = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        if open.len() < 3 {
+            open.push(File::open(path).unwrap_or_else(|error| panic!("{error} after {opened}")));
+            opened += 1;
+        }
+        let at = below(versions[0].len() / 4096 - 1) * 4096;
+        let mut page = [0; 4096];
+        open[below(open.len())].read_exact_at(&mut page, at as u64).unwrap();
+        // It may be being written.
+        for (line, had) in page.chunks(64).enumerate() {
+            let at = at + line * 64;
+            assert!(versions.iter().any(|bytes| bytes[at..at + 64] == *had), "no version has that at {at}");
+        }
+        // All are closed now and then, so that it is opened for the first time once more.
+        if below(4) == 0 {
+            open.clear();
+        }
+    }
+    opened
+}
+
+#[test]
+fn however_many_open_and_close_one_that_changes_none_fails_and_all_read_what_was_there() {
+    let place = Place::new();
+    let versions: Vec<_> = (1..6).map(|seed| noise(2 * MIB, seed)).collect();
+    fs::write(place.real("file"), &versions[0]).unwrap();
+    age();
+    let mounted = place.mount(&["--read-only", "--ttl", "0.2"]);
+    let (path, is_over, mut by_the_kernel) = (place.shown("file"), AtomicBool::new(false), 0);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (1..=4)
+            .map(|seed| {
+                let (path, versions, is_over) = (&path, &versions, &is_over);
+                scope.spawn(move || read_at_random(path, versions, seed * 7919, is_over))
+            })
+            .collect();
+        for version in &versions[1..] {
+            // Long enough for its bytes to be sure, and for a copy to be made and opened.
+            std::thread::sleep(Duration::from_millis(4500));
+            by_the_kernel += u32::from(is_read_by_the_kernel(&File::open(&path).unwrap(), &mounted));
+            let file = File::options().write(true).open(place.real("file")).unwrap();
+            file.write_all_at(version, 0).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(4500));
+        is_over.store(true, Ordering::Relaxed);
+        let opened: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+        assert!(opened > 100 && by_the_kernel > 0, "{opened}, {by_the_kernel}");
+    });
+    let mut last = Vec::new();
+    File::open(&path).unwrap().read_to_end(&mut last).unwrap();
+    assert!(last == *versions.last().unwrap());
+}
