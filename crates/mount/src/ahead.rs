@@ -133,20 +133,23 @@ impl View {
         let names = &names[..threads.1];
         std::thread::scope(|scope| {
             for name in names {
-                let look = move || {
-                    if let Ok((attr, begun)) = self.look_at(within, Some(path), name)
-                        && let Some(inode) = self.inodes.find(attr.identity)
-                        // Numbers are given anew: else it may be another file.
-                        && (inode.is_at(within.inode, name) || attr.nlink > 1)
-                    {
-                        self.note(&inode, &attr, begun);
-                    }
-                };
                 // One that cannot be started is not missed: what it would have looked at is asked for when it is wanted.
+                let look = move || self.look_ahead(within, path, name);
                 let _ = std::thread::Builder::new().spawn_scoped(scope, look);
             }
             work()
         })
+    }
+
+    /// Looks at one that somebody will probably ask for.
+    pub fn look_ahead(&self, within: Within<'_>, path: &[u8], name: &[u8]) {
+        if let Ok((attr, begun)) = self.look_at(within, Some(path), name)
+            && let Some(inode) = self.inodes.find(attr.identity)
+            // Numbers are given anew: else it may be another file.
+            && (inode.is_at(within.inode, name) || attr.nlink > 1)
+        {
+            self.note(&inode, &attr, begun);
+        }
     }
 
     /// Names behind this one that whoever asks for it will probably ask for next, and that are not believed any more.

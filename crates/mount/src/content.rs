@@ -39,6 +39,8 @@ pub struct State {
     pub opened: Option<Instant>,
     /// Those that the kernel has pages of.
     pub kernel: Option<Stamp>,
+    /// When a plain copy of them was wanted last.
+    pub wanted: Option<Instant>,
 }
 
 /// What a change did, as the object is to be changed: `Err` if it cannot be told.

@@ -8,41 +8,51 @@ use crate::lines::{DOTS, Line, Lines, Ordered};
 use crate::source::{Root, reopen};
 use crate::view::{Opened, View};
 use fuser::{FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
-use rustix::fs::{Dir, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+/// A directory in the source, for the attributes of what is in it: found when the first of these is wanted. `None` if it cannot be.
+type Dir = OnceCell<Option<(Opened, Root)>>;
 
 /// How a directory is opened to be listed.
 const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 impl View {
-    /// A directory's entries, to be told after a cookie; read anew from the beginning.
-    fn lines(&self, inode: &Arc<Inode>, cookie: u64) -> Res<Arc<Ordered>> {
+    /// A directory's entries, to be told after a cookie; read anew from the beginning, which finds the directory itself too.
+    fn lines(&self, inode: &Arc<Inode>, cookie: u64) -> Res<(Arc<Ordered>, Dir)> {
         let begun = if cookie > 0 { self.snapshots.go_on(inode.node) } else { None };
-        let ordered = match begun {
-            Some(ordered) => ordered,
-            None => self.snapshots.begin(inode.node, self.names(inode)?),
+        let (ordered, dir) = match begun {
+            Some(ordered) => (ordered, Dir::default()),
+            None => {
+                let (lines, dir) = self.names(inode)?;
+                (self.snapshots.begin(inode.node, lines), dir)
+            }
         };
+        let last = cookie >= DOTS[1] && ordered.after(cookie) == ordered.cookies.len();
         // What is kept in the store is shown only until the source answers again.
-        let due = ordered.lines.read.map_or_else(Instant::now, |read| read + self.ttl);
-        self.notices.names(inode, due);
-        if ordered.after(cookie) == ordered.cookies.len() && cookie >= DOTS[1] {
+        let good = ordered.lines.read.map_or_else(Instant::now, |read| read + self.ttl);
+        self.notices.names(inode, good, last);
+        if last {
             self.snapshots.end(inode.node);
         }
-        Ok(ordered)
+        Ok((ordered, dir))
     }
 
-    fn names(&self, inode: &Arc<Inode>) -> Res<Lines> {
+    fn names(&self, inode: &Arc<Inode>) -> Res<(Lines, Dir)> {
         if let Some(lines) = self.believed_lines(inode) {
-            return Ok(lines);
+            return Ok((lines, Dir::default()));
         }
         match self.read_lines(inode, usize::MAX) {
-            Err(fault) if fault.is_gone() => self.kept_lines(inode, fault),
-            read => read,
+            // There is none.
+            Err(fault) if fault.is_gone() => Ok((self.kept_lines(inode, fault)?, None.into())),
+            Ok((lines, dir)) => Ok((lines, Some(dir).into())),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -50,12 +60,12 @@ impl View {
     ///
     /// # Errors
     /// What the source says; `OVERFLOW` of a directory with more names than these.
-    pub fn read_lines(&self, inode: &Arc<Inode>, most: usize) -> Res<Lines> {
+    pub fn read_lines(&self, inode: &Arc<Inode>, most: usize) -> Res<(Lines, (Opened, Root))> {
         let begun = Instant::now();
         let found = self.find(inode)?;
         let dir = reopen(&found.fd, LISTED)?;
         let mut lines = Vec::new();
-        for entry in Dir::read_from(&dir)? {
+        for entry in rustix::fs::Dir::read_from(&dir)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
@@ -80,7 +90,7 @@ impl View {
                 self.no_dir_times.store(true, Ordering::Relaxed);
             }
         }
-        Ok(Lines { read: Some(begun), dir: Some((found.fd, found.root)).into(), path, lines })
+        Ok((Lines { read: Some(begun), path, lines }, (found.fd, found.root)))
     }
 
     /// As they were read within the ttl, or before, if the directory's times say that they are the same: as NFS has it.
@@ -99,18 +109,18 @@ impl View {
             // They may have been read anew meanwhile.
             listing.names_read(inode.identity).map(|_| listing.lines())
         })??;
-        Some(Lines { read: Some(read), dir: OnceLock::new(), path: Some(path), lines })
+        Some(Lines { read: Some(read), path: Some(path), lines })
     }
 
     /// From the store, while the source is gone.
     fn kept_lines(&self, inode: &Inode, fault: Fault) -> Res<Lines> {
         let path = inode.path().ok_or(fault)?;
         let lines = self.listings.with(&path, |listing| listing.complete.then(|| listing.all_lines()));
-        Ok(Lines { read: None, dir: None.into(), path: Some(path), lines: lines.ok_or(fault)? })
+        Ok(Lines { read: None, path: Some(path), lines: lines.ok_or(fault)? })
     }
 
     pub fn list(&self, inode: &Arc<Inode>, cookie: u64, reply: &mut ReplyDirectory) -> Res<()> {
-        let ordered = self.lines(inode, cookie)?;
+        let (ordered, _) = self.lines(inode, cookie)?;
         let Ordered { lines, cookies } = &*ordered;
         for (node, kind, name, next) in dots(inode, cookie) {
             if reply.add(INodeNo(node), next, kind, name) {
@@ -127,7 +137,7 @@ impl View {
 
     /// The same with each entry's attributes.
     pub fn list_plus(&self, inode: &Arc<Inode>, cookie: u64, reply: &mut ReplyDirectoryPlus) -> Res<()> {
-        let ordered = self.lines(inode, cookie)?;
+        let (ordered, dir) = self.lines(inode, cookie)?;
         let Ordered { lines, cookies } = &*ordered;
         let (parent, own) = (inode, inode.attr());
         for (node, _, name, next) in dots(inode, cookie) {
@@ -141,9 +151,9 @@ impl View {
             let next = *next;
             let name = OsStr::from_bytes(&line.name);
             if at >= looked {
-                looked = self.look_at_lines(parent, lines, at);
+                looked = self.look_at_lines(parent, lines, &dir, at);
             }
-            let Some((inode, attr, left)) = self.entry(parent, lines, line) else {
+            let Some((inode, attr, left)) = self.entry(parent, lines, &dir, line) else {
                 // Without a number of an inode the kernel takes the name alone.
                 let none = Attr { mode: kind_bits(line.kind), ..own }.told(0);
                 if reply.add(INodeNo(0), next, name, &self.ttl, &none, Generation(0)) {
@@ -168,13 +178,19 @@ impl View {
     }
 
     /// An entry, of which the kernel is about to be told, and for how long.
-    fn entry(&self, parent: &Arc<Inode>, lines: &Lines, line: &Line) -> Option<(Arc<Inode>, Attr, Duration)> {
+    fn entry(
+        &self,
+        parent: &Arc<Inode>,
+        lines: &Lines,
+        dir: &Dir,
+        line: &Line,
+    ) -> Option<(Arc<Inode>, Attr, Duration)> {
         if let Some(known) = self.believed_name(parent, &line.name) {
             // Gone since the names were read: as if nothing were known of it.
             let (inode, attr) = known.answer?;
             return Some((inode, attr, known.left));
         }
-        let (attr, begun) = self.entry_attr(parent, lines, line)?;
+        let (attr, begun) = self.entry_attr(parent, lines, dir, line)?;
         let (inode, attr) = match begun {
             Some(begun) => self.told(parent, &line.name, attr, begun),
             None => (self.inodes.told(parent, &line.name, attr, None), attr),
@@ -185,38 +201,52 @@ impl View {
         Some((inode, attr, left))
     }
 
-    /// Looks at the entries from this one on, several at once where that takes long; up to which it has.
-    fn look_at_lines(&self, parent: &Inode, lines: &Lines, from: usize) -> usize {
-        let end = (from + AT_ONCE).min(lines.lines.len());
-        if lines.read.is_some()
-            && self.source.is_remote()
-            && !self.ttl.is_zero()
-            && let Some(path) = &lines.path
+    /// Looks at the entries from this one on, several at once where that takes long, and else in the order in which the source's file system probably has them on its disk; up to which it has.
+    fn look_at_lines(&self, parent: &Inode, lines: &Lines, dir: &Dir, from: usize) -> usize {
+        /// What is told in one answer, or nearly.
+        const ONE_ANSWER: usize = 128;
+        let remote = self.source.is_remote();
+        let end = (from + if remote { AT_ONCE } else { ONE_ANSWER }).min(lines.lines.len());
+        if lines.read.is_none() || self.ttl.is_zero() {
+            return end;
+        }
+        let Some(path) = &lines.path else { return end };
+        let mut next: Vec<&Line> = lines.lines[from..end].iter().collect();
+        next.sort_unstable_by_key(|line| line.inode);
+        let names = next.into_iter().map(|line| line.name.clone()).collect();
+        let names = self.not_believed(parent, path, names);
+        if !names.is_empty()
+            && let Some((dir, root)) = self.dir_of(parent, dir)
         {
-            let names = lines.lines[from..end].iter().map(|line| line.name.clone()).collect();
-            let names = self.not_believed(parent, path, names);
-            if !names.is_empty()
-                && let Some((dir, root)) = self.dir_of(parent, lines)
-            {
-                self.look_at_all(Within::new(parent, dir, root, true), path, &names, || {});
+            let within = Within::new(parent, dir, root, true);
+            if remote {
+                self.look_at_all(within, path, &names, || {});
+            } else {
+                names.iter().for_each(|name| self.look_ahead(within, path, name));
             }
         }
         end
     }
 
-    fn dir_of<'a>(&self, parent: &Inode, lines: &'a Lines) -> Option<&'a (Opened, Root)> {
+    fn dir_of<'a>(&self, parent: &Inode, dir: &'a Dir) -> Option<&'a (Opened, Root)> {
         let find = || self.find(parent).ok().map(|found| (found.fd, found.root));
-        lines.dir.get_or_init(find).as_ref()
+        dir.get_or_init(find).as_ref()
     }
 
     /// An entry's attributes, and when they were asked for; `None` if they are from the store.
-    fn entry_attr(&self, parent: &Inode, lines: &Lines, line: &Line) -> Option<(Attr, Option<Instant>)> {
+    fn entry_attr(
+        &self,
+        parent: &Inode,
+        lines: &Lines,
+        dir: &Dir,
+        line: &Line,
+    ) -> Option<(Attr, Option<Instant>)> {
         let path = lines.path.as_deref();
         let kept = || {
             let attr = self.listings.with(path?, |listing| listing.entries.get(&line.name)?.attr)?;
             Some((attr, None))
         };
-        let Some((dir, root)) = self.dir_of(parent, lines) else { return kept() };
+        let Some((dir, root)) = self.dir_of(parent, dir) else { return kept() };
         match self.look_at(Within::new(parent, dir, root, true), path, &line.name) {
             Ok((attr, begun)) => Some((attr, Some(begun))),
             Err(fault) if fault.is_gone() => kept(),

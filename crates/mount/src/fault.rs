@@ -30,6 +30,9 @@ const GONE: &[Errno] = &[
     Errno::SHUTDOWN,
 ];
 
+/// What says nothing of the source: this program, or the machine, has come to an end of what it may have.
+const OURS: [Errno; 3] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+
 impl Fault {
     /// As the kernel is told.
     pub fn errno(self) -> fuser::Errno {
@@ -47,6 +50,9 @@ impl Fault {
 
     /// Of the source's own directory: without it there is nothing to ask, and what it says of itself says nothing of what is in it.
     pub fn of_root(errno: Errno) -> Self {
+        if OURS.contains(&errno) {
+            return Self::Says(errno);
+        }
         Self::Gone(if GONE.contains(&errno) { errno } else { Errno::IO })
     }
 }
@@ -73,5 +79,6 @@ mod tests {
         assert!(Fault::from(Errno::NOTCONN).is_gone() && Fault::from(Errno::STALE).is_gone());
         assert!(!Fault::from(Errno::NOENT).is_gone() && !Fault::from(Errno::NOSPC).is_gone());
         assert_eq!(Fault::of_root(Errno::NOENT), Fault::Gone(Errno::IO));
+        assert!(!Fault::of_root(Errno::MFILE).is_gone());
     }
 }

@@ -6,7 +6,6 @@ use crate::handles::{Handle, Kept};
 use crate::inodes::Inode;
 use crate::plain::Register;
 use crate::source::reopen;
-use crate::stamp::Stamp;
 use crate::view::View;
 use fuser::{BackingId, FileHandle, FopenFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -48,9 +47,14 @@ impl View {
     }
 
     pub fn open(&self, inode: &Arc<Inode>, flags: i32, register: Register<'_>) -> Res<Opening> {
+        let direct = OFlags::from_bits_retain(flags as u32).contains(OFlags::DIRECT);
         let flags = kept_flags(flags);
-        if let Some((handle, keep, stamp)) = self.open_believed(inode, flags, register) {
-            return self.opening(handle, keep, &stamp, register);
+        if writes(flags) && self.plains.are_wanted() {
+            // Somebody has made a mount writable that was not to be: what is written to a copy would be lost.
+            return Err(Errno::ROFS.into());
+        }
+        if let Some((handle, keep)) = self.open_believed(inode, flags, direct, register) {
+            return self.opening(handle, keep, register);
         }
         let opened = self.find(inode).and_then(|found| {
             let begun = Instant::now();
@@ -70,8 +74,11 @@ impl View {
             }
             Err(fault) if fault.is_gone() && !writes(flags) => {
                 let last = inode.attr().stamp();
-                let content = self.last_content(inode, &mut state, &last).ok_or(fault)?;
-                (None, last, Some(content))
+                let content = self.last_content(inode, &mut state, &last);
+                if content.is_none() && !self.has_plain(inode, &last) {
+                    return Err(fault);
+                }
+                (None, last, content)
             }
             Err(fault) => return Err(fault),
         };
@@ -79,21 +86,22 @@ impl View {
         if file.is_some() {
             state.kernel = Some(stamp);
         }
-        let plain = self.plain_for(inode, &stamp, content.as_ref(), register);
+        let passed = self.passed(inode, (&mut state, &stamp, direct), content.as_ref(), register);
         // With the state locked: who opens it next sees how it is open.
-        let handle = Handle::new(inode, flags, file, None, plain);
+        let handle = Handle::new(inode, flags, file, None, passed);
         drop(state);
-        self.opening(handle, keep, &stamp, register)
+        self.opening(handle, keep, register)
     }
 
     /// Without the source's file, which is opened when something is wanted of it: to be read, all of it being kept, and somebody having opened it there within the ttl. Only where to open it takes long: who has a file open
-    /// that way may have it no longer once others have removed it, as on a file system of another machine. The handle, whether the kernel's pages are those of the file, and its stamp.
+    /// that way may have it no longer once others have removed it, as on a file system of another machine. The handle, and whether the kernel's pages are those of the file.
     fn open_believed(
         &self,
         inode: &Arc<Inode>,
         flags: OFlags,
+        direct: bool,
         register: Register<'_>,
-    ) -> Option<(Arc<Handle>, bool, Stamp)> {
+    ) -> Option<(Arc<Handle>, bool)> {
         if writes(flags) || !self.source.is_remote() {
             return None;
         }
@@ -109,21 +117,18 @@ impl View {
         let kept = Kept { place: inode.place()?, stamp };
         let keep = state.kernel == Some(stamp);
         state.kernel = Some(stamp);
-        let plain = self.plain_for(inode, &stamp, Some(&content), register);
-        Some((Handle::new(inode, flags, None, Some(kept), plain), keep, stamp))
+        let passed = self.passed(inode, (&mut state, &stamp, direct), Some(&content), register);
+        Some((Handle::new(inode, flags, None, Some(kept), passed), keep))
     }
 
-    fn opening(&self, handle: Arc<Handle>, keep: bool, now: &Stamp, register: Register<'_>) -> Res<Opening> {
+    fn opening(&self, handle: Arc<Handle>, keep: bool, register: Register<'_>) -> Res<Opening> {
         let mut flags = FopenFlags::empty();
         // Of its own pages nothing is wanted where it reads a copy, and may not be.
-        flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep && handle.plain.is_none());
+        flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep && handle.passed.is_none());
+        flags.set(FopenFlags::FOPEN_DIRECT_IO, handle.passed.as_ref().is_some_and(|passed| passed.asks));
         // Nothing is to be done when a descriptor is closed through which nothing was written.
         flags.set(FopenFlags::FOPEN_NOFLUSH, !writes(handle.flags));
-        let mut backing = None;
-        if let Some(plain) = &handle.plain {
-            self.make_over(&handle, plain, now)?;
-            backing = Some(plain.backing(register)?);
-        }
+        let backing = handle.passed.as_ref().map(|passed| passed.plain.backing(register)).transpose()?;
         Ok(Opening { handle: FileHandle(self.handles.add(handle)), flags, backing })
     }
 

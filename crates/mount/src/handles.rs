@@ -2,7 +2,7 @@
 
 use crate::content::{Content, key};
 use crate::inodes::{Inode, Place};
-use crate::plain::Plain;
+use crate::plain::Passed;
 use crate::stamp::Stamp;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -24,8 +24,8 @@ pub struct Handle {
     pub file: Mutex<Option<Arc<File>>>,
     /// It was opened without the source's file.
     pub kept: Option<Kept>,
-    /// The kernel reads this by itself.
-    pub plain: Option<Arc<Plain>>,
+    /// The kernel may read this by itself.
+    pub passed: Option<Passed>,
     /// Another descriptor has taken the place of one through which something may have been written: it cannot say what became of that.
     unsure: AtomicBool,
     ahead: Mutex<Ahead>,
@@ -52,11 +52,11 @@ impl Handle {
         flags: OFlags,
         file: Option<File>,
         kept: Option<Kept>,
-        plain: Option<Arc<Plain>>,
+        passed: Option<Passed>,
     ) -> Arc<Self> {
         let file = Mutex::new(file.map(Arc::new));
         let (unsure, ahead) = (AtomicBool::new(false), Mutex::default());
-        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, kept, plain, unsure, ahead });
+        let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, kept, passed, unsure, ahead });
         inode.opened(&handle);
         handle
     }
@@ -120,8 +120,8 @@ impl<T> Numbered<T> {
         self.all.lock().get(&number).cloned()
     }
 
-    pub fn all(&self) -> Vec<Arc<T>> {
-        self.all.lock().values().cloned().collect()
+    pub fn each(&self, look: impl FnMut(&Arc<T>)) {
+        self.all.lock().values().for_each(look);
     }
 
     pub fn remove(&self, number: u64) -> Option<Arc<T>> {

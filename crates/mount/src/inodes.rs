@@ -9,6 +9,7 @@ use crate::ahead::Pace;
 use crate::attr::{Attr, Identity};
 use crate::content::State;
 use crate::handles::Handle;
+use crate::notices::Told;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -79,8 +80,8 @@ pub struct Inode {
     pub no_capabilities: Mutex<Option<Instant>>,
     /// Of a directory: how many of its names were asked for lately.
     pub pace: Mutex<Pace>,
-    /// Of a directory: when the kernel is told to forget its names; `None` if it has none.
-    pub forgotten: Mutex<Option<Instant>>,
+    /// Of a directory: what the kernel has of its names.
+    pub told: Mutex<Told>,
     /// The last is the one that was seen last.
     places: Mutex<Vec<Place>>,
     handles: Mutex<Vec<Weak<Handle>>>,
@@ -265,7 +266,7 @@ fn inode(node: u64, seen: Seen, generation: u64) -> Arc<Inode> {
         state: Mutex::default(),
         no_capabilities: Mutex::default(),
         pace: Mutex::default(),
-        forgotten: Mutex::default(),
+        told: Mutex::default(),
         places: Mutex::default(),
         handles: Mutex::default(),
     })

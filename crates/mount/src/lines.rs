@@ -4,12 +4,10 @@
 //! order of their cookies, as ext4 has it. So whoever goes on after a change, or in names of another moment, is still told each name once that was there all along; and so is who goes on in names that somebody else was told
 //! before. Of two names of one cookie one could be left out: of a million names some two have one once in 10^7 mounts.
 
-use crate::source::Root;
-use crate::view::Opened;
 use fuser::FileType;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Cookies of `.` and `..`; those of names are higher.
@@ -32,8 +30,6 @@ pub struct Line {
 pub struct Lines {
     /// The moment before it was read from the source; `None` if the source is gone.
     pub read: Option<Instant>,
-    /// The directory itself, for the entries' attributes, and the source's: found when the first of these is wanted. `None` if it cannot be.
-    pub dir: OnceLock<Option<(Opened, Root)>>,
     pub path: Option<Vec<u8>>,
     pub lines: Vec<Line>,
 }
@@ -67,7 +63,7 @@ impl Snapshots {
         let ordered = Arc::new(self.order(lines));
         let mut all = self.all.lock();
         let now = Instant::now();
-        all.retain(|(known, used, _)| *known != node && now.duration_since(*used) < IDLE);
+        all.retain(|(known, ..)| *known != node);
         if all.len() >= MOST {
             all.remove(0);
         }
@@ -82,6 +78,11 @@ impl Snapshots {
         let (_, _, ordered) = all.remove(at);
         all.push((node, Instant::now(), Arc::clone(&ordered)));
         Some(ordered)
+    }
+
+    /// Those in which nobody goes on any more go.
+    pub fn sweep(&self) {
+        self.all.lock().retain(|(_, used, _)| used.elapsed() < IDLE);
     }
 
     /// Somebody has come to the end.
@@ -109,7 +110,7 @@ mod tests {
 
     fn lines(names: &[&str]) -> Lines {
         let line = |name: &&str| Line { name: name.as_bytes().into(), inode: 7, kind: FileType::RegularFile };
-        Lines { read: None, dir: None.into(), path: None, lines: names.iter().map(line).collect() }
+        Lines { read: None, path: None, lines: names.iter().map(line).collect() }
     }
 
     #[test]
@@ -145,6 +146,7 @@ mod tests {
         // And all in which nobody goes on.
         snapshots.all.lock().iter_mut().for_each(|(_, used, _)| *used = used.checked_sub(IDLE).unwrap());
         drop(snapshots.begin(2000, lines(&[])));
+        snapshots.sweep();
         assert_eq!(snapshots.all.lock().len(), 1);
     }
 }

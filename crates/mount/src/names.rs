@@ -112,6 +112,10 @@ impl View {
         flags: i32,
         owner: Owner,
     ) -> Res<(Arc<Inode>, Attr, FileHandle)> {
+        if self.plains.are_wanted() {
+            // As in `open`.
+            return Err(Errno::ROFS.into());
+        }
         let dir = self.find(parent)?;
         let (kept, given) = (kept_flags(flags), OFlags::from_bits_retain(flags as u32));
         let opens = kept | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;

@@ -1,68 +1,87 @@
 //! [`Notices`]: what the kernel is told unasked, which is to forget what it has of an inode's bytes or names.
 //!
-//! A thread of its own tells it, since the kernel may be waiting for what is just being answered.
+//! Threads of their own tell it, since the kernel may be waiting for what is just being answered; one for bytes and one for names, since a page that is being read keeps the first.
 
 use crate::inodes::Inode;
+use crate::view::View;
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Weak;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// What is to be told.
+/// To whom notices are given.
 #[derive(Debug)]
-enum Notice {
-    /// At once.
-    Stale(u64),
-    /// Names, at that moment.
-    Names(Instant, Weak<Inode>),
+pub struct Notices {
+    stale: Mutex<Sender<u64>>,
+    names: Mutex<Sender<(Instant, u64)>>,
 }
 
-/// To whom they are given.
+/// Inodes of which the kernel is to forget the bytes.
 #[derive(Debug)]
-pub struct Notices(Mutex<Sender<Notice>>);
+pub struct StaleTeller(Receiver<u64>);
 
-/// Who tells them.
+/// Directories of which it is to forget the names, and when.
 #[derive(Debug)]
-pub struct Teller(Receiver<Notice>);
+pub struct NamesTeller(Receiver<(Instant, u64)>);
 
-/// One to give notices to, and one who tells them.
-pub fn notices() -> (Notices, Teller) {
-    let (give, take) = channel();
-    (Notices(Mutex::new(give)), Teller(take))
+/// What the kernel has of a directory's names.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Until when the oldest of them are good.
+    good: Option<Instant>,
+    /// When it is to forget them.
+    due: Option<Instant>,
+}
+
+/// One to give notices to, and who tells them.
+pub fn notices() -> (Notices, StaleTeller, NamesTeller) {
+    let ((stale, of_stale), (names, of_names)) = (channel(), channel());
+    (
+        Notices { stale: Mutex::new(stale), names: Mutex::new(names) },
+        StaleTeller(of_stale),
+        NamesTeller(of_names),
+    )
 }
 
 impl Notices {
     /// The kernel's pages of an inode are out of date though it cannot tell.
     pub fn stale(&self, node: u64) {
-        self.give(Notice::Stale(node));
-    }
-
-    /// The kernel is about to be told names of a directory, and keeps them as long as the directory has the times that it has. It is to forget them at `due`: with names its attributes come along, and without it would ask for each of
-    /// these by itself; and there are directories whose times do not change with their names. To be given with each answer, the last of which says that these were all: before that the kernel uses none, and what it keeps of answers before
-    /// is then dropped by whichever notice comes next.
-    pub fn names(&self, dir: &Arc<Inode>, due: Instant) {
-        let mut forgotten = dir.forgotten.lock();
-        if forgotten.is_none_or(|earlier| due < earlier) {
-            *forgotten = Some(due);
-            self.give(Notice::Names(due, Arc::downgrade(dir)));
-        }
-    }
-
-    fn give(&self, notice: Notice) {
         // Nobody listens any more when it has been unmounted.
-        let _ = self.0.lock().send(notice);
+        let _ = self.stale.lock().send(node);
+    }
+
+    /// The kernel is about to be told names of a directory that are good until then, and keeps them as long as the directory has the times that it has. It is to forget them: with names its attributes come along, and without it would ask for each of
+    /// these by itself; and there are directories whose times do not change with their names. `last`: these were all; before it has been told so, it uses none of what it keeps.
+    pub fn names(&self, dir: &Inode, good: Instant, last: bool) {
+        let mut told = dir.told.lock();
+        let oldest = told.good.map_or(good, |oldest| oldest.min(good));
+        told.good = Some(oldest);
+        if last && told.due.is_none_or(|due| oldest < due) {
+            told.due = Some(oldest);
+            let _ = self.names.lock().send((oldest, dir.node));
+        }
     }
 }
 
-impl Teller {
+/// One that the kernel has forgotten has nothing to be forgotten.
+fn forget(notifier: &Notifier, node: u64) {
+    let _ = notifier.inval_inode(INodeNo(node), 0, 0);
+}
+
+impl StaleTeller {
     /// Tells the kernel until nobody gives notices any more.
     pub fn tell(self, notifier: &Notifier) {
-        // One that the kernel has forgotten has no pages.
-        let forget = |node| drop(notifier.inval_inode(INodeNo(node), 0, 0));
+        self.0.into_iter().for_each(|node| forget(notifier, node));
+    }
+}
+
+impl NamesTeller {
+    /// As [`StaleTeller::tell`].
+    pub fn tell(self, notifier: &Notifier, view: &Weak<View>) {
         // By when they fall due; numbered, since several may at once.
-        let mut later: BTreeMap<(Instant, u64), Weak<Inode>> = BTreeMap::new();
+        let mut later: BTreeMap<(Instant, u64), u64> = BTreeMap::new();
         for number in 0.. {
             let due =
                 later.first_key_value().map(|((due, _), _)| due.saturating_duration_since(Instant::now()));
@@ -71,18 +90,26 @@ impl Teller {
                 None => self.0.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match next {
-                Ok(Notice::Stale(node)) => forget(node),
-                Ok(Notice::Names(due, dir)) => drop(later.insert((due, number), dir)),
+                Ok((due, node)) => drop(later.insert((due, number), node)),
                 Err(RecvTimeoutError::Timeout) => {
-                    let first = later.pop_first();
-                    if let Some(((due, _), dir)) = first.and_then(|(key, dir)| Some((key, dir.upgrade()?))) {
-                        // Before the kernel is told: what it is told of it from now on is another notice's.
-                        dir.forgotten.lock().take_if(|next| *next == due);
-                        forget(dir.node);
+                    let Some(((due, _), node)) = later.pop_first() else { continue };
+                    // Before the kernel is told: what it is told of it from now on is another notice's.
+                    if let Some(dir) = view.upgrade().and_then(|view| view.inodes.get(node)) {
+                        dir.told.lock().forget(due);
                     }
+                    forget(notifier, node);
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+}
+
+impl Told {
+    /// The notice of that moment is about to be told.
+    fn forget(&mut self, due: Instant) {
+        if self.due == Some(due) {
+            *self = Self::default();
         }
     }
 }

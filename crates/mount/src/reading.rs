@@ -152,7 +152,7 @@ impl View {
 }
 
 /// As many bytes as there are.
-pub fn read_into(file: &std::fs::File, offset: u64, size: usize) -> Res<Vec<u8>> {
+fn read_into(file: &std::fs::File, offset: u64, size: usize) -> Res<Vec<u8>> {
     let (mut bytes, mut done) = (vec![0; size], 0);
     while done < size {
         match file.read_at(&mut bytes[done..], offset + done as u64) {

@@ -4,7 +4,7 @@ use crate::attr::Attr;
 use crate::error::MountError;
 use crate::kernel::Serve;
 use crate::notices::notices;
-use crate::plain::{Plains, look_after_plains, make_plains};
+use crate::plain::{Plains, TURN as PLAIN_TURN, look_after_plains, make_plains};
 use crate::source::Source;
 use crate::view::View;
 use fuser::{Config, MountOption, Session, SessionACL};
@@ -72,7 +72,7 @@ pub fn serve(
     rustix::process::umask(rustix::fs::Mode::empty());
     more_descriptors();
 
-    let (notices, teller) = notices();
+    let (notices, of_stale, of_names) = notices();
     let source = Source::new(source, was_mounted(&store, &volume)?);
     let root = root_of(&source, &store, &volume)?;
     let (plains, wanted) = Plains::new(&store_path, room_for_plains(config, &store));
@@ -83,8 +83,9 @@ pub fn serve(
     let mut session = session.map_err(|error| MountError::Mount { point: point.clone(), error })?;
     let device = device_of(&point);
     let mut unmounter = session.unmount_callable();
-    let notifier = session.notifier();
-    std::thread::spawn(move || teller.tell(&notifier));
+    let (one, other, names) = (session.notifier(), session.notifier(), Arc::downgrade(&view));
+    std::thread::spawn(move || of_stale.tell(&one));
+    std::thread::spawn(move || of_names.tell(&other, &names));
     if view.plains.are_on() {
         let (makes, looks) = (Arc::downgrade(&view), Arc::downgrade(&view));
         std::thread::spawn(move || make_plains(&makes, &wanted));
@@ -115,6 +116,7 @@ pub fn serve(
             }
             said = failed;
             view.store.engine().maintain(false);
+            view.snapshots.sweep();
             synced = Instant::now();
         }
     }
@@ -126,7 +128,12 @@ pub fn serve(
 
 fn room_for_plains(config: &MountConfig, store: &Store) -> u64 {
     let store_bytes: u64 = store.engine().tiers().iter().map(|tier| tier.size.get()).sum();
-    if config.read_only { config.plain_copies.unwrap_or(store_bytes / 4) } else { 0 }
+    // Who wants each change to be seen at once is answered by us.
+    if config.read_only && config.ttl >= PLAIN_TURN {
+        config.plain_copies.unwrap_or(store_bytes / 4)
+    } else {
+        0
+    }
 }
 
 /// A signal has arrived.

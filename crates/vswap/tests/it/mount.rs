@@ -123,6 +123,13 @@ impl Mounted {
         self.signal("-CONT");
     }
 
+    /// What it has open there.
+    fn open_below(&self, dir: &Path) -> Vec<PathBuf> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let paths = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        paths.filter(|path| path.starts_with(dir)).collect()
+    }
+
     /// Bytes of the files without a name that it has open.
     fn unnamed_bytes(&self) -> u64 {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();

@@ -97,3 +97,37 @@ fn what_was_made_without_a_change_of_the_directorys_time_is_listed_once_the_ttl_
         }
     }
 }
+
+#[test]
+fn names_that_are_believed_are_not_asked_for_again() {
+    let place = Place::new();
+    fs::create_dir(place.real("dir")).unwrap();
+    (0..STAYING).for_each(|name| drop(File::create(place.real(&format!("dir/s{name}"))).unwrap()));
+    let mounted = place.mount(&["--ttl", "600"]);
+    let dir = place.shown("dir");
+    each_once(&dir, 40_000);
+    mounted.stop();
+    let again = std::thread::spawn(move || told(&dir, 40_000).len());
+    let begun = Instant::now();
+    while !again.is_finished() && begun.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let alone = again.is_finished();
+    mounted.go_on();
+    assert!(again.join().unwrap() == STAYING + 2 && alone, "asked for once more");
+}
+
+#[test]
+fn a_listing_that_is_not_ended_keeps_nothing_of_the_source_open() {
+    let place = Place::new();
+    (0..STAYING).for_each(|name| drop(File::create(place.real(&format!("s{name}"))).unwrap()));
+    let mounted = place.mount(&[]);
+    for _ in 0..3 {
+        let mut entries = fs::read_dir(&place.point).unwrap();
+        let first = entries.next().unwrap().unwrap();
+        assert!(first.metadata().unwrap().is_file());
+        drop(entries);
+        let open = mounted.open_below(&place.source);
+        assert!(open.is_empty(), "{open:?}");
+    }
+}
