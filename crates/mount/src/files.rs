@@ -4,7 +4,7 @@ use crate::content::Unknown;
 use crate::fault::{Fault, Res};
 use crate::handles::{Handle, Kept};
 use crate::inodes::Inode;
-use crate::plain::Register;
+use crate::plain::{Passed, Register};
 use crate::source::reopen;
 use crate::view::View;
 use fuser::{BackingId, FileHandle, FopenFlags};
@@ -61,7 +61,7 @@ impl View {
             let file = reopen(&found.fd, flags)?;
             Ok((found.root.attr(&file)?, begun, file))
         });
-        let mut state = inode.state.lock();
+        let (mut state, mut gone) = (inode.state.lock(), None);
         let (file, stamp, content) = match opened {
             Ok((attr, begun, file)) => {
                 let stamp = attr.stamp();
@@ -74,11 +74,8 @@ impl View {
             }
             Err(fault) if fault.is_gone() && !writes(flags) => {
                 let last = inode.attr().stamp();
-                let content = self.last_content(inode, &mut state, &last);
-                if content.is_none() && !self.has_plain(inode, &last) {
-                    return Err(fault);
-                }
-                (None, last, content)
+                gone = Some(fault);
+                (None, last, self.last_content(inode, &mut state, &last))
             }
             Err(fault) => return Err(fault),
         };
@@ -87,6 +84,12 @@ impl View {
             state.kernel = Some(stamp);
         }
         let passed = self.passed(inode, (&mut state, &stamp, direct), content.as_ref(), register);
+        if let Some(fault) = gone
+            && content.is_none()
+            && passed.as_ref().is_none_or(|passed| passed.asks)
+        {
+            return Err(fault);
+        }
         // With the state locked: who opens it next sees how it is open.
         let handle = Handle::new(inode, flags, file, None, passed);
         drop(state);
@@ -254,6 +257,9 @@ impl View {
             Some(_) => SeekFrom::Hole(offset),
             None => return Err(Errno::INVAL.into()),
         };
+        if let Some(Passed { plain, asks: false }) = &handle.passed {
+            return Ok(plain.seek(to)? as i64);
+        }
         Ok(self.with_file(handle, |file| Ok(rustix::fs::seek(file, to)?))? as i64)
     }
 

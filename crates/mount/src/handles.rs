@@ -58,6 +58,9 @@ impl Handle {
         let (unsure, ahead) = (AtomicBool::new(false), Mutex::default());
         let handle = Arc::new(Self { inode: Arc::clone(inode), flags, file, kept, passed, unsure, ahead });
         inode.opened(&handle);
+        if let Some(passed) = &handle.passed {
+            passed.plain.opened(&handle);
+        }
         handle
     }
 
@@ -118,10 +121,6 @@ impl<T> Numbered<T> {
 
     pub fn get(&self, number: u64) -> Option<Arc<T>> {
         self.all.lock().get(&number).cloned()
-    }
-
-    pub fn each(&self, look: impl FnMut(&Arc<T>)) {
-        self.all.lock().values().for_each(look);
     }
 
     pub fn remove(&self, number: u64) -> Option<Arc<T>> {

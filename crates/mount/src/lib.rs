@@ -7,6 +7,7 @@
 //! - `source.rs` walks paths below the source's directory; `fault.rs` tells a source that refuses from one that is gone.
 //! - `inodes.rs`: what the kernel knows, and where it was seen; `handles.rs`: what programs have open.
 //! - `stamp.rs` and `content.rs`: which bytes are still the file's; `reading.rs`: reads; `listing.rs` and `listings.rs`: names and attributes, also for when the source is gone; `belief.rs`: how long what was seen is told without asking; `ahead.rs`: several looks at once.
+//! - `lines.rs`: names in the order in which they are told; `notices.rs`: what the kernel is told to forget; `plain.rs`: files that it reads by itself.
 //! - `files.rs`, `attributes.rs`, `names.rs`, `dirs.rs`: the operations; `kernel.rs`: the same as the kernel asks for them; `session.rs`: beginning and end.
 //!
 //! # Invariants
@@ -16,7 +17,7 @@
 //! - A store that is full or fails makes things slower, never wrong, and no operation fail.
 //!
 //! # Lock order
-//! An inode's state, then the table of inodes, an inode's places, the map of listings, a listing; the store's come last. No lock but an inode's state and a listing of an open directory is held while the source is asked.
+//! An inode's state, then the table of inodes, an inode's places, the map of listings, a listing, the table of plain copies; the store's come last. No lock but an inode's state is held while the source is asked. Those of snapshots of listings, of what the kernel was told of a directory, and of a copy's parts are held alone, but for a copy's stamp: see `plain.rs`.
 #![forbid(unsafe_code)]
 
 mod ahead;

@@ -4,12 +4,13 @@
 //! the kernel asks for `CAP_SYS_ADMIN`. (`Documentation/filesystems/fuse-passthrough.rst`, `fs/fuse/iomode.c`.)
 //!
 //! A file that is opened once more, and of which all is kept in the store by then, is copied to an unlinked file beside the store, each page's checksum being looked at on the way. Who opens it afterwards, when nobody has it open
-//! otherwise, reads the copy. The copy is of one [`Stamp`]. Once the source's file has another, whoever opens it is answered by us (`FOPEN_DIRECT_IO` goes before passthrough, but not for mappings), and when all of the new one is
-//! in the store and has not changed for a while, a copy that is still open is made over in place, for those who had it open before.
+//! otherwise, reads the copy. What was written to within an hour is not copied: it may be a log. The copy is of one [`Stamp`]. Once the source's file has another, whoever opens it is answered by us (`FOPEN_DIRECT_IO` goes before
+//! passthrough, but not for mappings; what is spliced, or asked for ahead, goes through the kernel's own pages). When the new one has not changed for a while and all of it is in the store, the copy is made over in place, for those who
+//! had it open, or have it mapped: the kernel does not tell of these, so a copy that nobody has open is made over too, when the file is opened again.
 //!
 //! # Invariants
 //! - Of one inode either all open files have its copy, whether they read it or not, or none: the kernel lets nobody else in.
-//! - A copy is written to only from the store, and only when all of it is there.
+//! - A copy is written to only from another one that is whole.
 //! - Whatever goes wrong with copies, no open fails.
 //!
 //! # Lock order
@@ -24,7 +25,7 @@ use crate::stamp::Stamp;
 use crate::view::View;
 use fuser::BackingId;
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -43,12 +44,15 @@ const SHORTEST: u64 = 1 << 20;
 const PIECE: usize = 1 << 20;
 /// Copies that wait to be made.
 const WAITING: usize = 64;
+/// What was written to later is not copied.
+const AT_REST: Duration = Duration::from_secs(3600);
 /// What is left free of the file system, of so many parts one.
 const FREE: u64 = 20;
 /// Copies that are open are looked at so often at the least.
 const MOST_APART: Duration = Duration::from_secs(60);
 /// How much longer a copy is left alone than it took to make it over, and at the most.
 const REST: u32 = 10;
+const LONGEST_REST: Duration = Duration::from_secs(600);
 /// Of the files that this program may have open, so many parts one.
 const FILES: u64 = 8;
 /// How often copies that are open are looked at, at the most: a ttl that is shorter is for who wants to see each change at once.
@@ -64,9 +68,19 @@ pub struct Plain {
     bytes: AtomicU64,
     /// Of which its bytes are; `None` while, or because, that cannot be said. Locked by who makes it over.
     stamp: Mutex<Option<Stamp>>,
-    /// Not looked at before.
-    rests: Mutex<Instant>,
+    rests: Mutex<Rest>,
+    /// Those who have it open.
+    handles: Mutex<Vec<Weak<Handle>>>,
     backing: Mutex<Option<Arc<BackingId>>>,
+}
+
+/// When a copy is not made over.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Before that.
+    until: Option<Instant>,
+    /// To what has this stamp: there is no room for it.
+    not_to: Option<Stamp>,
 }
 
 #[derive(Debug)]
@@ -123,36 +137,71 @@ impl Plain {
             file: file.into(),
             bytes: AtomicU64::new(0),
             stamp: Mutex::default(),
-            rests: Mutex::new(Instant::now()),
+            rests: Mutex::default(),
+            handles: Mutex::default(),
             backing: Mutex::default(),
         })
     }
 
-    /// Copies what is kept, of this stamp; `false` if not all can be read any more, and then only a part may have been copied.
-    fn fill(&self, content: &Content, stamp: &Stamp) -> io::Result<bool> {
-        let mut known = self.stamp.lock();
-        // Room first: a copy that is open keeps what it has if there is none. Of nothing none can be had.
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, stamp.size.max(1)) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        *known = None;
-        // Relaxed, here and below: a count for the room that is taken.
-        self.bytes.store(stamp.size, Ordering::Relaxed);
-        let mut piece = vec![0; PIECE];
+    /// Of what is kept, if all of it can be read and is of this stamp.
+    fn of(dir: &Path, content: &Content, stamp: &Stamp) -> io::Result<Option<Self>> {
+        let (plain, mut piece) = (Self::new(dir)?, vec![0; PIECE]);
+        plain.take_room(stamp.size)?;
         for at in (0..stamp.size).step_by(PIECE) {
             let piece = &mut piece[..(stamp.size - at).min(PIECE as u64) as usize];
             let read = content.object.read(at, piece);
             if !read.is_ok_and(|read| read.missing.is_empty() && read.len == piece.len()) {
-                return Ok(false);
+                return Ok(None);
             }
+            plain.file.write_all_at(piece, at)?;
+        }
+        plain.file.set_len(stamp.size)?;
+        // Whoever finds that the file is another one leaves this object as it is; what was fetched too soon is said of it.
+        let sure = content.stamp() == *stamp && content.is_settled();
+        *plain.stamp.lock() = Some(*stamp);
+        Ok(Some(plain).filter(|_| sure))
+    }
+
+    /// So that nothing but the disk itself can fail later.
+    fn take_room(&self, bytes: u64) -> io::Result<()> {
+        // Of nothing none can be had.
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes.max(1)) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // Relaxed, here and below: a count of the room that is taken.
+        self.bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes the bytes of another one, in place.
+    fn take_over(&self, other: &Self) -> io::Result<()> {
+        let (mut known, Some(stamp)) = (self.stamp.lock(), *other.stamp.lock()) else { return Ok(()) };
+        let former = self.bytes();
+        self.take_room(former.max(stamp.size))?;
+        *known = None;
+        let mut piece = vec![0; PIECE];
+        for at in (0..stamp.size).step_by(PIECE) {
+            let piece = &mut piece[..(stamp.size - at).min(PIECE as u64) as usize];
+            other.file.read_exact_at(piece, at)?;
             self.file.write_all_at(piece, at)?;
         }
         self.file.set_len(stamp.size)?;
-        // Whoever finds that the file is another one leaves this object as it is; what was fetched too soon is said of it.
-        let sure = content.stamp() == *stamp && content.is_settled();
-        *known = Some(*stamp).filter(|_| sure);
-        Ok(sure)
+        self.bytes.store(stamp.size, Ordering::Relaxed);
+        *known = Some(stamp);
+        Ok(())
+    }
+
+    /// Somebody is about to have it open.
+    pub fn opened(&self, handle: &Arc<Handle>) {
+        let mut handles = self.handles.lock();
+        handles.retain(|handle| handle.strong_count() > 0);
+        handles.push(Arc::downgrade(handle));
+    }
+
+    /// Of data and holes, as whoever reads it finds them.
+    pub fn seek(&self, to: SeekFrom) -> Result<u64, Errno> {
+        rustix::fs::seek(&self.file, to)
     }
 
     fn bytes(&self) -> u64 {
@@ -186,7 +235,7 @@ impl Plains {
         (Self { dir: dir.to_owned(), most, off, proven, table: Mutex::default(), orders }, wanted)
     }
 
-    /// Whether there were to be copies: nothing can be changed then.
+    /// Whether there were to be copies: then nothing can be changed.
     pub fn are_wanted(&self) -> bool {
         self.most.0 > 0
     }
@@ -197,29 +246,29 @@ impl Plains {
         !self.off.load(Ordering::Relaxed)
     }
 
-    /// There are no new ones from now on.
+    /// The kernel does not know them.
     pub fn turn_off(&self) {
         self.off.store(true, Ordering::Relaxed);
-        let mut table = self.table.lock();
-        let (open, idle) =
-            std::mem::take(&mut table.copies).into_iter().partition(|(_, copy)| !copy.is_idle());
-        table.copies = open;
-        drop(table);
-        drop::<HashMap<_, _>>(idle);
     }
 
-    /// Tries once whether the kernel takes a copy at all, also for who reads past the page cache.
+    /// Tries whether the kernel takes a copy at all, also for who reads past the page cache.
     fn are_possible(&self, register: Register<'_>) -> bool {
-        if !self.proven.load(Ordering::Relaxed) {
-            let tried = Plain::new(&self.dir).and_then(|plain| {
-                let again = format!("/proc/self/fd/{}", plain.file.as_raw_fd());
-                rustix::fs::open(again, OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())?;
-                plain.backing(register)
-            });
-            if tried.is_err() {
-                self.turn_off();
+        /// What may be otherwise another time.
+        const PASSING: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::INTR];
+        if self.proven.load(Ordering::Relaxed) {
+            return self.are_on();
+        }
+        let tried = Plain::new(&self.dir).and_then(|plain| {
+            let again = format!("/proc/self/fd/{}", plain.file.as_raw_fd());
+            rustix::fs::open(again, OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())?;
+            plain.backing(register)
+        });
+        match tried {
+            Ok(_) => self.proven.store(true, Ordering::Relaxed),
+            Err(error) if Errno::from_io_error(&error).is_some_and(|errno| PASSING.contains(&errno)) => {
+                return false;
             }
-            self.proven.store(true, Ordering::Relaxed);
+            Err(_) => self.off.store(true, Ordering::Relaxed),
         }
         self.are_on()
     }
@@ -234,6 +283,12 @@ impl Plains {
         Some(Arc::clone(&copy.plain))
     }
 
+    /// Those that somebody has open.
+    fn open(&self) -> Vec<Arc<Plain>> {
+        let table = self.table.lock();
+        table.copies.values().filter(|copy| !copy.is_idle()).map(|copy| Arc::clone(&copy.plain)).collect()
+    }
+
     fn order(&self, wanted: Wanted) {
         let identity = wanted.identity;
         if self.table.lock().wanted.insert(identity) && self.orders.try_send(wanted).is_err() {
@@ -243,55 +298,54 @@ impl Plains {
 
     fn make(&self, wanted: &Wanted) {
         // What is full now may not be later.
-        if let Ok(Some(plain)) = self.copy(wanted) {
-            let copy = Copy { plain: Arc::new(plain), used: Instant::now() };
-            let mut table = self.table.lock();
-            if table.copies.get(&wanted.identity).is_none_or(Copy::is_idle) && self.are_on() {
-                table.copies.insert(wanted.identity, copy);
-            }
-        }
+        let _ = self.try_to_make(wanted);
         self.table.lock().wanted.remove(&wanted.identity);
     }
 
-    fn copy(&self, wanted: &Wanted) -> io::Result<Option<Plain>> {
-        if !self.are_on() || !self.make_room(wanted) || !self.has_room(wanted.stamp.size)? {
-            return Ok(None);
+    fn try_to_make(&self, Wanted { identity, content, stamp, before }: &Wanted) -> io::Result<()> {
+        let former = self.table.lock().copies.get(identity).map(|copy| Arc::clone(&copy.plain));
+        // One is this thread's. Who has it open is looked after elsewhere.
+        if former.as_ref().is_some_and(|former| Arc::strong_count(former) > 2 || former.is_of(stamp))
+            || !self.make_room(*identity, stamp.size, *before)
+            || !self.has_room(stamp.size)?
+        {
+            return Ok(());
         }
-        let plain = Plain::new(&self.dir)?;
-        let filled = plain.fill(&wanted.content, &wanted.stamp)?;
-        Ok(Some(plain).filter(|_| filled))
+        let Some(plain) = Plain::of(&self.dir, content, stamp)? else { return Ok(()) };
+        if let Some(former) = former {
+            // It may be mapped.
+            return former.take_over(&plain);
+        }
+        let copy = Copy { plain: Arc::new(plain), used: Instant::now() };
+        self.table.lock().copies.insert(*identity, copy);
+        Ok(())
     }
 
-    /// Lets copies go until there is room for another: of the same file, and those that nobody has open and that were used longest ago.
-    fn make_room(&self, Wanted { identity, stamp, before, .. }: &Wanted) -> bool {
-        let mut gone = Vec::new();
+    /// Whether there may be a copy of so many bytes of a file, of which there may be a former one. If so, those go that nobody has open and that were not used since then, the ones that were used longest ago first, until there is room for it.
+    fn make_room(&self, of: Identity, bytes: u64, before: Option<Instant>) -> bool {
         let mut table = self.table.lock();
-        match table.copies.get(identity) {
-            Some(copy) if !copy.is_idle() || copy.plain.is_of(stamp) => return false,
-            Some(_) => gone.extend(table.copies.remove(identity)),
-            None => {}
+        let others = || table.copies.iter().filter(|(identity, _)| **identity != of);
+        let (mut all, mut count) = (bytes, 1);
+        for (_, copy) in others() {
+            (all, count) = (all + copy.plain.bytes(), count + 1);
         }
-        let mut bytes: u64 = table.copies.values().map(|copy| copy.plain.bytes()).sum();
-        let mut count = table.copies.len();
-        let mut idle: Vec<_> = table
-            .copies
-            .iter()
-            .filter(|(_, copy)| copy.is_idle() && Some(copy.used) < *before)
+        let mut idle: Vec<_> = others()
+            .filter(|(_, copy)| copy.is_idle() && Some(copy.used) < before)
             .map(|(identity, copy)| (copy.used, *identity, copy.plain.bytes()))
             .collect();
         idle.sort_unstable_by_key(|(used, ..)| *used);
-        let fits = |bytes: u64, count: usize| bytes + stamp.size <= self.most.0 && count < self.most.1;
-        for (_, identity, freed) in idle {
-            if fits(bytes, count) {
-                break;
-            }
-            (bytes, count) = (bytes - freed, count - 1);
-            gone.extend(table.copies.remove(&identity));
+        let mut going = idle.into_iter();
+        let mut gone = Vec::new();
+        while all > self.most.0 || count > self.most.1 {
+            let Some((_, identity, freed)) = going.next() else { return false };
+            gone.push(identity);
+            (all, count) = (all - freed, count - 1);
         }
-        drop(table);
+        let gone: Vec<_> = gone.iter().filter_map(|identity| table.copies.remove(identity)).collect();
         // To close a long file takes its time.
+        drop(table);
         drop(gone);
-        fits(bytes, count)
+        true
     }
 
     /// Whether the file system has so many bytes to spare.
@@ -310,15 +364,6 @@ impl Copy {
 }
 
 impl View {
-    /// Whether there is a copy of this stamp for who opens an inode.
-    pub fn has_plain(&self, inode: &Inode, stamp: &Stamp) -> bool {
-        let open = inode.handles().into_iter().find_map(|handle| handle.passed.clone());
-        open.map_or_else(
-            || self.plains.take(inode.identity, stamp).is_some(),
-            |passed| passed.plain.is_of(stamp),
-        )
-    }
-
     /// How whoever opens an inode has it open, if the kernel is to read it by itself or would let nobody else in; its `state` is locked, the file has this stamp now, and `content` is what is kept of it. `direct`: it is to be read past the page cache.
     pub fn passed(
         &self,
@@ -327,13 +372,13 @@ impl View {
         content: Option<&Arc<Content>>,
         register: Register<'_>,
     ) -> Option<Passed> {
+        if !self.plains.are_on() {
+            return None;
+        }
         let open = inode.handles();
         if let Some(Passed { plain, .. }) = open.iter().find_map(|handle| handle.passed.clone()) {
             let asks = direct || !plain.is_of(stamp);
             return Some(Passed { plain, asks });
-        }
-        if !self.plains.are_on() {
-            return None;
         }
         if let Some(plain) = self.plains.take(inode.identity, stamp) {
             // What reads past the page cache is read in pieces of the device's, which it need not be here.
@@ -342,6 +387,7 @@ impl View {
         }
         let content = content?;
         let whole = (SHORTEST..=self.plains.most.0).contains(&stamp.size)
+            && stamp.is_older_than(AT_REST)
             && content.is_settled()
             && content.object.missing(0..stamp.size).is_empty();
         if whole && self.plains.are_possible(register) {
@@ -354,54 +400,63 @@ impl View {
 
     /// Looks at the source's files of which copies are open.
     fn look_after_plains(&self) {
-        let mut open: HashMap<*const Plain, Vec<Weak<Handle>>> = HashMap::new();
-        self.handles.each(|handle| {
-            if let Some(passed) = &handle.passed {
-                open.entry(Arc::as_ptr(&passed.plain)).or_default().push(Arc::downgrade(handle));
+        for plain in self.plains.open() {
+            let handles = plain.handles.lock().clone();
+            if let Some(handle) = handles.iter().find_map(Weak::upgrade) {
+                // What cannot be looked at now is looked at again.
+                let _ = self.make_over(&handle, &plain);
             }
-        });
-        for handles in open.into_values() {
-            // One may be of a file that is not found any more, and another not.
-            let _ = handles.iter().filter_map(Weak::upgrade).try_for_each(|handle| {
-                match self.make_over(&handle) {
-                    Ok(()) => Err(()),
-                    Err(_) => Ok(()),
-                }
-            });
         }
     }
 
     /// A copy that somebody has open gets the bytes that the source has now, if these are others and have not changed for a while. As programs that have a file open while another writes to it, its readers may see some bytes of before and some of after meanwhile.
-    fn make_over(&self, handle: &Handle) -> Res<()> {
-        let Some(Passed { plain, .. }) = &handle.passed else { return Ok(()) };
-        if *plain.rests.lock() > Instant::now() {
+    fn make_over(&self, handle: &Handle, plain: &Plain) -> Res<()> {
+        let begun = Instant::now();
+        if plain.rests.lock().until.is_some_and(|until| until > begun) {
             return Ok(());
         }
-        let begun = Instant::now();
-        let now = self.attr_of(handle)?.stamp();
-        if plain.is_of(&now) || !now.is_settled() {
+        // What has no name any more, or has lost it to another file, stays as it was when it had.
+        let Some(found) = self.find_by_name(&handle.inode)? else { return Ok(()) };
+        let now = found.attr.stamp();
+        if plain.is_of(&now) || !now.is_settled() || plain.rests.lock().not_to == Some(now) {
             return Ok(());
         }
         let made = self.make_over_as(handle, plain, &now, begun);
-        *plain.rests.lock() = Instant::now() + (begun.elapsed() * REST).min(MOST_APART);
-        made
+        let mut rests = plain.rests.lock();
+        rests.until = Some(Instant::now() + (begun.elapsed() * REST).min(LONGEST_REST));
+        rests.not_to = Some(now).filter(|_| matches!(made, Ok(false)));
+        made.map(drop)
     }
 
-    fn make_over_as(&self, handle: &Handle, plain: &Plain, now: &Stamp, begun: Instant) -> Res<()> {
+    /// Tells whether it was not for want of room.
+    fn make_over_as(&self, handle: &Handle, plain: &Plain, now: &Stamp, begun: Instant) -> Res<bool> {
+        let (plains, size) = (&self.plains, now.size);
+        // For a while there are both.
+        if !self.has_room()
+            || !plains.make_room(handle.inode.identity, size, None)
+            || !plains.has_room(2 * size)?
+        {
+            return Ok(false);
+        }
         let content = {
             let mut state = handle.inode.state.lock();
-            self.content(&handle.inode, &mut state, now, begun, self.has_room())
+            self.content(&handle.inode, &mut state, now, begun, true)
         };
-        let Some(content) = content else { return Ok(()) };
+        let Some(content) = content else { return Ok(false) };
         // First into the store, so that a source that is slow or lost leaves the copy as it is.
-        for at in (0..now.size).step_by(PIECE) {
+        for at in (0..size).step_by(PIECE) {
             self.read_of(handle, &content, at, PIECE)?;
+            if !content.object.missing(at..size.min(at + PIECE as u64)).is_empty() {
+                return Ok(false);
+            }
         }
-        let more = now.size.saturating_sub(plain.bytes());
-        if content.is_settled() && self.plains.has_room(more)? {
-            plain.fill(&content, now)?;
+        // What was fetched too soon is fetched once more.
+        if !content.is_settled() {
+            return Ok(true);
         }
-        Ok(())
+        let Some(new) = Plain::of(&plains.dir, &content, now)? else { return Ok(false) };
+        plain.take_over(&new)?;
+        Ok(true)
     }
 }
 

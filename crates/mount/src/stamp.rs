@@ -5,7 +5,7 @@
 
 use crate::attr::{Identity, Time};
 use serde::{Deserialize, Serialize};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The form of what is kept.
 const FORM: u8 = 1;
@@ -28,6 +28,12 @@ impl Stamp {
         // One that lies ahead was set by hand, or by another clock: then the other time tells.
         let mtime = Some(self.mtime.0).filter(|mtime| *mtime <= now.saturating_add(YOUNG));
         mtime.unwrap_or(i64::MIN).max(self.ctime.0).saturating_add(YOUNG) < now
+    }
+
+    /// Whether its content was changed longer ago than that, as far as its times tell.
+    pub fn is_older_than(&self, age: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+        self.mtime.0.saturating_add(age.as_secs() as i64) < now
     }
 
     /// Whether the kernel's own pages cannot tell that it is another: they know length and time of change.

@@ -137,6 +137,12 @@ impl View {
         Err(Fault::Says(Errno::STALE))
     }
 
+    /// An inode's file at one of its paths, if it is at any.
+    pub fn find_by_name(&self, inode: &Inode) -> Res<Option<Found>> {
+        let begun = Instant::now();
+        Ok(self.find_below(self.source.root()?, inode, &inode.paths(), begun)?.ok())
+    }
+
     /// Where it was when it was opened, or elsewhere if it looks the same: not what has been given its number since.
     fn find_kept(&self, inode: &Inode, kept: &Kept) -> Res<Found> {
         let begun = Instant::now();

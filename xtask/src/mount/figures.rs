@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -21,6 +21,7 @@ const DELAY: u64 = 5;
 const LONG: usize = 256 << 20;
 /// Longer than names and attributes are believed if nothing else is said.
 const PAST_TTL: Duration = Duration::from_millis(1200);
+const LONG_AGO: Duration = Duration::from_secs(86_400);
 /// As long as a plain copy of the file may take.
 const COPY: Duration = Duration::from_secs(4);
 const READ_ONLY: &[&str] = &["--read-only"];
@@ -215,7 +216,10 @@ fn fill(place: &Place) -> Result<()> {
     File::open("/dev/urandom")?.read_exact(&mut long)?;
     // Half of it compresses, as most files do.
     long.chunks_mut(4096).for_each(|page| page[2048..].fill(b'x'));
-    fs::write(place.at("source").join("long"), long)?;
+    let path = place.at("source").join("long");
+    fs::write(&path, long)?;
+    // No log, of which no plain copy would be made.
+    File::options().write(true).open(&path)?.set_modified(SystemTime::now() - LONG_AGO)?;
     let script = root().join("suite/mount/trees.sh");
     place.run("sh", &[script.as_os_str()], "source")?;
     // What has just been changed is looked at twice.

@@ -7,11 +7,18 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const MIB: usize = 1 << 20;
 /// How long is waited for what happens soon.
 const SOON: Duration = Duration::from_secs(60);
+
+/// Writes a file that was written long ago, as far as its time tells.
+fn write_old(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(7200);
+    File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+}
 
 /// The pages that the kernel has of files are gone.
 fn forget_pages() {
@@ -61,10 +68,11 @@ fn all_of(file: &File) -> Vec<u8> {
 fn a_file_that_is_kept_whole_is_read_by_the_kernel_alone() {
     let place = Place::new();
     let bytes = noise(3 * MIB + 17, 1);
-    fs::write(place.real("file"), &bytes).unwrap();
-    fs::write(place.real("short"), &bytes[..MIB - 1]).unwrap();
+    write_old(&place.real("file"), &bytes);
+    write_old(&place.real("short"), &bytes[..MIB - 1]);
+    fs::write(place.real("young"), &bytes).unwrap();
     age();
-    let mounted = place.mount(&["--read-only"]);
+    let mounted = place.mount(&["--read-only", "--ttl", "60"]);
     let file = opened_plain(&place.shown("file"), &mounted);
     assert!(all_of(&file) == bytes);
     // Also by who maps it.
@@ -94,6 +102,10 @@ fn a_file_that_is_kept_whole_is_read_by_the_kernel_alone() {
     assert!(alone && mapped.join().unwrap());
     let short = File::open(place.shown("short")).unwrap();
     assert!(all_of(&short) == bytes[..MIB - 1] && !is_read_by_the_kernel(&short, &mounted));
+    for _ in 0..4 {
+        let young = File::open(place.shown("young")).unwrap();
+        assert!(all_of(&young) == bytes && !is_read_by_the_kernel(&young, &mounted), "it may be a log");
+    }
     drop((file, short));
     mounted.unmount();
     // What can be written to is not passed by.
@@ -107,7 +119,7 @@ fn a_file_that_is_kept_whole_is_read_by_the_kernel_alone() {
 #[test]
 fn who_has_one_open_sees_what_others_make_of_it() {
     let place = Place::new();
-    fs::write(place.real("file"), noise(4 * MIB, 1)).unwrap();
+    write_old(&place.real("file"), &noise(4 * MIB, 1));
     age();
     let mounted = place.mount(&["--read-only", "--ttl", "0.5"]);
     let file = opened_plain(&place.shown("file"), &mounted);
@@ -130,21 +142,86 @@ fn who_has_one_open_sees_what_others_make_of_it() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    // Another file of its name is another file.
+    // Another file of its name is another file, and is what is kept under that name.
     let (old, new) = (all_of(&file), noise(5 * MIB, 50));
     fs::write(place.real("new"), &new).unwrap();
     fs::rename(place.real("new"), place.real("file")).unwrap();
     std::thread::sleep(Duration::from_millis(800));
     assert!(fs::read(place.shown("file")).unwrap() == new);
-    std::thread::sleep(Duration::from_millis(1500));
-    assert!(all_of(&file) == old && fs::read(place.shown("file")).unwrap() == new);
+    age();
+    assert!(fs::read(place.shown("file")).unwrap() == new);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(all_of(&file) == old);
+    fs::rename(&place.source, place.dir.path().join("away")).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(fs::read(place.shown("file")).unwrap() == new);
+}
+
+/// What there is no room for does not take the place of a copy in part.
+#[test]
+fn a_copy_stays_whole_where_there_is_no_room_for_what_the_file_has_become() {
+    // More than the store holds, and more than copies may take.
+    for (store, copies) in [("24M", "64M"), ("256M", "9M")] {
+        let place = Place::with_store(store);
+        write_old(&place.real("file"), &noise(4 * MIB, 1));
+        age();
+        let mounted = place.mount(&["--read-only", "--ttl", "0.2", "--plain-copies", copies]);
+        let held = opened_plain(&place.shown("file"), &mounted);
+        let new = noise(40 * MIB, 2);
+        fs::write(place.real("file"), &new).unwrap();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(6) {
+            assert!(all_of(&held) == noise(4 * MIB, 1), "{store} {copies}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        assert!(fs::read(place.shown("file")).unwrap() == new, "{store} {copies}");
+    }
+}
+
+/// Who has closed what it maps is not known to have it.
+#[test]
+fn what_is_mapped_has_the_new_bytes_some_time_after_the_file_was_opened_again() {
+    let place = Place::new();
+    let (old, new) = (noise(2 * MIB, 1), noise(2 * MIB, 2));
+    write_old(&place.real("file"), &old);
+    age();
+    let mounted = place.mount(&["--read-only", "--ttl", "0.2"]);
+    drop(opened_plain(&place.shown("file"), &mounted));
+    let script = "import mmap, sys\nf = open('file', 'rb')\n\
+        m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)\nf.close()\n\
+        for line in sys.stdin:\n  sys.stdout.buffer.write(m[:])\n  sys.stdout.flush()";
+    let mut maps = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(&place.point)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut ask, mut said) = (maps.stdin.take().unwrap(), maps.stdout.take().unwrap());
+    let mut mapped = || {
+        let mut bytes = vec![0; 2 * MIB];
+        ask.write_all(b"\n").unwrap();
+        said.read_exact(&mut bytes).unwrap();
+        bytes
+    };
+    assert!(mapped() == old);
+    write_old(&place.real("file"), &new);
+    age();
+    let begun = Instant::now();
+    while mapped() != new {
+        assert!(fs::read(place.shown("file")).unwrap() == new);
+        assert!(begun.elapsed() < SOON, "the former bytes are still mapped");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    drop(ask);
+    maps.wait().unwrap();
 }
 
 #[test]
 fn copies_take_no_more_room_than_they_may() {
     let place = Place::new();
     for name in 0..4 {
-        fs::write(place.real(&format!("f{name}")), noise(4 * MIB, name)).unwrap();
+        write_old(&place.real(&format!("f{name}")), &noise(4 * MIB, name));
     }
     age();
     let mounted = place.mount(&["--read-only", "--plain-copies", "9M"]);
@@ -195,7 +272,7 @@ fn read_at_random(path: &Path, versions: &[Vec<u8>], seed: u64, is_over: &Atomic
 fn however_many_open_and_close_one_that_changes_none_fails_and_all_read_what_was_there() {
     let place = Place::new();
     let versions: Vec<_> = (1..6).map(|seed| noise(2 * MIB, seed)).collect();
-    fs::write(place.real("file"), &versions[0]).unwrap();
+    write_old(&place.real("file"), &versions[0]);
     age();
     let mounted = place.mount(&["--read-only", "--ttl", "0.2"]);
     let (path, is_over, mut by_the_kernel) = (place.shown("file"), AtomicBool::new(false), 0);
@@ -212,6 +289,7 @@ fn however_many_open_and_close_one_that_changes_none_fails_and_all_read_what_was
             by_the_kernel += u32::from(is_read_by_the_kernel(&File::open(&path).unwrap(), &mounted));
             let file = File::options().write(true).open(place.real("file")).unwrap();
             file.write_all_at(version, 0).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
         }
         std::thread::sleep(Duration::from_millis(4500));
         is_over.store(true, Ordering::Relaxed);
@@ -231,7 +309,7 @@ fn log(lines: usize) -> Vec<u8> {
 #[test]
 fn one_that_changes_all_the_time_is_read_as_it_is_by_whoever_opens_it() {
     let place = Place::new();
-    fs::write(place.real("log"), log(2048)).unwrap();
+    write_old(&place.real("log"), &log(2048));
     age();
     let mounted = place.mount(&["--read-only", "--ttl", "0.2"]);
     let held = opened_plain(&place.shown("log"), &mounted);
@@ -270,7 +348,7 @@ fn one_that_changes_all_the_time_is_read_as_it_is_by_whoever_opens_it() {
 #[test]
 fn while_the_source_is_gone_one_that_has_just_changed_is_read_from_the_store() {
     let place = Place::new();
-    fs::write(place.real("file"), noise(2 * MIB, 1)).unwrap();
+    write_old(&place.real("file"), &noise(2 * MIB, 1));
     age();
     let mounted = place.mount(&["--read-only", "--ttl", "0.2"]);
     let held = opened_plain(&place.shown("file"), &mounted);
@@ -292,7 +370,7 @@ fn while_the_source_is_gone_one_that_has_just_changed_is_read_from_the_store() {
 fn who_reads_past_the_page_cache_may_do_so_in_any_pieces() {
     let place = Place::new();
     let bytes = noise(2 * MIB, 1);
-    fs::write(place.real("file"), &bytes).unwrap();
+    write_old(&place.real("file"), &bytes);
     age();
     let mounted = place.mount(&["--read-only"]);
     let unaligned = |file: &File| {
@@ -315,7 +393,7 @@ fn who_reads_past_the_page_cache_may_do_so_in_any_pieces() {
 #[test]
 fn a_mount_that_was_made_writable_writes_nothing_into_copies() {
     let place = Place::new();
-    fs::write(place.real("file"), noise(2 * MIB, 1)).unwrap();
+    write_old(&place.real("file"), &noise(2 * MIB, 1));
     age();
     let mounted = place.mount(&["--read-only"]);
     let held = opened_plain(&place.shown("file"), &mounted);
