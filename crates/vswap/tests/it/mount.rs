@@ -17,6 +17,7 @@ mod slow;
 mod together;
 
 use crate::vswap::{command, vswap};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -130,11 +131,12 @@ impl Mounted {
         paths.filter(|path| path.starts_with(dir)).collect()
     }
 
-    /// Bytes of the files without a name that it has open.
-    fn unnamed_bytes(&self) -> u64 {
+    /// The files without a name that it has open: number and bytes.
+    fn unnamed(&self) -> BTreeSet<(u64, u64)> {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         let found = open.filter_map(|entry| std::fs::metadata(entry.unwrap().path()).ok());
-        found.filter(|found| found.is_file() && found.nlink() == 0).map(|found| found.blocks() * 512).sum()
+        let found = found.filter(|found| found.is_file() && found.nlink() == 0);
+        found.map(|found| (found.ino(), found.blocks() * 512)).collect()
     }
 
     /// As a crash of the serving process; what is left of the mount is unmounted.
