@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,6 +23,13 @@ fn write_old(path: &Path, bytes: &[u8]) {
 /// The pages that the kernel has of files are gone.
 fn forget_pages() {
     fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+}
+
+/// A program in Python that is told by lines, and answers.
+fn maps_file(dir: &Path, script: &str) -> Child {
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
+    python.spawn().unwrap()
 }
 
 /// Whether a file that is open can be read while nobody answers the kernel.
@@ -78,13 +85,7 @@ fn a_file_that_is_kept_whole_is_read_by_the_kernel_alone() {
     // Also by who maps it.
     let script = "import mmap, sys\nf = open('file', 'rb')\nprint('open', flush=True)\ninput()\n\
         sys.stdout.buffer.write(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[:])";
-    let mut maps = Command::new("python3")
-        .args(["-c", script])
-        .current_dir(&place.point)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut maps = maps_file(&place.point, script);
     let mut said = BufReader::new(maps.stdout.take().unwrap());
     said.read_line(&mut String::new()).unwrap();
     forget_pages();
@@ -193,13 +194,7 @@ fn what_is_mapped_has_the_new_bytes_some_time_after_the_file_was_opened_again() 
         fd = os.open('file', os.O_RDONLY)\nlength = os.fstat(fd).st_size\n\
         m = libc.mmap(None, length, 1, 1, fd, 0)\nos.close(fd)\n\
         for line in sys.stdin:\n  sys.stdout.buffer.write(ctypes.string_at(m, length))\n  sys.stdout.flush()";
-    let mut maps = Command::new("python3")
-        .args(["-c", script])
-        .current_dir(&place.point)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut maps = maps_file(&place.point, script);
     let (mut ask, mut said) = (maps.stdin.take().unwrap(), maps.stdout.take().unwrap());
     let mut mapped = || {
         let mut bytes = vec![0; 2 * MIB];
