@@ -6,7 +6,7 @@
 //! A file that is opened once more, and of which all is kept in the store by then, is copied to an unlinked file beside the store, each page's checksum being looked at on the way. Who opens it afterwards, when nobody has it open
 //! otherwise, reads the copy. What was written to within an hour is not copied: it may be a log. The copy is of one [`Stamp`]. Once the source's file has another, whoever opens it is answered by us (`FOPEN_DIRECT_IO` goes before
 //! passthrough, but not for mappings; what is spliced, or asked for ahead, goes through the kernel's own pages). When the new one has not changed for a while and all of it is in the store, the copy is made over in place, for those who
-//! had it open, or have it mapped: the kernel does not tell of these, so a copy that nobody has open is made over too, when the file is opened again.
+//! had it open. Of a mapping whose descriptor is closed the kernel does not tell: it keeps the copy that it has, and the next who open the file are given another.
 //!
 //! # Invariants
 //! - Of one inode either all open files have its copy, whether they read it or not, or none: the kernel lets nobody else in.
@@ -303,21 +303,22 @@ impl Plains {
     }
 
     fn try_to_make(&self, Wanted { identity, content, stamp, before }: &Wanted) -> io::Result<()> {
-        let former = self.table.lock().copies.get(identity).map(|copy| Arc::clone(&copy.plain));
-        // One is this thread's. Who has it open is looked after elsewhere.
-        if former.as_ref().is_some_and(|former| Arc::strong_count(former) > 2 || former.is_of(stamp))
+        // Who has one open is looked after elsewhere.
+        let may_replace = |copy: &Copy| copy.is_idle() && !copy.plain.is_of(stamp);
+        let is_free = |table: &Table| table.copies.get(identity).is_none_or(may_replace);
+        if !is_free(&self.table.lock())
             || !self.make_room(*identity, stamp.size, *before)
             || !self.has_room(stamp.size)?
         {
             return Ok(());
         }
         let Some(plain) = Plain::of(&self.dir, content, stamp)? else { return Ok(()) };
-        if let Some(former) = former {
-            // It may be mapped.
-            return former.take_over(&plain);
-        }
         let copy = Copy { plain: Arc::new(plain), used: Instant::now() };
-        self.table.lock().copies.insert(*identity, copy);
+        let mut table = self.table.lock();
+        // Not over the former one: that may be mapped, and of another file of this number.
+        let former = if is_free(&table) { table.copies.insert(*identity, copy) } else { None };
+        drop(table);
+        drop(former);
         Ok(())
     }
 

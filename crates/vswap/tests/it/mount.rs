@@ -131,12 +131,12 @@ impl Mounted {
         paths.filter(|path| path.starts_with(dir)).collect()
     }
 
-    /// The files without a name that it has open: number and bytes.
-    fn unnamed(&self) -> BTreeSet<(u64, u64)> {
+    /// The files without a name that it has open: when they were written to last, and bytes.
+    fn unnamed(&self) -> BTreeSet<((i64, i64), u64)> {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         let found = open.filter_map(|entry| std::fs::metadata(entry.unwrap().path()).ok());
         let found = found.filter(|found| found.is_file() && found.nlink() == 0);
-        found.map(|found| (found.ino(), found.blocks() * 512)).collect()
+        found.map(|found| ((found.mtime(), found.mtime_nsec()), found.blocks() * 512)).collect()
     }
 
     /// As a crash of the serving process; what is left of the mount is unmounted.
