@@ -159,10 +159,9 @@ impl CheckerOptions {
         argv
     }
 
-    /// Bytes that the tree may have at most, seen from outside: the limit, 5 % and 8 MB. While tiers fail and are emptied beside forks it has been a little more, once in some thirty runs; docs/limits.md says so.
+    /// Bytes that the tree may have at most, seen from outside: the limit, 5 % and 8 MB.
     fn allowed(&self) -> u64 {
-        let percent = if self.tiers { 110 } else { 105 };
-        (self.memory << 20) * percent / 100 + 8_000_000
+        (self.memory << 20) * 105 / 100 + 8_000_000
     }
 }
 
