@@ -506,7 +506,7 @@ impl Shared {
         tools.progress.out += out.count() as u64;
         let clean = before.saturating_sub(dirty_pages);
         self.counters.evicted_clean.fetch_add(clean as u64, Relaxed);
-        self.budget.set_pool(self.engine.pool_bytes());
+        self.count_compressed();
         space.uncharge(out.count());
         self.room_came();
     }

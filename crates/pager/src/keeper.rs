@@ -112,8 +112,7 @@ impl Shared {
     /// have alone. A tier in memory is full there, and pages go on to the next.
     pub(crate) fn count_compressed(&self) {
         let (pool, ghosts) = (self.engine.pool_bytes(), self.engine.ghost_bytes());
-        self.budget.set_pool(pool);
-        self.budget.set_ghosts(ghosts);
+        self.budget.set_compressed(pool, ghosts);
         self.engine.set_ghost_limit(ByteCount::new(self.most_compressed()).saturating_sub(pool));
     }
 

@@ -485,7 +485,7 @@ impl Pager {
             self.shared.dispose(space, &block);
         }
         self.shared.drop_staged_of_dead(space);
-        self.shared.budget.set_pool(self.shared.engine.pool_bytes());
+        self.shared.count_compressed();
         self.shared.room_came();
     }
 

@@ -102,7 +102,7 @@ impl Pager {
                     break;
                 }
                 shared.store_and_copy(&hold, block, twin, bounds, &mut tools)?;
-                shared.budget.set_pool(shared.engine.pool_bytes());
+                shared.count_compressed();
                 copied += 1;
                 if self.is_short() {
                     break;
