@@ -7,7 +7,7 @@
 
 use crate::block::{Block, PAGE_BYTES};
 use crate::install::installed;
-use crate::link::Evicted;
+use crate::link::{Discard, Evicted};
 use crate::pager::Shared;
 use crate::sharing::{Parting, Sharing};
 use crate::space::Space;
@@ -383,7 +383,10 @@ impl Shared {
         let address = space.windows.lock().address(window);
         let posted = space.mover.discard(address);
         let mut windows = space.windows.lock();
-        if posted || space.is_dead() { windows.recycle(window) } else { windows.put_undiscarded(window) }
+        match posted.or(space.is_dead().then_some(Discard::Done)) {
+            Some(discard) => windows.recycle(window, discard),
+            None => windows.put_undiscarded(window),
+        }
     }
 
     /// Writes down the windows that have been staged longest, until what is staged is a small part of the limit.

@@ -324,7 +324,7 @@ impl Shared {
         fault: Fault,
     ) -> Outcome {
         let window = state.window.filter(|_| state.may_be_in_window(page));
-        let window = window.map(|window| space.windows.lock().address(window));
+        let window = window.and_then(|window| space.filled_from(window));
         let bytes = &mut hands.pages[0];
         let read = window.map(|window| space.try_read_staged(window, page, bytes));
         if matches!(&read, Some(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied) {

@@ -43,7 +43,7 @@ mod window;
 
 pub use budget::LEAST_LIMIT;
 pub use groups::{GroupError, NamedGroup};
-pub use link::{Evicted, Eviction, Mover, StubLink};
+pub use link::{Discard, Evicted, Eviction, Mover, StubLink};
 pub use losses::LostPage;
 pub use pager::{Full, FullPolicy, HugePages, OnFailedWrite, OnFull, Pager, PagerConfig, RECLAIM_TURN};
 pub use record::Recorder;

@@ -5,6 +5,7 @@
 
 use parking_lot::Mutex;
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 use vswap_core::Bitmap512;
@@ -13,21 +14,29 @@ use vswap_sys::futex;
 use vswap_sys::mapping::SharedMemory;
 use vswap_sys::staging::LocalStaging;
 
-/// A command that was posted.
+/// A command that was posted: how many were before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u32);
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// Its place in the ring.
+    fn place(self) -> usize {
+        (self.0 % u64::from(RING_LEN)) as usize
+    }
+}
 
 /// The supervisor's end of a ring.
 #[derive(Debug)]
 pub struct StubLink {
     memory: SharedMemory,
-    /// Commands posted and collected so far. Held only while the ring is looked at, never while waiting.
+    /// Commands posted so far. The ring counts in 32 bits, which a busy program is through with in some days; a ticket may be kept for longer.
+    posted: AtomicU64,
+    /// Which answers have not been collected. Held only while the ring is looked at, never while waiting.
     cursor: Mutex<Cursor>,
 }
 
 #[derive(Debug, Default)]
 struct Cursor {
-    posted: u32,
     /// Bit `i`: the answer of ring place `i` has not been collected.
     taken: u32,
     /// Bit `i`: nobody will collect it, so the place is free as soon as the stub is past it.
@@ -49,7 +58,7 @@ impl StubLink {
     pub fn new() -> io::Result<StubLink> {
         let memory = SharedMemory::new(c"vswap-ring", RING_BYTES)?;
         memory.view::<Ring>().magic.store(RING_MAGIC, Relaxed);
-        Ok(StubLink { memory, cursor: Mutex::default() })
+        Ok(StubLink { memory, posted: AtomicU64::new(0), cursor: Mutex::default() })
     }
 
     /// The descriptor to send to the stub.
@@ -65,30 +74,33 @@ impl StubLink {
     fn post(&self, fill: impl FnOnce(&vswap_stub::protocol::Command)) -> Option<Ticket> {
         let ring = self.ring();
         let mut cursor = self.cursor.lock();
-        let ticket = cursor.posted;
-        let place = ticket % RING_LEN;
+        let ticket = Ticket(self.posted.load(Relaxed));
+        let place = ticket.place();
         if cursor.taken >> place & 1 == 1 {
-            let passed = self.is_done(Ticket(ticket.wrapping_sub(RING_LEN)));
+            let passed = self.is_done(Ticket(ticket.0.saturating_sub(RING_LEN.into())));
             if cursor.ignored >> place & 1 == 0 || !passed {
                 return None;
             }
             cursor.ignored &= !(1 << place);
         }
         cursor.taken |= 1 << place;
-        fill(&ring.commands[place as usize]);
-        cursor.posted = ticket.wrapping_add(1);
+        fill(&ring.commands[place]);
+        // Before the ring's own: whoever sees a command done sees it posted.
+        self.posted.store(ticket.0 + 1, Relaxed);
         // Publishes the command's words; sequentially consistent with the stub's `stub_sleeps` store, so that either the
         // stub sees the command or we see it asleep.
-        ring.posted.store(cursor.posted, SeqCst);
+        ring.posted.store((ticket.0 + 1) as u32, SeqCst);
         if ring.stub_sleeps.load(SeqCst) != 0 {
             futex::wake(&ring.posted, 1);
         }
-        Some(Ticket(ticket))
+        Some(ticket)
     }
 
     fn is_done(&self, ticket: Ticket) -> bool {
-        // Acquire: pairs with the stub's release of `done`, so that the answer's words are visible.
-        (self.ring().done.load(Acquire).wrapping_sub(ticket.0) as i32) > 0
+        // Acquire: pairs with the stub's release of `done`, so that the answer's words are visible, and that it was posted.
+        let done = self.ring().done.load(Acquire);
+        let posted = self.posted.load(Relaxed);
+        posted.saturating_sub(u64::from((posted as u32).wrapping_sub(done))) > ticket.0
     }
 
     fn wait(&self, ticket: Ticket, limit: Duration) -> bool {
@@ -111,12 +123,12 @@ impl StubLink {
 
     /// Frees the command's place in the ring; the answer must have been read.
     fn collect(&self, ticket: Ticket) {
-        self.cursor.lock().taken &= !(1 << (ticket.0 % RING_LEN));
+        self.cursor.lock().taken &= !(1 << ticket.place());
     }
 
     /// Nobody wants the answer.
     fn ignore(&self, ticket: Ticket) {
-        self.cursor.lock().ignored |= 1 << (ticket.0 % RING_LEN);
+        self.cursor.lock().ignored |= 1 << ticket.place();
     }
 
     fn post_waiting(
@@ -160,7 +172,7 @@ impl StubLink {
     }
 
     fn take_result(&self, ticket: Ticket) -> io::Result<i64> {
-        let result = self.ring().commands[(ticket.0 % RING_LEN) as usize].result.load(Relaxed);
+        let result = self.ring().commands[ticket.place()].result.load(Relaxed);
         self.collect(ticket);
         if (-4095..0).contains(&result) {
             Err(io::Error::from_raw_os_error(-result as i32))
@@ -232,6 +244,15 @@ pub enum Eviction {
     Local(Box<LocalEviction>),
 }
 
+/// A window that is to be emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// By a stub.
+    Posted(Ticket),
+    /// It has been.
+    Done,
+}
+
 /// What [`Mover::evict`] was asked for.
 #[derive(Debug)]
 pub struct LocalEviction {
@@ -276,7 +297,7 @@ impl Mover {
                 Ok(Evicted { failed: Bitmap512::from_words(failed) })
             }
             (Mover::Stub(link), Eviction::Posted(ticket)) if link.wait(ticket, limit) => {
-                let command = &link.ring().commands[(ticket.0 % RING_LEN) as usize];
+                let command = &link.ring().commands[ticket.place()];
                 let words = std::array::from_fn(|i| command.failed[i].load(Relaxed));
                 link.collect(ticket);
                 Ok(Evicted { failed: Bitmap512::from_words(words) })
@@ -285,20 +306,28 @@ impl Mover {
         }
     }
 
-    /// Frees the pages of a window; commands posted later come after it. `false` if the ring is full.
-    pub fn discard(&self, window: u64) -> bool {
+    /// Frees the pages of a window; commands posted later come after it. `None` if the ring is full.
+    pub fn discard(&self, window: u64) -> Option<Discard> {
         match self {
             Mover::Stub(link) => {
                 let posted = link.post(|command| {
                     command.op.store(op::DISCARD, Relaxed);
                     command.args[0].store(window, Relaxed);
                 });
-                posted.inspect(|&ticket| link.ignore(ticket)).is_some()
+                posted.inspect(|&ticket| link.ignore(ticket)).map(Discard::Posted)
             }
             Mover::Local(staging) => {
                 staging.discard(window);
-                true
+                Some(Discard::Done)
             }
+        }
+    }
+
+    /// Whether a window that is to be emptied has been.
+    pub fn has_emptied(&self, discard: Discard) -> bool {
+        match (self, discard) {
+            (Mover::Stub(link), Discard::Posted(ticket)) => link.is_done(ticket),
+            _ => true,
         }
     }
 

@@ -563,10 +563,19 @@ impl Space {
         if self.is_present(block.address(page)) == Some(true) {
             return None;
         }
-        let Some(window) = state.window else { return Some(false) };
-        let address = self.windows.lock().address(window) + page.byte_offset();
+        let Some(window) = state.window.and_then(|window| self.filled_from(window)) else {
+            return Some(false);
+        };
         // Unknown: it is not to be used.
-        Some(self.is_present(address) != Some(false))
+        Some(self.is_present(window + page.byte_offset()) != Some(false))
+    }
+
+    /// The address of a window, unless what was in it before lies there still: then nothing of the block whose window it is now has come there. A page that
+    /// was missing from its place when this was asked does not come there either.
+    pub(crate) fn filled_from(&self, window: usize) -> Option<u64> {
+        let windows = self.windows.lock();
+        let empty = windows.is_empty_yet(window, |discard| self.mover.has_emptied(discard));
+        (!empty).then(|| windows.address(window))
     }
 
     /// Whether the page at `address` is in the program's page table. `None` if the kernel does not say.

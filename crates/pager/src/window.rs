@@ -5,7 +5,7 @@
 //! cold.
 
 use crate::block::{BLOCK_BYTES, Block};
-use crate::link::Eviction;
+use crate::link::{Discard, Eviction};
 use crate::sharing::Parting;
 use crate::space::StagingArea;
 use std::collections::VecDeque;
@@ -47,6 +47,8 @@ pub(crate) struct Staged {
 pub(crate) struct Windows {
     base: u64,
     free: Vec<usize>,
+    /// Of each window, the discard after which nothing is in it any more of what was last.
+    emptied: Vec<Discard>,
     staged: VecDeque<Staged>,
     unanswered: VecDeque<Flight>,
     /// Windows that no page lies in any more and whose discard could not be posted yet.
@@ -62,6 +64,7 @@ impl Windows {
         Windows {
             base: area.base,
             free: (0..count).rev().collect(),
+            emptied: vec![Discard::Done; count],
             staged: VecDeque::with_capacity(count),
             unanswered: VecDeque::with_capacity(count),
             undiscarded: Vec::with_capacity(count),
@@ -124,9 +127,16 @@ impl Windows {
         self.flying -= 1;
     }
 
-    /// The discard of a window has been posted: evictions posted later come after it.
-    pub fn recycle(&mut self, window: usize) {
+    /// The discard of a window has been posted: evictions posted later come after it. What is in the window until it is done
+    /// ([`Windows::is_empty_yet`]) is nothing of theirs.
+    pub fn recycle(&mut self, window: usize, discard: Discard) {
+        self.emptied[window] = discard;
         self.free.push(window);
+    }
+
+    /// Whether nothing has come yet into a window that was taken, since what was in it before has not gone; `has_emptied` tells.
+    pub fn is_empty_yet(&self, window: usize, has_emptied: impl FnOnce(Discard) -> bool) -> bool {
+        !has_emptied(self.emptied[window])
     }
 
     /// The discard of a window could not be posted.
@@ -175,7 +185,7 @@ mod tests {
         assert_eq!((windows.flying(), windows.take_free(), windows.all_free()), (0, None, false));
         assert_eq!(windows.take_undiscarded(), Some(window));
         assert!(!windows.all_free(), "whoever took it has yet to post the discard");
-        windows.recycle(window);
+        windows.recycle(window, Discard::Done);
         assert!(windows.all_free());
     }
 

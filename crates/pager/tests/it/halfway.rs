@@ -1,12 +1,12 @@
-//! A stub that stops in the middle of an eviction, as one does that has lost its CPU: of a block some pages are in their window, others in their place.
-//! What the program does to either meanwhile is what it finds. (Not here: a discard that was read and that the kernel has not done yet. That it comes in between
+//! A stub that stops in the middle of an eviction, as one does that has lost its CPU: of a block some pages are in their window, others in their place; or just before it,
+//! with what was in the window before still there. What the program does to either meanwhile is what it finds. (Not here: a discard that was read and that the kernel has not done yet. That it comes in between
 //! is a matter of chance, and tried with real programs.)
 use crate::fixture::{Fixture, PAGE, config, fixture_moved_by};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use vswap_core::Bitmap512;
+use std::time::{Duration, Instant};
+use vswap_core::{Bitmap512, PageIndex};
 use vswap_engine::{Engine, EngineConfig};
 use vswap_pager::{Mover, Space, StubLink};
 use vswap_stub::protocol::{Command, RING_LEN, Ring, op};
@@ -16,6 +16,8 @@ use vswap_sys::staging::LocalStaging;
 const BLOCKS: usize = 8;
 const PAGES: usize = BLOCKS * 512;
 const ROUNDS: usize = 200;
+/// An eviction to a window that is to be emptied mostly follows at once.
+const POSTED_WITHIN: Duration = Duration::from_millis(2);
 
 /// An eviction that has stopped: of which block, which pages were wanted, and from which on they have not been moved yet.
 type Halfway = (u64, Bitmap512, usize);
@@ -25,6 +27,8 @@ struct Stub {
     staging: LocalStaging,
     /// So many of the pages that are wanted (by what there are) are moved before it stops, the next time; 0 is not to stop.
     part: AtomicUsize,
+    /// It stops before it empties a window that is to be filled again, the next time.
+    late: AtomicBool,
     stopped: Sender<Halfway>,
     go_on: Mutex<Receiver<()>>,
     over: AtomicBool,
@@ -40,6 +44,7 @@ impl Stub {
                 continue;
             }
             let command = &ring.commands[(done % RING_LEN) as usize];
+            self.be_late(ring, done);
             let result = self.execute(command);
             command.result.store(result, Relaxed);
             ring.done.store(done.wrapping_add(1), SeqCst);
@@ -49,14 +54,41 @@ impl Stub {
         }
     }
 
+    /// Stops if it is told to and the command that comes next empties a window to which the one after that moves pages.
+    fn be_late(&self, ring: &Ring, next: u32) {
+        let [first, second] = [0, 1].map(|at| &ring.commands[(next.wrapping_add(at) % RING_LEN) as usize]);
+        if !self.late.load(Relaxed) || first.op.load(Relaxed) != op::DISCARD {
+            return;
+        }
+        let since = Instant::now();
+        while ring.posted.load(SeqCst).wrapping_sub(next) < 2 {
+            if since.elapsed() > POSTED_WITHIN {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        let [window, filled] = [first.args[0].load(Relaxed), second.args[1].load(Relaxed)];
+        if second.op.load(Relaxed) == op::EVICT && window == filled {
+            let want = bits(&second.want);
+            self.late.store(false, Relaxed);
+            self.stop((
+                second.args[0].load(Relaxed),
+                want,
+                want.iter().nth(want.count() / 2).map_or(0, PageIndex::get),
+            ));
+        }
+    }
+
+    fn stop(&self, halfway: Halfway) {
+        self.stopped.send(halfway).expect("somebody waits for that");
+        self.go_on.lock().unwrap().recv().expect("it goes on");
+    }
+
     fn execute(&self, command: &Command) -> i64 {
         let args = [0, 1].map(|at| command.args[at].load(Relaxed));
         match command.op.load(Relaxed) {
             op::EVICT => {
-                let words = |words: &[std::sync::atomic::AtomicU64; 8]| {
-                    Bitmap512::from_words(std::array::from_fn(|at| words[at].load(Relaxed)))
-                };
-                let failed = self.evict(args[0], args[1], &words(&command.want), &words(&command.avoid));
+                let failed = self.evict(args[0], args[1], &bits(&command.want), &bits(&command.avoid));
                 for (to, word) in command.failed.iter().zip(failed.words()) {
                     to.store(*word, Relaxed);
                 }
@@ -82,15 +114,18 @@ impl Stub {
         let (first, second) = (*want & below, want.and_not(&below));
         // What lies between pages that are wanted goes along, but not before its turn.
         let failed = moved(&first, &(*avoid | Bitmap512::FULL.and_not(&below)));
-        self.stopped.send((src, *want, split)).expect("somebody waits for that");
-        self.go_on.lock().unwrap().recv().expect("it goes on");
+        self.stop((src, *want, split));
         failed | moved(&second, &(*avoid | below))
     }
 }
 
+fn bits(words: &[AtomicU64; 8]) -> Bitmap512 {
+    Bitmap512::from_words(std::array::from_fn(|at| words[at].load(Relaxed)))
+}
+
 fn below(split: usize) -> Bitmap512 {
     let mut below = Bitmap512::EMPTY;
-    vswap_core::PageIndex::all().filter(|page| page.get() < split).for_each(|page| below.set(page));
+    PageIndex::all().filter(|page| page.get() < split).for_each(|page| below.set(page));
     below
 }
 
@@ -162,13 +197,24 @@ impl Program {
 
 #[test]
 fn what_is_done_to_a_block_in_the_middle_of_its_eviction_is_what_is_found() {
+    stopping(|stub, random| stub.part.store(1 + random % 511, Relaxed));
+}
+
+/// What lay in the window for another block was taken for what this one's pages had been before they were discarded: their new bytes, moved there afterwards, were thrown away.
+#[test]
+fn what_is_in_a_window_that_is_still_to_be_emptied_is_nothing_of_the_block_that_is_to_be_moved_there() {
+    stopping(|stub, _| stub.late.store(true, Relaxed));
+}
+
+/// Has the stub stop as `how` says, again and again.
+fn stopping(how: impl Fn(&Stub, usize) + Send + 'static) {
     let (stopped, is_stopped) = channel();
     let (go_on, goes_on) = channel();
     let mut stub = None;
     let engine = Engine::new(EngineConfig::default()).unwrap();
     let fixture = fixture_moved_by(engine, BLOCKS, config(), |staging| {
-        let (part, over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        stub = Some(Arc::new(Stub { staging, part, stopped, go_on: Mutex::new(goes_on), over }));
+        let (part, late, over) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        stub = Some(Arc::new(Stub { staging, part, late, stopped, go_on: Mutex::new(goes_on), over }));
         Mover::Stub(StubLink::new().unwrap())
     });
     fixture.manage(0..PAGES);
@@ -183,7 +229,7 @@ fn what_is_done_to_a_block_in_the_middle_of_its_eviction_is_what_is_found() {
         let mut program = Program { fixture, values: vec![0; PAGES], random: 0x9e37_79b9_7f4a_7c15 };
         let mut halfway = 0;
         for _ in 0..ROUNDS {
-            stub.part.store(1 + program.draw(511), Relaxed);
+            how(&stub, program.draw(1 << 20));
             let halfway_through = program.until_halfway(&is_stopped);
             program.act(halfway_through);
             go_on.send(()).unwrap();
