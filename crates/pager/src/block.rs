@@ -73,6 +73,8 @@ pub struct BlockState {
     pub pinned: Bitmap512,
     /// Pages that could not be moved when last tried.
     pub stuck: Bitmap512,
+    /// When they were last to be tried again, in ms.
+    pub retried_at: u64,
     /// Pages that the program discarded of late. It tells so before it drops them: what comes in between may go again, and nobody says when.
     removed: Bitmap512,
     /// When the last of them were, in ms.
@@ -92,6 +94,9 @@ pub struct BlockState {
     /// Page after the last one whose write protection was lifted.
     pub next_write: u16,
 }
+
+/// How often pages are tried again that could not be moved, at most, in ms.
+const RETRIED_EVERY: u64 = 20;
 
 impl Block {
     /// A block with no page managed.
@@ -117,6 +122,7 @@ impl Block {
                 storing: none,
                 pinned: none,
                 stuck: none,
+                retried_at: 0,
                 removed: none,
                 removed_at: 0,
                 doubtful: none,
@@ -145,6 +151,15 @@ impl BlockState {
     /// Whether nothing of the block is in memory or on its way, so that there is nothing to move out.
     pub(crate) fn is_out(&self) -> bool {
         self.resident.is_empty() && self.window.is_none()
+    }
+
+    /// Has what could not be moved tried again, unless that was so a moment ago: where most of it cannot (read-only pages), the few that can be moved are found no sooner by that,
+    /// and a whole CPU was spent on it.
+    pub(crate) fn retry_stuck(&mut self, now: u64) {
+        if now.saturating_sub(self.retried_at) >= RETRIED_EVERY {
+            self.stuck = Bitmap512::EMPTY;
+            self.retried_at = now;
+        }
     }
 
     /// `pages` are about to be dropped by a discard that was read at `now`, a time in ms.

@@ -237,7 +237,7 @@ impl Shared {
         let mut victims = Bitmap512::EMPTY;
         if state.window.is_none() && state.owner.is_some() {
             if effort == Effort::Forced {
-                state.stuck = Bitmap512::EMPTY;
+                state.retry_stuck(self.clock_ms());
             }
             // Shared pages take more room until the last owner's have gone: few at a time.
             let (among, passing) = match among {
@@ -371,9 +371,13 @@ impl Shared {
             space.windows.lock().put_staged(staged);
             self.drop_staged_of_dead(space);
         } else {
-            // Stale copies may lie in it.
             space.windows.lock().landed_empty();
-            self.retire(space, window);
+            if there.is_empty() {
+                space.windows.lock().recycle(window, Discard::Done);
+            } else {
+                // Stale copies lie in it.
+                self.retire(space, window);
+            }
         }
         any
     }
