@@ -100,7 +100,7 @@ pub fn link(data: &[u8]) {
         match input.u8() % 8 {
             0 => ours.evict(&mover, ring),
             1 => ours.finish(&mover, ring),
-            2 if mover.discard(WINDOW_BYTES) => ours.count(ring),
+            2 if mover.discard(WINDOW_BYTES).is_some() => ours.count(ring),
             3 => ours.call(link, ring),
             4 => _ = link.owes(),
             kind => scribble(ring, kind, &mut input),

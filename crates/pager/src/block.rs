@@ -24,7 +24,8 @@ pub const BLOCK_BYTES: u64 = 2 << 20;
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
 
-/// How long after its event was read a discard may take to drop its pages, and how long after that it may be found out, in ms.
+/// How long after its event was read a discard may take to drop its pages, and how long after that it may be found out, in ms; it is remembered for up to
+/// twice as long. Not for as long as others follow it: a page that was lost ten minutes later would be taken for dropped.
 const DROPPED_WITHIN: u64 = 10_000;
 
 /// A block: its address and its state behind the one lock.
@@ -77,8 +78,10 @@ pub struct BlockState {
     pub retried_at: u64,
     /// Pages that the program discarded of late. It tells so before it drops them: what comes in between may go again, and nobody says when.
     removed: Bitmap512,
-    /// When the last of them were, in ms.
-    removed_at: u64,
+    /// Those that it discarded in the turn before.
+    removed_before: Bitmap512,
+    /// When this turn began, which lasts for [`DROPPED_WITHIN`], in ms.
+    removed_since: u64,
     /// Pages that were discarded while an eviction may be moving them, and have not come again: if they lie in the window, as they were before.
     pub doubtful: Bitmap512,
     /// Pages that have come again, or were taken back, while what they were before lies in the window of an eviction that is under way.
@@ -124,7 +127,8 @@ impl Block {
                 stuck: none,
                 retried_at: 0,
                 removed: none,
-                removed_at: 0,
+                removed_before: none,
+                removed_since: 0,
                 doubtful: none,
                 stale: none,
                 heat: Heat::COLD,
@@ -164,18 +168,33 @@ impl BlockState {
 
     /// `pages` are about to be dropped by a discard that was read at `now`, a time in ms.
     pub(crate) fn note_removed(&mut self, pages: &Bitmap512, now: u64) {
-        self.removed = self.may_be_dropped(now) | *pages;
-        self.removed_at = now;
+        self.turn_removed(now);
+        self.removed |= *pages;
     }
 
     /// What is known of a page that was discarded holds no longer.
     pub(crate) fn forget_removed(&mut self, page: PageIndex) {
         self.removed.clear(page);
+        self.removed_before.clear(page);
+    }
+
+    /// Begins another turn of what was discarded, if this one is over.
+    fn turn_removed(&mut self, now: u64) {
+        let turns = now.saturating_sub(self.removed_since) / DROPPED_WITHIN;
+        if turns > 0 || (self.removed | self.removed_before).is_empty() {
+            self.removed_before = if turns == 1 { self.removed } else { Bitmap512::EMPTY };
+            self.removed = Bitmap512::EMPTY;
+            self.removed_since = now;
+        }
     }
 
     /// Pages that a discard may drop still, or has dropped of late: what came in between.
     pub(crate) fn may_be_dropped(&self, now: u64) -> Bitmap512 {
-        if now.saturating_sub(self.removed_at) < DROPPED_WITHIN { self.removed } else { Bitmap512::EMPTY }
+        match now.saturating_sub(self.removed_since) / DROPPED_WITHIN {
+            0 => self.removed | self.removed_before,
+            1 => self.removed,
+            _ => Bitmap512::EMPTY,
+        }
     }
 
     /// The block is a child's, made by a fork in the middle of a discard of `discarded` in the parent, and `there` are the pages of its
@@ -352,6 +371,32 @@ mod tests {
         state.owner.take().unwrap().dispose(&engine);
     }
 
+    /// Whoever discards something in a block every few seconds would have hidden the loss of pages discarded long before.
+    #[test]
+    fn a_discard_is_remembered_for_twenty_seconds_at_most_whatever_follows_it() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut state = block(&engine);
+        let one = |at| Bitmap512::single(page(at));
+        state.note_removed(&one(0), 1_000);
+        assert_eq!(state.may_be_dropped(11_999), one(0));
+        for at in 1..30 {
+            let now = 1_000 + at as u64 * 3_000;
+            state.note_removed(&one(at), now);
+            let known = state.may_be_dropped(now + 2_999);
+            assert!(
+                (0..=at).all(|page_at| known.get(page(page_at))
+                    || (at - page_at) as u64 * 3_000 + 2_999 >= DROPPED_WITHIN)
+            );
+            assert!(known.iter().all(|page| (at - page.get()) as u64 * 3_000 <= 2 * DROPPED_WITHIN));
+        }
+        assert!(state.may_be_dropped(1_000 + 29 * 3_000 + 2 * DROPPED_WITHIN).is_empty());
+        state.note_removed(&one(7), 200_000);
+        assert_eq!(state.may_be_dropped(200_001), one(7));
+        state.forget_removed(page(7));
+        assert!(state.may_be_dropped(200_001).is_empty());
+        state.owner.take().unwrap().dispose(&engine);
+    }
+
     #[test]
     fn a_discard_frees_what_is_backed_and_leaves_what_is_being_loaded_to_its_loader() {
         let engine = Engine::new(EngineConfig::default()).unwrap();
@@ -465,18 +510,19 @@ mod tests {
         state.note_removed(&pages(&[4, 5, 6]), 1000);
         state.resident = pages(&[5, 8]);
         state.backed = pages(&[6]);
-        assert_eq!(state.may_be_dropped(1000 + DROPPED_WITHIN - 1), pages(&[4, 5, 6]));
-        assert!(state.may_be_dropped(1000 + DROPPED_WITHIN).is_empty());
+        assert_eq!(state.may_be_dropped(1000 + 2 * DROPPED_WITHIN - 1), pages(&[4, 5, 6]));
+        assert!(state.may_be_dropped(1000 + 2 * DROPPED_WITHIN).is_empty());
         state.begin_flight(0, pages(&[8]), 2000);
         assert_eq!(state.doubtful, pages(&[4]));
         state.check();
         state.leave_window();
         // A later one does not make those before it younger than they are for ever.
         state.note_removed(&pages(&[7]), 1000 + DROPPED_WITHIN);
-        assert_eq!(state.may_be_dropped(1000 + DROPPED_WITHIN), pages(&[7]));
+        assert_eq!(state.may_be_dropped(1000 + DROPPED_WITHIN), pages(&[4, 5, 6, 7]));
+        assert_eq!(state.may_be_dropped(1000 + 2 * DROPPED_WITHIN), pages(&[7]));
         // Lost otherwise, its reader is to be told.
         state.forget_removed(page(7));
-        assert!(state.may_be_dropped(1000 + DROPPED_WITHIN).is_empty());
+        assert!(state.may_be_dropped(1000 + 2 * DROPPED_WITHIN).is_empty());
         state.backed = Bitmap512::EMPTY;
     }
 }

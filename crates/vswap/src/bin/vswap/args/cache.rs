@@ -271,7 +271,7 @@ pub struct MountArgs {
     /// With --read-only and as root: bytes beside the store for plain copies of files that are read again, which the kernel then reads by itself; 0 for none [default: a quarter of the store]
     ///
     /// Of files of 1 MiB and more that are kept whole and were not written to for an hour. Who has one open while it changes sees that some seconds after its last change.
-    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse, requires = "read_only")]
     pub plain_copies: Option<u64>,
     /// Let other users use it too, as far as owners and modes allow
     ///
