@@ -182,9 +182,11 @@ impl BlockState {
     fn turn_removed(&mut self, now: u64) {
         let turns = now.saturating_sub(self.removed_since) / DROPPED_WITHIN;
         if turns > 0 || (self.removed | self.removed_before).is_empty() {
-            self.removed_before = if turns == 1 { self.removed } else { Bitmap512::EMPTY };
+            // Turns follow each other without a gap, or what came late in the last one would be known for as long as a third.
+            let next = turns == 1 && !self.removed.is_empty();
+            self.removed_before = if next { self.removed } else { Bitmap512::EMPTY };
             self.removed = Bitmap512::EMPTY;
-            self.removed_since = now;
+            self.removed_since = if next { self.removed_since + DROPPED_WITHIN } else { now };
         }
     }
 
@@ -383,17 +385,21 @@ mod tests {
             let now = 1_000 + at as u64 * 3_000;
             state.note_removed(&one(at), now);
             let known = state.may_be_dropped(now + 2_999);
-            assert!(
-                (0..=at).all(|page_at| known.get(page(page_at))
-                    || (at - page_at) as u64 * 3_000 + 2_999 >= DROPPED_WITHIN)
-            );
-            assert!(known.iter().all(|page| (at - page.get()) as u64 * 3_000 <= 2 * DROPPED_WITHIN));
+            let age = |earlier: usize| (at - earlier) as u64 * 3_000 + 2_999;
+            assert!((0..=at).all(|earlier| known.get(page(earlier)) || age(earlier) >= DROPPED_WITHIN));
+            assert!(known.iter().all(|page| age(page.get()) < 2 * DROPPED_WITHIN));
         }
         assert!(state.may_be_dropped(1_000 + 29 * 3_000 + 2 * DROPPED_WITHIN).is_empty());
-        state.note_removed(&one(7), 200_000);
-        assert_eq!(state.may_be_dropped(200_001), one(7));
+        // Late in one turn and late in the next.
+        state.note_removed(&one(0), 200_000);
+        state.note_removed(&one(1), 219_999);
+        assert_eq!(state.may_be_dropped(219_999), one(0) | one(1));
+        assert_eq!(state.may_be_dropped(220_000), one(1));
+        assert!(state.may_be_dropped(230_000).is_empty());
+        state.note_removed(&one(7), 300_000);
+        assert_eq!(state.may_be_dropped(300_001), one(7));
         state.forget_removed(page(7));
-        assert!(state.may_be_dropped(200_001).is_empty());
+        assert!(state.may_be_dropped(300_001).is_empty());
         state.owner.take().unwrap().dispose(&engine);
     }
 

@@ -4,7 +4,10 @@
 //! memory that is not managed. The first is exact at any moment, the pool too; the last two are samples.
 
 use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst, fence,
+};
 use std::time::Duration;
 use vswap_core::ByteCount;
 
@@ -21,6 +24,8 @@ pub struct Budget {
     pool: AtomicU64,
     /// Tiers with nothing behind them.
     ghosts: AtomicU64,
+    /// Held while these two are looked at and set.
+    counting: Mutex<()>,
     others: AtomicU64,
     own: AtomicU64,
     peak: AtomicU64,
@@ -57,6 +62,7 @@ impl Budget {
             granted: AtomicU64::new(0),
             pool: AtomicU64::new(0),
             ghosts: AtomicU64::new(0),
+            counting: Mutex::new(()),
             others: AtomicU64::new(0),
             own: AtomicU64::new(0),
             peak: AtomicU64::new(0),
@@ -90,7 +96,8 @@ impl Budget {
     }
 
     fn fixed(&self) -> u64 {
-        let compressed = self.pool.load(Relaxed) + self.ghosts.load(Relaxed);
+        // Acquire, and first: pairs with `set_compressed`.
+        let compressed = self.pool.load(Acquire) + self.ghosts.load(Relaxed);
         compressed + self.others.load(Relaxed) + self.own.load(Relaxed)
     }
 
@@ -205,11 +212,15 @@ impl Budget {
         debug_assert!(before >= pages as u64, "uncharged more than was charged");
     }
 
-    /// Sets the memory of the pool and of tiers with nothing behind them, seen in this order: what goes from the one to the others is never in neither. Together, since who
-    /// saw the one fall and not the others rise would take as much for free.
-    pub fn set_compressed(&self, pool: ByteCount, ghosts: ByteCount) {
+    /// Sets the memory of the pool and of tiers with nothing behind them to what `look` sees, in this order: what goes from the one to the others is never in neither. Both, and by
+    /// one at a time, since who saw the one fall and not the others rise would take as much for free.
+    pub fn set_compressed(&self, look: impl FnOnce() -> (ByteCount, ByteCount)) {
+        let counting = self.counting.lock();
+        let (pool, ghosts) = look();
         let before = self.ghosts.swap(ghosts.get() / 4096, Relaxed);
-        self.pool.store(pool.get() / 4096, Relaxed);
+        // Release: who sees it sees what went from there to the tiers, too.
+        self.pool.store(pool.get() / 4096, Release);
+        drop(counting);
         if ghosts.get() / 4096 > before {
             self.note(self.used());
             self.call_if_short();
@@ -334,11 +345,11 @@ mod tests {
     #[test]
     fn what_goes_from_the_pool_to_a_tier_in_memory_makes_no_room() {
         let budget = Budget::new(ByteCount::mib(64), 1);
-        budget.set_compressed(ByteCount::mib(32), ByteCount::ZERO);
+        budget.set_compressed(|| (ByteCount::mib(32), ByteCount::ZERO));
         assert!(budget.charge(32 * 256) && !budget.charge(1));
-        budget.set_compressed(ByteCount::mib(10), ByteCount::mib(22));
+        budget.set_compressed(|| (ByteCount::mib(10), ByteCount::mib(22)));
         assert!(!budget.charge(1));
-        budget.set_compressed(ByteCount::mib(10), ByteCount::mib(21));
+        budget.set_compressed(|| (ByteCount::mib(10), ByteCount::mib(21)));
         assert!(budget.charge(256) && !budget.charge(1));
     }
 }

@@ -111,9 +111,11 @@ impl Shared {
     /// Counts the pool and the tiers that are memory, and says what these may come to: together with the pool, as much as the pool could ever
     /// have alone. A tier in memory is full there, and pages go on to the next.
     pub(crate) fn count_compressed(&self) {
-        let (pool, ghosts) = (self.engine.pool_bytes(), self.engine.ghost_bytes());
-        self.budget.set_compressed(pool, ghosts);
-        self.engine.set_ghost_limit(ByteCount::new(self.most_compressed()).saturating_sub(pool));
+        self.budget.set_compressed(|| {
+            let (pool, ghosts) = (self.engine.pool_bytes(), self.engine.ghost_bytes());
+            self.engine.set_ghost_limit(ByteCount::new(self.most_compressed()).saturating_sub(pool));
+            (pool, ghosts)
+        });
     }
 
     /// Bytes that pool and tiers in memory may come to together.

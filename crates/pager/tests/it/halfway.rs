@@ -16,6 +16,8 @@ use vswap_sys::staging::LocalStaging;
 const BLOCKS: usize = 8;
 const PAGES: usize = BLOCKS * 512;
 const ROUNDS: usize = 200;
+/// So long the program goes on until one is.
+const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// An eviction to a window that is to be emptied mostly follows at once.
 const POSTED_WITHIN: Duration = Duration::from_millis(2);
 
@@ -160,10 +162,12 @@ impl Program {
 
     /// Writes here and there until an eviction has stopped.
     fn until_halfway(&mut self, stopped: &Receiver<Halfway>) -> Halfway {
+        let since = Instant::now();
         loop {
             if let Ok(halfway) = stopped.try_recv() {
                 return halfway;
             }
+            assert!(since.elapsed() < STOPS_WITHIN, "nothing is evicted as it is to be");
             let (page, value) = (self.draw(PAGES), 1 + self.draw(255) as u8);
             self.write(page, value);
         }
