@@ -11,6 +11,8 @@ use vswap_sys::uffd::{Uffd, feature};
 
 pub const PAGE: usize = 4096;
 pub const LIMIT: u64 = 8 << 20;
+/// Staging windows.
+pub const WINDOWS: u32 = 3;
 
 /// Memory of 2 MiB blocks under a pager with the least limit; nothing is managed yet.
 pub struct Fixture {
@@ -48,14 +50,15 @@ pub fn fixture_moved_by(
 ) -> Fixture {
     let pager = Pager::new(config, engine).unwrap();
     let (memory, bytes) = PagedMemory::new(blocks).unwrap();
-    let staging = LocalStaging::new(3, Arc::clone(&memory)).unwrap();
+    // One more than the pager knows of, for tests.
+    let staging = LocalStaging::new(WINDOWS + 1, Arc::clone(&memory)).unwrap();
     let pid = std::process::id() as i32;
     let main = Uffd::open(feature::MAIN_FEATURES).unwrap();
     let uffd = Uffd::from_fd(main.as_fd().try_clone_to_owned().unwrap());
     let adopt = Adopt {
         pid,
         uffd: main,
-        staging: StagingArea { base: staging.base(), windows: 3 },
+        staging: StagingArea { base: staging.base(), windows: WINDOWS },
         mover: mover(staging),
         pagemap: Pagemap::open(pid).unwrap(),
         group: GroupId::ROOT,

@@ -1,7 +1,7 @@
 //! A stub that stops in the middle of an eviction, as one does that has lost its CPU: of a block some pages are in their window, others in their place; or just before it,
 //! with what was in the window before still there. What the program does to either meanwhile is what it finds. (A discard that was read and that the kernel has not done yet comes in between by chance
-//! only: one of many, in the last of these tests, and with real programs.)
-use crate::fixture::{Fixture, PAGE, config, fixture_moved_by};
+//! only, with real programs. Here a page is dropped by other means.)
+use crate::fixture::{Fixture, PAGE, WINDOWS, config, fixture_moved_by};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,10 +15,11 @@ use vswap_sys::staging::LocalStaging;
 use vswap_sys::{futex, procvm};
 
 const BLOCKS: usize = 8;
+const BLOCK_BYTES: u64 = 2 << 20;
 const PAGES: usize = BLOCKS * 512;
 const ROUNDS: usize = 200;
-/// Discards of one page beside its reader.
-const DISCARDS: usize = 100;
+/// A page that is brought back from a window comes at once.
+const READ_WITHIN: Duration = Duration::from_millis(2);
 /// So long the program goes on until one is.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// An eviction to a window that is to be emptied mostly follows at once.
@@ -90,6 +91,14 @@ impl Stub {
     fn stop(&self, halfway: Halfway) {
         self.stopped.send(halfway).expect("somebody waits for that");
         self.go_on.lock().unwrap().recv().expect("it goes on");
+    }
+
+    /// Takes a page away as a discard does whose event was read some time ago.
+    fn drop_late(&self, block: u64, page: usize) {
+        let only = Bitmap512::from_range(PageIndex::new(page).expect("one of 512"), 1);
+        let window = self.staging.base() + u64::from(WINDOWS) * BLOCK_BYTES;
+        let failed = self.staging.evict(block, window, only.words(), Bitmap512::FULL.and_not(&only).words());
+        assert_eq!((failed, self.staging.discard(window)), ([0; 8], 0));
     }
 
     fn execute(&self, command: &Command) -> i64 {
@@ -181,29 +190,31 @@ impl Program {
         }
     }
 
-    fn act_and(&mut self, halfway: Halfway, go_on: &Sender<()>) {
+    fn act_and(&mut self, _: &Stub, halfway: Halfway, go_on: &Sender<()>) {
         self.act(halfway);
         go_on.send(()).unwrap();
     }
 
-    /// Discards the page at which it has stopped again and again, while another thread reads it. It is not waited for before the stub goes on: a page that is nowhere may
-    /// be on its way.
-    fn discard_beside_a_reader_and(&mut self, (block, _, split): Halfway, go_on: &Sender<()>) {
+    /// The page at which it has stopped comes between a discard's being read and its being done, and is dropped. Whoever reads it then is not waited for before the stub goes on: a
+    /// page that is nowhere may be on its way.
+    fn read_what_was_dropped_and(&mut self, stub: &Stub, (block, _, split): Halfway, go_on: &Sender<()>) {
         let (page, address) =
             ((block - self.fixture.start) as usize / PAGE + split, block + (split * PAGE) as u64);
         self.discard(page, 1);
-        let over = AtomicBool::new(false);
+        self.check(page);
+        stub.drop_late(block, split);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Relaxed) {
-                    let mut bytes = [0; PAGE];
-                    procvm::read(std::process::id() as i32, address, &mut bytes).unwrap();
-                    assert_eq!(bytes, [0; PAGE], "page {page}");
-                }
+            let reader = scope.spawn(|| {
+                let mut bytes = [0; PAGE];
+                procvm::read(std::process::id() as i32, address, &mut bytes).unwrap();
+                bytes
             });
-            (0..DISCARDS).for_each(|_| self.discard(page, 1));
+            let since = Instant::now();
+            while !reader.is_finished() && since.elapsed() < READ_WITHIN {
+                std::thread::yield_now();
+            }
             go_on.send(()).unwrap();
-            over.store(true, Relaxed);
+            assert_eq!(reader.join().unwrap(), [0; PAGE], "page {page}");
         });
     }
 
@@ -247,13 +258,13 @@ fn what_is_in_a_window_that_is_still_to_be_emptied_is_nothing_of_the_block_that_
 /// A page that comes between a discard's being read and its being done is dropped again, and its next fault is at a page that is down as being moved to that window.
 #[test]
 fn what_is_in_a_window_that_is_still_to_be_emptied_is_not_brought_back_from_there() {
-    stopping(|stub, _| stub.late.store(true, Relaxed), Program::discard_beside_a_reader_and);
+    stopping(|stub, _| stub.late.store(true, Relaxed), Program::read_what_was_dropped_and);
 }
 
 /// Has the stub stop as `how` says, again and again; meanwhile the program does `what` it does and has it go on.
 fn stopping(
     how: impl Fn(&Stub, usize) + Send + 'static,
-    what: impl Fn(&mut Program, Halfway, &Sender<()>) + Send + 'static,
+    what: impl Fn(&mut Program, &Stub, Halfway, &Sender<()>) + Send + 'static,
 ) {
     let (stopped, is_stopped) = channel();
     let (go_on, goes_on) = channel();
@@ -279,7 +290,7 @@ fn stopping(
         for _ in 0..ROUNDS {
             how(&stub, program.draw(1 << 20));
             let halfway_through = program.until_halfway(&is_stopped);
-            what(&mut program, halfway_through, &go_on);
+            what(&mut program, &stub, halfway_through, &go_on);
             halfway += 1;
             (0..20).for_each(|_| {
                 let page = program.draw(PAGES);
