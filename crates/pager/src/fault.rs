@@ -379,12 +379,12 @@ impl Shared {
     ) -> Outcome {
         self.counters.spurious.fetch_add(1, Relaxed);
         let known = space.is_present(fault.address);
-        // In a window that may be read before long, or not in one yet. The stub moves nothing while it waits here, so of its own it can be told.
+        // In a window that may be read before long. What is neither there nor in its place does not come to either by itself, and the end of the eviction is not to be waited
+        // for: if it was answered late, nobody may look until room is wanted.
         let elsewhere = if state.staged.get(page) {
             !space.unreadable.load(Relaxed)
         } else {
-            state.may_be_in_window(page)
-                && !(fault.by_stub && space.has_former_copy(block, &state, page) == Some(false))
+            state.may_be_in_window(page) && space.has_former_copy(block, &state, page) != Some(false)
         };
         if known != Some(false) || elsewhere || space.is_dead() {
             hands.owe(fault.address, PAGE_BYTES);
