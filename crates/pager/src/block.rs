@@ -28,6 +28,9 @@ pub const PAGE_BYTES: u64 = 4096;
 /// twice as long. Not for as long as others follow it: a page that was lost ten minutes later would be taken for dropped.
 const DROPPED_WITHIN: u64 = 10_000;
 
+/// How often pages are tried again that could not be moved, at most, in ms.
+const RETRIED_EVERY: u64 = 20;
+
 /// A block: its address and its state behind the one lock.
 #[derive(Debug)]
 pub struct Block {
@@ -75,7 +78,7 @@ pub struct BlockState {
     /// Pages that could not be moved when last tried.
     pub stuck: Bitmap512,
     /// When they were last to be tried again, in ms.
-    pub retried_at: u64,
+    retried_at: u64,
     /// Pages that the program discarded of late. It tells so before it drops them: what comes in between may go again, and nobody says when.
     removed: Bitmap512,
     /// Those that it discarded in the turn before.
@@ -97,9 +100,6 @@ pub struct BlockState {
     /// Page after the last one whose write protection was lifted.
     pub next_write: u16,
 }
-
-/// How often pages are tried again that could not be moved, at most, in ms.
-const RETRIED_EVERY: u64 = 20;
 
 impl Block {
     /// A block with no page managed.
@@ -370,6 +370,23 @@ mod tests {
         assert_eq!(taken(&mut state), [0, 1, 2]);
         assert_eq!(state.choose_victims(&Bitmap512::FULL, 1, true).count(), 1);
         state.check();
+        state.owner.take().unwrap().dispose(&engine);
+    }
+
+    #[test]
+    fn what_could_not_be_moved_is_tried_again_but_not_at_once() {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let mut state = block(&engine);
+        state.resident = pages(&[1, 2]);
+        let victims = |state: &mut BlockState, now| {
+            state.retry_stuck(now);
+            state.choose_victims(&Bitmap512::FULL, 512, true)
+        };
+        state.stuck = pages(&[1]);
+        assert_eq!(victims(&mut state, 1_000), pages(&[1, 2]));
+        state.stuck = pages(&[1]);
+        assert_eq!(victims(&mut state, 1_000 + RETRIED_EVERY - 1), pages(&[2]));
+        assert_eq!(victims(&mut state, 1_000 + RETRIED_EVERY), pages(&[1, 2]));
         state.owner.take().unwrap().dispose(&engine);
     }
 

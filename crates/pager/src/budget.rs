@@ -339,7 +339,31 @@ impl Bed {
 #[cfg(test)]
 mod tests {
     use super::Budget;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+    use std::time::Duration;
     use vswap_core::ByteCount;
+
+    /// Two that looked at different moments could put down the pool of the later and the tiers of the earlier.
+    #[test]
+    fn nobody_looks_at_what_is_compressed_before_another_has_put_down_what_he_saw() {
+        let budget = Budget::new(ByteCount::mib(64), 1);
+        // How often somebody has looked; what is seen last is put down last.
+        let (looking, looks) = (AtomicBool::new(false), AtomicU64::new(0));
+        let look = || {
+            assert!(!looking.swap(true, SeqCst), "two look at once");
+            let seen = looks.fetch_add(1, SeqCst) + 1;
+            // Others come in between here, if anything lets them.
+            std::thread::sleep(Duration::from_micros(10));
+            looking.store(false, SeqCst);
+            (ByteCount::new(seen * 4096), ByteCount::new(seen * 4096))
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..500).for_each(|_| budget.set_compressed(look)));
+            }
+        });
+        assert_eq!(budget.used(), 2 * 2_000);
+    }
 
     /// Whoever evicted counted the pool anew and left tiers in memory to the keeper, which may be at its writing for 50 ms: 22 MiB that had gone from the one to the others were taken for free.
     #[test]

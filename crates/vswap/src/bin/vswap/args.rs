@@ -484,6 +484,15 @@ mod tests {
         assert!(run_of(&["--stats", "ls"]).stats);
     }
 
+    #[cfg(feature = "mount")]
+    #[test]
+    fn plain_copies_are_refused_where_files_can_be_written_to() {
+        let mount = "vswap cache mount --source a --store b c --plain-copies 1M";
+        let error = Cli::try_parse_from(mount.split(' ')).unwrap_err();
+        assert!(error.to_string().contains("--read-only"), "{error}");
+        assert!(Cli::try_parse_from(mount.split(' ').chain(["--read-only"])).is_ok());
+    }
+
     #[test]
     fn an_unknown_option_is_not_taken_for_a_program() {
         assert!(Cli::try_parse_from(["vswap", "run", "--memory", "8M", "--bogus", "ls"]).is_err());
