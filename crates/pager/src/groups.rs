@@ -16,11 +16,13 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use vswap_core::{Bitmap512, ByteCount, Event, GroupId, Resource};
+use vswap_core::{Bitmap512, ByteCount, Event, GroupId, PAGES_PER_CLUSTER, PageIndex, Resource};
 use vswap_engine::{EngineError, Group, TierId};
 
 /// Groups below one another, at most: each charge goes up all the way.
 const DEEPEST: usize = 16;
+/// Pages that are charged for together when a space leaves what it shares: the evictors keep room for as many at any limit.
+const LEFT_AT_ONCE: usize = 32;
 /// Bytes of a name between slashes, at most.
 const LONGEST: usize = 255;
 
@@ -265,7 +267,24 @@ impl Pager {
         root.events[Event::Activate as usize] = counters.soon.iter().map(|soon| soon.load(Relaxed)).sum();
     }
 
-    /// A space is of another group from now on, with all that it has: what it shares with others since a fork is charged to both, until it has its own.
+    /// Charges a space for its own copies of what it shares with others since a fork, as long as there is room for them. Whether nothing is left that it shares. To be called
+    /// before [`Pager::move_to_group`] until it says so, with room made in between: what is shared still is then charged beyond the limit, for what is taken for
+    /// two copies at once makes the evictors compress pages that somebody else has in memory still. No fork of the space may be under way.
+    pub fn leave_if_room(&self, space: &Arc<Space>) -> bool {
+        let blocks: Vec<Arc<Block>> = space.blocks.read().values().cloned().collect();
+        let may = |others| others == 0 || space.charge_left(others);
+        let left = blocks.iter().all(|block| {
+            (0..PAGES_PER_CLUSTER).step_by(LEFT_AT_ONCE).all(|start| {
+                let start = PageIndex::new(start).expect("below a block's pages");
+                let pages = Bitmap512::from_range(start, LEFT_AT_ONCE);
+                block.state.lock().leave_if(self.engine(), &pages, may)
+            })
+        });
+        self.shared.budget.call_if_short();
+        left
+    }
+
+    /// A space is of another group from now on, with all that it has: what it shares with others since a fork is charged to both, until it has its own ([`Pager::leave_if_room`]).
     /// What it had stored is charged to that group too, whatever its limits; only what it shares stays with the group of the first. No fork of the space may be under way.
     ///
     /// # Errors

@@ -396,6 +396,46 @@ fn a_child_that_is_made_during_a_move_is_listed_in_the_group_that_is_charged_for
     assert_eq!(running.end(), (Some(0), "over".into()));
 }
 
+/// Forks a child that has all of its memory too, and says how much of it was wrong in either at the end.
+const SHARES: &str = r#"
+import os, sys
+noise = os.urandom(1 << 20)
+memory = bytearray(64 << 20)
+def content(at): return noise[at * 7 % 500000:][:2600]
+for at in range(0, len(memory), 4096): memory[at:at + 2600] = content(at)
+def wrong(): return sum(memory[at:at + 2600] != content(at) for at in range(0, len(memory), 4096))
+(end, told), (answer, tell) = os.pipe(), os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.close(told)
+    os.read(end, 1)
+    os.write(tell, b"%d" % wrong())
+    os._exit(0)
+print(os.getpid(), pid, flush=True)
+sys.stdin.read()
+os.close(told)
+print(wrong(), os.read(answer, 9).decode(), "wrong", flush=True)
+os._exit(0)
+"#;
+
+/// What a child shared was charged to it too, at once and beyond the limit; and what the evictors compressed then was in its parent's memory still.
+#[test]
+fn a_child_that_shares_all_its_memory_goes_to_another_group_within_the_limit() {
+    if !works() {
+        return;
+    }
+    let running = started_as(SHARES, "96M", &["--disk", "512M"], &[]);
+    running.until("its socket", |running| running.ask("groups RUN").code == Some(0));
+    running.must("groups add RUN /a");
+    running.until("it is charged once", |running| running.figure("/", "memory.current") < 96 * MIB);
+    running.must(&format!("groups move RUN {} /a", running.second));
+    let second: i32 = running.second.parse().expect("a number");
+    assert_eq!(running.group("/a")["cgroup.procs"], serde_json::json!([second]));
+    let peak = running.figure("/", "memory.peak");
+    assert!(peak <= 108 * MIB, "{peak} bytes of 96 MiB");
+    assert_eq!(running.end(), (Some(0), "0 0 wrong".into()));
+}
+
 #[test]
 fn children_and_what_is_executed_are_of_the_group_of_their_parent_however_small_it_was_when_it_was_moved() {
     if !works() {
