@@ -18,8 +18,14 @@ impl Engine {
     /// two. `pressed`: there is no leisure, others wait for the CPU; what is long then waits for a while. Tells whether it
     /// did something.
     pub fn maintain(&self, pressed: bool) -> bool {
+        let trained = self.is_to_train(pressed) && self.train();
+        self.tidy() || trained
+    }
+
+    /// [`Engine::maintain`] without the training of dictionaries, which takes memory for a moment.
+    pub fn tidy(&self) -> bool {
         let tidied = self.disk.tidy();
-        self.train(pressed) || self.pack_if_loose() || tidied
+        self.pack_if_loose() || tidied
     }
 
     /// Packs a pool that holds much more than its entries; after an attempt that found nothing, not again for

@@ -5,7 +5,7 @@
 //!
 //! Samples are spread over a growing number of stores (each collection 16 times as long as the one before),
 //! so the first dictionary comes early and later ones know more of the workload. Training takes tens of
-//! milliseconds, so it is never done by a store: `Engine::maintain` does it when there is something to do. (With four times as many
+//! milliseconds, so it is never done by a store: `Engine::maintain` does it when there is something to do, or who counts memory makes room and calls `Engine::train`. (With four times as many
 //! it took 5 % of the processors' time while a program grew by 1 GiB, and with evictors waiting for the CPU still 6 %: so it waits
 //! until they do not, if that is soon.) A dictionary is adopted only if pages that it was not trained on come out shorter than without it.
 
@@ -22,7 +22,9 @@ const SAMPLES: usize = 200;
 const HELD_OUT: usize = 50;
 /// Stores over which the first collection is spread.
 const FIRST_SPREAD: u64 = 1600;
-/// Training takes some 8 MiB for a moment: not before the pool itself holds that much.
+/// What training takes for a moment, as measured: 12 MiB, most of it tables of zstd's.
+const TRAINING: ByteCount = ByteCount::mib(12);
+/// Not before the pool holds half as much.
 const LEAST_POOL: ByteCount = ByteCount::mib(6);
 /// How much longer each collection is than the one before.
 const GROWTH: u64 = 16;
@@ -111,15 +113,22 @@ fn encoded_bytes(mut compressor: Compressor, pages: &[Page]) -> usize {
 }
 
 impl Engine {
-    /// Trains a dictionary if enough samples came; `pressed`, not before it has waited for a while. Tells whether it did something.
-    pub(crate) fn train(&self, pressed: bool) -> bool {
+    /// Whether a dictionary is to be trained ([`Engine::train`]): enough samples came. `pressed`, not before that has been asked for a while: others wait for the CPU.
+    pub fn is_to_train(&self, pressed: bool) -> bool {
         if !self.trainer.ready.load(Ordering::Relaxed) || self.pool.held() < LEAST_POOL {
             return false;
         }
         // Relaxed: a pace, nothing more.
-        if pressed && self.trainer.waited.fetch_add(1, Ordering::Relaxed) < PATIENCE {
-            return false;
-        }
+        !pressed || self.trainer.waited.fetch_add(1, Ordering::Relaxed) >= PATIENCE
+    }
+
+    /// Bytes that [`Engine::train`] takes for a moment.
+    pub const fn training_bytes() -> ByteCount {
+        TRAINING
+    }
+
+    /// Trains a dictionary if enough samples came: tens of milliseconds, and [`Engine::training_bytes`] of memory meanwhile. Tells whether it did something.
+    pub fn train(&self) -> bool {
         self.trainer.waited.store(0, Ordering::Relaxed);
         let Some(slots) = self.trainer.take() else { return false };
         let samples = self.pages_in_pool(&slots);

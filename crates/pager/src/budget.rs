@@ -28,6 +28,8 @@ pub struct Budget {
     counting: Mutex<()>,
     others: AtomicU64,
     own: AtomicU64,
+    /// What it will come to at least: it is about to take as much.
+    expected: AtomicU64,
     peak: AtomicU64,
     /// Nothing more can be evicted: charges are let through.
     over: AtomicBool,
@@ -65,6 +67,7 @@ impl Budget {
             counting: Mutex::new(()),
             others: AtomicU64::new(0),
             own: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             over: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -98,12 +101,12 @@ impl Budget {
     fn fixed(&self) -> u64 {
         // Acquire, and first: pairs with `set_compressed`.
         let compressed = self.pool.load(Acquire) + self.ghosts.load(Relaxed);
-        compressed + self.others.load(Relaxed) + self.own.load(Relaxed)
+        compressed + self.unmanaged()
     }
 
     /// Pages that count and are neither managed nor compressed: the pager's own and the tree's that are not managed.
     pub fn unmanaged(&self) -> u64 {
-        self.own.load(Relaxed) + self.others.load(Relaxed)
+        self.own.load(Relaxed).max(self.expected.load(Relaxed)) + self.others.load(Relaxed)
     }
 
     /// Pages of the pool.
@@ -250,6 +253,13 @@ impl Budget {
     /// Sets the pager's own memory, pool and ghosts left out.
     pub fn set_own(&self, bytes: ByteCount) {
         self.own.store(bytes.get() / 4096, Relaxed);
+    }
+
+    /// The pager's own memory is about to grow by `bytes`: they count from now on, until this is called with zero.
+    pub fn expect_own(&self, bytes: ByteCount) {
+        let expected = if bytes == ByteCount::ZERO { 0 } else { self.own.load(Relaxed) + bytes.get() / 4096 };
+        self.expected.store(expected, Relaxed);
+        self.call_if_short();
     }
 
     /// Pages that eviction should free now: up to the reserve.

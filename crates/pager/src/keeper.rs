@@ -7,8 +7,8 @@ use crate::share::Sample;
 use crate::stats::FaultKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use vswap_core::{ByteCount, GroupId, Pressure, Terms};
-use vswap_engine::{Scratch, WritebackError};
+use vswap_core::{ByteCount, GroupId, PAGE_SIZE, Pressure, Terms};
+use vswap_engine::{Engine, Scratch, WritebackError};
 
 /// Milliseconds after which the pager's own memory is counted again.
 const OWN_EVERY: u64 = 20;
@@ -28,6 +28,9 @@ const LEAST_POOL: u64 = 4 << 20;
 
 /// How often groups whose pages can go nowhere are asked whether that is still so.
 const RETRY_STUCK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long training waits for the room that it takes.
+const TRAINING_WAITS: Duration = Duration::from_millis(200);
 
 /// How often the memory is shared out anew between residents and the pool.
 const SHARE_OUT_EVERY: Duration = Duration::from_millis(50);
@@ -66,9 +69,11 @@ impl Shared {
         let mut retried = Instant::now();
         let mut pressure = Pressure::default();
         let mut rest = Rest::default();
+        let mut room_wanted = None;
         let mut reclaimer = Reclaimer::new(self);
         while !self.stopping() {
-            self.engine.maintain(self.budget.wanted() > 0);
+            self.engine.tidy();
+            self.train(&mut room_wanted);
             if shared_out.elapsed() >= SHARE_OUT_EVERY {
                 shared_out = Instant::now();
                 self.share_out();
@@ -88,6 +93,25 @@ impl Shared {
             if !self.demote(&mut rest) && !of_pool && !of_groups {
                 std::thread::sleep(Duration::from_millis(5));
             }
+        }
+    }
+
+    /// Has a dictionary trained when the engine wants to: what that takes is made room for first, a quarter of the limit at most. `wanted` is since when.
+    fn train(&self, wanted: &mut Option<Instant>) {
+        if wanted.is_none() && self.engine.is_to_train(self.budget.wanted() > 0) {
+            if self.config.count_own_memory {
+                let most = ByteCount::new(self.budget.limit() * PAGE_SIZE as u64 / 4);
+                self.budget.expect_own(Engine::training_bytes().min(most));
+            }
+            *wanted = Some(Instant::now());
+        }
+        if let Some(since) = wanted
+            && (self.budget.excess() == 0 || since.elapsed() >= TRAINING_WAITS)
+        {
+            self.engine.train();
+            *wanted = None;
+            self.count_own();
+            self.budget.expect_own(ByteCount::ZERO);
         }
     }
 
@@ -269,9 +293,13 @@ impl Shared {
         let now = self.clock_ms();
         let last = self.own_sampled.load(Relaxed);
         if now >= last + OWN_EVERY && self.own_sampled.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
-            self.budget
-                .set_own(self.own_memory(self.engine.pool_bytes().saturating_add(self.engine.ghost_bytes())));
+            self.count_own();
         }
+    }
+
+    fn count_own(&self) {
+        let compressed = self.engine.pool_bytes().saturating_add(self.engine.ghost_bytes());
+        self.budget.set_own(self.own_memory(compressed));
     }
 
     /// The pager's own memory without what is compressed in it.
