@@ -389,9 +389,10 @@ impl Store {
         Ok(())
     }
 
-    /// Those that nobody uses and nobody has changed are not kept in memory.
+    /// Those that nobody uses and nobody has changed are not kept in memory; of what is being committed the index has nothing, or what was before.
     fn let_idle_out(&self, books: &mut Books) {
-        books.open.let_idle_out(&self.changes.changed.lock());
+        let (changed, committing) = (self.changes.changed.lock(), &books.committing);
+        books.open.let_idle_out(|id| changed.contains(&id) || committing.contains(&id));
     }
 
     fn named(&self, id: u64, record: &ObjectRecord) -> Result<Arc<Known>, NamedError> {

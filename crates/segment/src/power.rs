@@ -25,12 +25,21 @@ struct Bytes {
     synced_len: usize,
 }
 
+/// What is done while the disk syncs.
+type Meanwhile = Box<dyn FnMut() + Send>;
+
 /// See the module's header. Its length is rounded up to whole sectors.
-#[derive(Debug)]
 pub struct Power {
     bytes: Mutex<Bytes>,
     /// Calls that go well until all fail.
     left: AtomicU64,
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+impl std::fmt::Debug for Power {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Power").field("len", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl Power {
@@ -40,7 +49,17 @@ impl Power {
         let len = len.next_multiple_of(SECTOR);
         let bytes =
             Bytes { now: vec![0; len], synced: vec![0; len], since: Vec::new(), len, synced_len: len };
-        Arc::new(Self { bytes: Mutex::new(bytes), left: AtomicU64::new(u64::MAX) })
+        Self::of(bytes)
+    }
+
+    fn of(bytes: Bytes) -> Arc<Self> {
+        let (bytes, left) = (Mutex::new(bytes), AtomicU64::new(u64::MAX));
+        Arc::new(Self { bytes, left, meanwhile: Mutex::default() })
+    }
+
+    /// What is done, by the thread that syncs, while each sync is under way but those of a changed length: what others may do then, of whom none is to be kept waiting.
+    pub fn during_syncs(&self, meanwhile: Option<Meanwhile>) {
+        *self.meanwhile.lock() = meanwhile;
     }
 
     /// Everything fails after so many writes and syncs more: the power goes there.
@@ -75,7 +94,7 @@ impl Power {
         }
         found.resize(len.next_multiple_of(SECTOR), 0);
         let bytes = Bytes { now: found.clone(), synced: found, since: Vec::new(), len, synced_len: len };
-        Arc::new(Self { bytes: Mutex::new(bytes), left: AtomicU64::new(u64::MAX) })
+        Self::of(bytes)
     }
 
     fn call(&self) -> io::Result<()> {
@@ -141,6 +160,16 @@ impl Power {
     /// When the power is gone.
     pub fn flush(&self) -> io::Result<()> {
         self.call()?;
+        let as_long = {
+            let bytes = self.bytes.lock();
+            bytes.len == bytes.synced_len
+        };
+        // It may sync, too.
+        let meanwhile = if as_long { self.meanwhile.lock().take() } else { None };
+        if let Some(mut meanwhile) = meanwhile {
+            meanwhile();
+            *self.meanwhile.lock() = Some(meanwhile);
+        }
         let bytes = &mut *self.bytes.lock();
         bytes.synced.resize(bytes.now.len(), 0);
         for (sector, written) in bytes.since.drain(..) {

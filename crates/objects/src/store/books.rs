@@ -27,6 +27,8 @@ pub(super) struct Books {
     /// The index has others.
     pub(super) tombs_changed: bool,
     pub(super) open: Open,
+    /// Objects whose lines a commit is giving the index just now.
+    pub(super) committing: BTreeSet<u64>,
     /// Segments that the last commit has listed, with their sequence numbers.
     pub(super) listed: BTreeMap<SegmentId, u64>,
     next_volume: u32,

@@ -4,16 +4,19 @@ use crate::slots::shelves;
 use crate::store::books::Books;
 use crate::store::error::NamedError;
 use crate::store::named::Known;
+use crate::store::pins::Pin;
 use crate::store::records::{
     CLUSTERS, NAMES, OBJECTS, ObjectRecord, PINNED, SEGMENTS, TOMBS, VOLUMES, encode_cluster, encode_segment,
 };
+use crate::store::tombs::Tombs;
 use crate::store::{Store, begin_write};
 use redb::{ReadableDatabase, WriteTransaction};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vswap_core::{ClusterId, PAGE_SIZE, Resource};
 use vswap_engine::{Commit, DurableError, Engine, SEGMENT_BYTES};
+use vswap_segment::SegmentId;
 
 /// Room that is left for what ends a segment before it is full, and for packing.
 const KEPT_FREE: u64 = 8 << 20;
@@ -33,6 +36,7 @@ const SWEPT: usize = 4096;
 struct Line {
     id: u64,
     record: ObjectRecord,
+    pin: Option<Pin>,
 }
 
 /// What a commit gives the index of objects and clusters.
@@ -40,6 +44,16 @@ struct Lines {
     objects: Vec<Line>,
     /// `None` is not kept any more.
     clusters: Vec<(ClusterId, Option<shelves::Kept>)>,
+}
+
+/// What the books had at the moment of a commit that the index is yet to have. They keep it until it has: they are asked meanwhile, and changed.
+#[derive(Debug)]
+struct Copied {
+    new_volumes: Vec<(Vec<u8>, u32)>,
+    names: Vec<((u32, Vec<u8>), Option<u64>)>,
+    gone: Vec<u64>,
+    /// If the index has others.
+    tombs: Option<Tombs>,
 }
 
 /// What is to find room at the next commit, at its worst, bytes.
@@ -166,7 +180,7 @@ impl Store {
         }
     }
 
-    /// With its turn.
+    /// With its turn. While the tier and the index take what they are given, nobody is kept waiting but the next commit.
     pub(super) fn commit(&self) -> Result<(), NamedError> {
         let (engine, group) = (self.objects.engine(), self.objects.group());
         if self.unsure.load(Ordering::Relaxed) {
@@ -190,7 +204,12 @@ impl Store {
             books.recount_pinned(&known);
         }
         let lines = self.lines(&books, &changed, &touched);
+        let copied = books.copied();
+        // In memory they stay: the index has them as they were.
+        books.committing.clone_from(&changed);
+        let listed = std::mem::take(&mut books.listed);
         let commit = engine.to_commit();
+        drop(books);
         drop(gate);
         let kept = lines.and_then(|lines| {
             if let Err(error) = engine.sync_durable() {
@@ -199,17 +218,23 @@ impl Store {
                 return Err(error.into());
             }
             let txn = begin_write(&self.index)?;
-            books.put(&txn, &lines, &commit)?;
+            copied.put(&txn, &lines)?;
+            put_segments(&txn, &listed, &commit)?;
             Ok(txn.commit()?)
         });
+        let mut books = self.books.lock();
+        books.committing.clear();
         if let Err(error) = kept {
+            books.listed = listed;
+            books.tombs_changed |= copied.tombs.is_some();
             self.changes.changed.lock().extend(changed);
             self.objects.shelves().touch(touched);
             self.due.written.fetch_add(written, Ordering::Relaxed);
             return Err(error);
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
-        books.kept(&commit);
+        books.listed = commit.segments.iter().map(|kept| (kept.segment, kept.sequence)).collect();
+        books.kept(&copied);
         engine.committed(commit);
         if books.open.is_full() {
             self.let_idle_out(&mut books);
@@ -228,6 +253,7 @@ impl Store {
         let line = |(id, known): (u64, &Arc<Known>)| Line {
             id,
             record: known.record(known.object().look(|_, content| content.kept())),
+            pin: books.pins.0.get(&id).copied(),
         };
         let objects: Vec<_> = open.map(line).collect();
         let mut clusters = touched.clone();
@@ -248,16 +274,44 @@ impl Store {
 }
 
 impl Books {
-    fn put(&self, txn: &WriteTransaction, lines: &Lines, commit: &Commit) -> Result<(), NamedError> {
+    fn copied(&mut self) -> Copied {
+        let names = self.names.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        let tombs = std::mem::take(&mut self.tombs_changed).then(|| self.tombs.clone());
+        Copied {
+            new_volumes: self.new_volumes.clone(),
+            names,
+            gone: self.gone.iter().copied().collect(),
+            tombs,
+        }
+    }
+
+    /// The index has it. What has changed since is for the next commit.
+    fn kept(&mut self, copied: &Copied) {
+        // Others came after them.
+        self.new_volumes.drain(..copied.new_volumes.len());
+        for (name, id) in &copied.names {
+            // Numbers are of one object each: the same one again is what the index has.
+            if self.names.get(name) == Some(id) {
+                self.names.remove(name);
+            }
+        }
+        for id in &copied.gone {
+            self.gone.remove(id);
+        }
+    }
+}
+
+impl Copied {
+    fn put(&self, txn: &WriteTransaction, lines: &Lines) -> Result<(), NamedError> {
         let (mut objects, mut clusters) = (txn.open_table(OBJECTS)?, txn.open_table(CLUSTERS)?);
         let mut pinned = txn.open_table(PINNED)?;
         for id in &self.gone {
             objects.remove(id)?;
             pinned.remove(id)?;
         }
-        for Line { id, record } in &lines.objects {
+        for Line { id, record, pin } in &lines.objects {
             objects.insert(id, record.encode(*id).as_slice())?;
-            match self.pins.0.get(id) {
+            match pin {
                 Some(pin) => pinned.insert(id, pin.pages)?,
                 None => pinned.remove(id)?,
             };
@@ -279,39 +333,34 @@ impl Books {
                 None => names.remove((*volume, key.as_slice()))?,
             };
         }
-        if self.tombs_changed {
+        if let Some(all) = &self.tombs {
             let mut tombs = txn.open_table(TOMBS)?;
             tombs.retain(|_, _| false)?;
-            for (volume, prefix, last) in self.tombs.iter() {
+            for (volume, prefix, last) in all.iter() {
                 tombs.insert((volume, prefix), last)?;
             }
         }
-        self.put_segments(txn, commit)
-    }
-
-    fn put_segments(&self, txn: &WriteTransaction, commit: &Commit) -> Result<(), NamedError> {
-        let mut segments = txn.open_table(SEGMENTS)?;
-        let now: BTreeSet<_> = commit.segments.iter().map(|kept| kept.segment).collect();
-        for segment in self.listed.keys().filter(|segment| !now.contains(segment)) {
-            segments.remove(segment.get())?;
-        }
-        for kept in &commit.segments {
-            if self.listed.get(&kept.segment) == Some(&kept.sequence) {
-                continue;
-            }
-            let entries = commit.entries.get(&kept.segment);
-            let Some(entries) = entries else { return Err(NamedError::NoEntries { segment: kept.segment }) };
-            segments.insert(kept.segment.get(), encode_segment(kept, entries).as_slice())?;
-        }
         Ok(())
     }
+}
 
-    /// The index has it.
-    fn kept(&mut self, commit: &Commit) {
-        self.new_volumes.clear();
-        self.names.clear();
-        self.gone.clear();
-        self.tombs_changed = false;
-        self.listed = commit.segments.iter().map(|kept| (kept.segment, kept.sequence)).collect();
+fn put_segments(
+    txn: &WriteTransaction,
+    listed: &BTreeMap<SegmentId, u64>,
+    commit: &Commit,
+) -> Result<(), NamedError> {
+    let mut segments = txn.open_table(SEGMENTS)?;
+    let now: BTreeSet<_> = commit.segments.iter().map(|kept| kept.segment).collect();
+    for segment in listed.keys().filter(|segment| !now.contains(segment)) {
+        segments.remove(segment.get())?;
     }
+    for kept in &commit.segments {
+        if listed.get(&kept.segment) == Some(&kept.sequence) {
+            continue;
+        }
+        let entries = commit.entries.get(&kept.segment);
+        let Some(entries) = entries else { return Err(NamedError::NoEntries { segment: kept.segment }) };
+        segments.insert(kept.segment.get(), encode_segment(kept, entries).as_slice())?;
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! [`Open`]: the objects that are in memory, by number and by name. Those that nobody uses stay for a while: the next who wants them need not ask the index.
 
 use crate::store::named::Known;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Bytes that an object in memory is taken to have beside its key, what is kept beside it, and its slots.
@@ -56,12 +56,12 @@ impl Open {
         self.bytes >= self.most
     }
 
-    /// Lets those out that nobody uses, has changed, or has wanted since the last time; if that leaves too many, also those that somebody has wanted.
-    pub(super) fn let_idle_out(&mut self, changed: &BTreeSet<u64>) {
+    /// Lets those out that nobody uses or has wanted since the last time, and that the index has as they are (not `changed`); if that leaves too many, also those that somebody has wanted.
+    pub(super) fn let_idle_out(&mut self, changed: impl Fn(u64) -> bool) {
         for _ in 0..2 {
             let (by_name, all) = (&mut self.by_name, &mut self.bytes);
             self.by_id.retain(|id, (known, bytes)| {
-                let stays = Arc::strong_count(known) > 1 || changed.contains(id) || known.was_wanted();
+                let stays = Arc::strong_count(known) > 1 || changed(*id) || known.was_wanted();
                 if !stays {
                     *all -= *bytes;
                     forget(by_name, known, *id);

@@ -5,10 +5,10 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use redb::StorageBackend;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use vswap_core::ByteCount;
 use vswap_engine::{CodecChoice, EngineConfig};
-use vswap_objects::{NamedObject, Store, StoreConfig};
+use vswap_objects::{NamedError, NamedObject, Store, StoreConfig};
 use vswap_segment::power::Power;
 use vswap_segment::{Extent, Lender, SEGMENT_BYTES};
 
@@ -63,6 +63,7 @@ struct Machine {
     data: Arc<Power>,
     index: Arc<Power>,
     store: Arc<Store>,
+    crowded: bool,
     /// Users of objects, which may be gone.
     users: Vec<NamedObject>,
     /// What somebody else has of the disk, and writes to.
@@ -71,9 +72,11 @@ struct Machine {
     synced: Models,
 }
 
-fn config() -> StoreConfig {
+/// `crowded`: of the objects that nobody uses hardly any stays in memory.
+fn config(crowded: bool) -> StoreConfig {
     let engine = EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() };
-    StoreConfig { engine, index_cache: 1 << 20, page_cache: 1 << 20, marks: None, ..StoreConfig::default() }
+    let index_cache = if crowded { 2048 } else { 1 << 20 };
+    StoreConfig { engine, index_cache, page_cache: 1 << 20, marks: None, ..StoreConfig::default() }
 }
 
 /// What is written to these objects is dirty.
@@ -85,9 +88,10 @@ fn key(key: u8) -> Vec<u8> {
 
 impl Machine {
     /// With `fillers`, each of several clusters has few slots free, so that objects do not all have theirs in the same ones.
-    fn new(fillers: u8) -> Self {
+    fn new(fillers: u8, crowded: bool) -> Self {
         let (data, index) = (Power::new(DATA), Power::new(0));
-        let made = Store::create_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
+        let made =
+            Store::create_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config(crowded));
         let store = made.unwrap();
         for number in 0..fillers {
             let filler = store.object(b"fillers", &[number], 0).unwrap();
@@ -100,6 +104,7 @@ impl Machine {
             data,
             index,
             store,
+            crowded,
             users: Vec::new(),
             lent: Vec::new(),
             now: Models::new(),
@@ -109,35 +114,7 @@ impl Machine {
 
     fn check(&self) {
         self.store.audit().unwrap();
-        assert_eq!(self.differs(&self.now), None);
-    }
-
-    /// What of the store is not as it is wanted.
-    fn differs(&self, wanted: &Models) -> Option<String> {
-        let names = (0..2).flat_map(|volume| (0..6).map(move |at| (volume, at)));
-        let differs = |(volume, at)| {
-            let found = self.store.find(&[volume], &key(at)).unwrap();
-            let (found, model) = match (found, wanted.get(&(volume, at))) {
-                (None, None) => return None,
-                (Some(found), Some(model)) => (found, model),
-                (found, _) => return Some(format!("{volume} {at}: is there: {}", found.is_some())),
-            };
-            found.audit().unwrap();
-            if (found.version(), found.aux(), found.len(), found.is_pinned())
-                != (model.version, model.aux.clone(), model.bytes.len() as u64, model.pinned)
-            {
-                return Some(format!("{volume} {at}: version, aux, length or pin"));
-            }
-            let mut buf = vec![9; model.bytes.len()];
-            let missing = found.read(0, &mut buf).unwrap().missing;
-            let mut bytes: Vec<_> = buf.into_iter().map(Some).collect();
-            missing.into_iter().for_each(|range| bytes[range.start as usize..range.end as usize].fill(None));
-            let first = bytes.iter().zip(&model.bytes).position(|(found, wanted)| found != wanted);
-            first.map(|byte| {
-                format!("{volume} {at}: byte {byte} is {:?}, wanted {:?}", bytes[byte], model.bytes[byte])
-            })
-        };
-        names.into_iter().find_map(differs)
+        assert_eq!(differs(&self.store, &self.now), None);
     }
 
     /// What the models are where what need not stay has gone, or what differs otherwise.
@@ -161,19 +138,49 @@ impl Machine {
                 }
             }
         }
-        self.differs(&left).map_or(Ok(left), Err)
+        differs(&self.store, &left).map_or(Ok(left), Err)
+    }
+
+    /// With models of nothing.
+    fn opened_after_a_cut(self, chance: &mut impl FnMut() -> u64) -> Self {
+        let (data, index) = (self.data.cut(&mut *chance), self.index.cut(&mut *chance));
+        drop((self.users, self.store));
+        let (disk, crowded) = (Index(Arc::clone(&index)), self.crowded);
+        let store = Store::open_on(Arc::clone(&data) as _, FILE, disk, &config(crowded)).unwrap();
+        let (now, synced) = (Models::new(), Models::new());
+        Self { data, index, store, crowded, users: Vec::new(), lent: Vec::new(), now, synced }
+    }
+
+    /// A commit, while others change things of which it is to keep nothing and which they are to find as they left them.
+    fn sync_with_others(&mut self, seed: u64) -> Result<(), NamedError> {
+        let now = Arc::new(Mutex::new(std::mem::take(&mut self.now)));
+        for (device, stream) in [(&self.data, 0), (&self.index, 1)] {
+            let (now, store, mut chance) =
+                (Arc::clone(&now), Arc::downgrade(&self.store), random(seed ^ stream));
+            device.during_syncs(Some(Box::new(move || {
+                let store = store.upgrade().expect("it syncs");
+                let mut now = now.lock().unwrap();
+                for _ in 0..chance() % 4 {
+                    let name = ((chance() % 2) as u8, (chance() % 6) as u8);
+                    change(&store, &mut now, chance() % 28, name, &mut chance);
+                }
+                assert_eq!(differs(&store, &now), None);
+                assert_eq!(unlisted(&store, &now), None);
+            })));
+        }
+        let done = self.store.sync();
+        self.data.during_syncs(None);
+        self.index.during_syncs(None);
+        self.now = std::mem::take(&mut now.lock().unwrap());
+        done
     }
 
     /// The power goes and comes back; `maybe` is what a commit that failed would have kept.
     fn cut(self, maybe: Option<Models>, chance: &mut impl FnMut() -> u64) -> Self {
-        let (data, index) = (self.data.cut(&mut *chance), self.index.cut(&mut *chance));
-        drop((self.users, self.store));
-        let opened = Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config());
-        let (now, synced) = (self.synced.clone(), self.synced);
-        let mut machine =
-            Self { data, index, store: opened.unwrap(), users: Vec::new(), lent: Vec::new(), now, synced };
+        let (now, synced) = (self.synced.clone(), self.synced.clone());
+        let mut machine = Self { now, synced, ..self.opened_after_a_cut(chance) };
         machine.store.audit().unwrap();
-        if let Some(maybe) = maybe.filter(|maybe| machine.differs(maybe).is_none()) {
+        if let Some(maybe) = maybe.filter(|maybe| differs(&machine.store, maybe).is_none()) {
             (machine.now, machine.synced) = (maybe.clone(), maybe);
         }
         machine.check();
@@ -182,12 +189,7 @@ impl Machine {
 
     /// The power goes while something is given up of one of these.
     fn cut_to_any(self, of: &[Models], chance: &mut impl FnMut() -> u64) -> Self {
-        let (data, index) = (self.data.cut(&mut *chance), self.index.cut(&mut *chance));
-        drop((self.users, self.store));
-        let store =
-            Store::open_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config()).unwrap();
-        let (now, synced) = (Models::new(), Models::new());
-        let mut machine = Self { data, index, store, users: Vec::new(), lent: Vec::new(), now, synced };
+        let mut machine = self.opened_after_a_cut(chance);
         let now = of.iter().find_map(|models| machine.given_up(models).ok());
         machine.now = now.expect("it is one of them, less what need not stay");
         machine.synced = machine.now.clone();
@@ -195,12 +197,139 @@ impl Machine {
     }
 }
 
-pub fn play(seed: u64, steps: usize) -> (usize, usize) {
+/// What of the store is not as it is wanted.
+fn differs(store: &Arc<Store>, wanted: &Models) -> Option<String> {
+    let names = (0..2).flat_map(|volume| (0..6).map(move |at| (volume, at)));
+    let differs = |(volume, at)| {
+        let found = store.find(&[volume], &key(at)).unwrap();
+        let (found, model) = match (found, wanted.get(&(volume, at))) {
+            (None, None) => return None,
+            (Some(found), Some(model)) => (found, model),
+            (found, _) => return Some(format!("{volume} {at}: is there: {}", found.is_some())),
+        };
+        found.audit().unwrap();
+        if (found.version(), found.aux(), found.len(), found.is_pinned())
+            != (model.version, model.aux.clone(), model.bytes.len() as u64, model.pinned)
+        {
+            return Some(format!("{volume} {at}: version, aux, length or pin"));
+        }
+        let mut buf = vec![9; model.bytes.len()];
+        let missing = found.read(0, &mut buf).unwrap().missing;
+        let mut bytes: Vec<_> = buf.into_iter().map(Some).collect();
+        missing.into_iter().for_each(|range| bytes[range.start as usize..range.end as usize].fill(None));
+        let first = bytes.iter().zip(&model.bytes).position(|(found, wanted)| found != wanted);
+        first.map(|byte| {
+            format!("{volume} {at}: byte {byte} is {:?}, wanted {:?}", bytes[byte], model.bytes[byte])
+        })
+    };
+    names.into_iter().find_map(differs)
+}
+
+/// What no commit comes of and what does not fail, by its kind, below 28: also while one is under way.
+fn change(store: &Arc<Store>, now: &mut Models, kind: u64, name: (u8, u8), chance: &mut impl FnMut() -> u64) {
+    match kind {
+        0..6 => {
+            if now.contains_key(&name) {
+                let object = store.find(&[name.0], &key(name.1)).unwrap().unwrap();
+                let (from, to) = (chance() % 50_000, chance() % 300_000);
+                object.punch(from..to.max(from));
+                let model = Arc::make_mut(now.get_mut(&name).unwrap());
+                let end = model.bytes.len();
+                model.bytes[(from as usize).min(end)..(to.max(from) as usize).min(end)].fill(None);
+            }
+        }
+        6..10 => {
+            if now.contains_key(&name) {
+                let object = store.find(&[name.0], &key(name.1)).unwrap().unwrap();
+                let len = chance() % 100_000;
+                object.set_len(len).unwrap();
+                let model = Arc::make_mut(now.get_mut(&name).unwrap());
+                model.bytes.resize(len as usize, None);
+            }
+        }
+        10..14 => {
+            let version = now.get(&name).map_or(1, |model| model.version) + chance() % 2;
+            let object = store.object(&[name.0], &key(name.1), version).unwrap();
+            let aux = chance().to_le_bytes().to_vec();
+            object.set_aux(&aux).unwrap();
+            let model = now.entry(name).or_default();
+            if model.version != version {
+                // A pin is the name's.
+                *model = Arc::new(Model { version, pinned: model.pinned, ..Model::default() });
+            }
+            Arc::make_mut(model).aux = aux;
+        }
+        14..16 => {
+            // All keys of one byte begin with that of a shorter one.
+            let prefix = &key(name.1)[..key(name.1).len().min(1)];
+            store.invalidate(&[name.0], prefix).unwrap();
+            now.retain(|(volume, at), _| *volume != name.0 || !key(*at).starts_with(prefix));
+        }
+        16..20 => {
+            let there = now.remove(&name).is_some();
+            assert_eq!(store.remove(&[name.0], &key(name.1)).unwrap(), there);
+        }
+        20..22 => {
+            if let Some(object) = store.find(&[name.0], &key(name.1)).unwrap() {
+                let model = Arc::make_mut(now.get_mut(&name).unwrap());
+                model.pinned = !model.pinned;
+                match model.pinned {
+                    true => object.pin().unwrap(),
+                    false => object.unpin(),
+                }
+            }
+        }
+        // There is room for so little without another commit.
+        _ if store.engine().durable_room().get() > 14 << 20 => {
+            let (offset, noise) = (chance() % 20_000, chance());
+            let version = now.get(&name).map_or(1, |model| model.version);
+            let object = store.object(&[name.0], &key(name.1), version).unwrap();
+            let written: Vec<u8> =
+                (0..5000u32).map(|at| (noise.rotate_left(at % 61) >> (at % 8)) as u8).collect();
+            match name.1 {
+                DIRTY => object.write_dirty(offset, &written).unwrap(),
+                _ => object.write(offset, &written).unwrap(),
+            }
+            let model = Arc::make_mut(now.entry(name).or_insert_with(|| Model::new(version)));
+            let (from, to) = (offset as usize, offset as usize + written.len());
+            model.bytes.resize(model.bytes.len().max(to), None);
+            model.bytes[from..to].iter_mut().zip(written).for_each(|(there, byte)| *there = Some(byte));
+        }
+        _ => {}
+    }
+}
+
+/// A volume whose list is not that of its models.
+fn unlisted(store: &Arc<Store>, wanted: &Models) -> Option<u8> {
+    let differs = |volume: &u8| {
+        let (mut listed, mut models) = (Vec::new(), Vec::new());
+        let each = |found: vswap_objects::Listed| {
+            listed.push((found.key, found.version, found.len.get()));
+            true
+        };
+        store.list(&[*volume], b"", each).unwrap();
+        for at in 0..6 {
+            if let Some(model) = wanted.get(&(*volume, at)) {
+                models.push((key(at), model.version, model.bytes.len() as u64));
+            }
+        }
+        models.sort();
+        listed != models
+    };
+    (0..2).find(differs)
+}
+
+/// Numbers from a seed.
+fn random(seed: u64) -> impl FnMut() -> u64 + Send {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut chance = move || rng.next_u64();
-    let mut machine = Machine::new(if seed.is_multiple_of(2) { 0 } else { 8 });
+    move || rng.next_u64()
+}
+
+pub fn play(seed: u64, steps: usize) -> (usize, usize) {
+    let mut chance = random(seed);
+    let mut machine = Machine::new(if seed.is_multiple_of(2) { 0 } else { 8 }, seed % 3 == 1);
     let (mut commits, mut cuts, mut doom) = (0, 0, 0_u32);
     for step in 0..steps {
         let name = ((chance() % 2) as u8, (chance() % 6) as u8);
@@ -253,46 +382,9 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
                     machine.synced = before;
                 }
             }
-            60..66 => {
-                if machine.now.contains_key(&name) {
-                    let object = machine.store.find(&[name.0], &key(name.1)).unwrap().unwrap();
-                    let (from, to) = (chance() % 50_000, chance() % 300_000);
-                    object.punch(from..to.max(from));
-                    let model = Arc::make_mut(machine.now.get_mut(&name).unwrap());
-                    let end = model.bytes.len();
-                    model.bytes[(from as usize).min(end)..(to.max(from) as usize).min(end)].fill(None);
-                }
-            }
-            66..70 => {
-                if machine.now.contains_key(&name) {
-                    let object = machine.store.find(&[name.0], &key(name.1)).unwrap().unwrap();
-                    let len = chance() % 100_000;
-                    object.set_len(len).unwrap();
-                    let model = Arc::make_mut(machine.now.get_mut(&name).unwrap());
-                    model.bytes.resize(len as usize, None);
-                }
-            }
-            70..74 => {
-                let version = machine.now.get(&name).map_or(1, |model| model.version) + chance() % 2;
-                let object = machine.store.object(&[name.0], &key(name.1), version).unwrap();
-                let aux = chance().to_le_bytes().to_vec();
-                object.set_aux(&aux).unwrap();
-                let model = machine.now.entry(name).or_default();
-                if model.version != version {
-                    // A pin is the name's.
-                    *model = Arc::new(Model { version, pinned: model.pinned, ..Model::default() });
-                }
-                Arc::make_mut(model).aux = aux;
-            }
-            74..76 => {
-                // All keys of one byte begin with that of a shorter one.
-                let prefix = &key(name.1)[..key(name.1).len().min(1)];
-                machine.store.invalidate(&[name.0], prefix).unwrap();
-                machine.now.retain(|(volume, at), _| *volume != name.0 || !key(*at).starts_with(prefix));
-            }
-            76..80 => {
-                let there = machine.now.remove(&name).is_some();
-                assert_eq!(machine.store.remove(&[name.0], &key(name.1)).unwrap(), there);
+            at @ (60..80 | 85..87) => {
+                let at = if at < 80 { at - 60 } else { at - 65 };
+                change(&machine.store, &mut machine.now, at, name, &mut chance);
             }
             80..83 if machine.users.len() > 5 => machine.users.truncate(chance() as usize % 3),
             80..83 if chance() % 2 == 0 => {
@@ -323,16 +415,6 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
                 machine.now = machine.given_up(&machine.now).expect("only what need not stay goes");
                 machine.synced = machine.now.clone();
             }
-            85..87 => {
-                if let Some(object) = machine.store.find(&[name.0], &key(name.1)).unwrap() {
-                    let model = Arc::make_mut(machine.now.get_mut(&name).unwrap());
-                    model.pinned = !model.pinned;
-                    match model.pinned {
-                        true => object.pin().unwrap(),
-                        false => object.unpin(),
-                    }
-                }
-            }
             87..89 if machine.lent.len() < 2 => {
                 let lent = machine.store.lend_segments(1 + (chance() % 2) as u32);
                 let noise = vec![chance() as u8; SEGMENT_BYTES / 32];
@@ -355,10 +437,10 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
                 let keep = chance() as usize % machine.lent.len();
                 machine.store.take_back(&machine.lent.split_off(keep));
             }
-            _ => match machine.store.sync() {
+            _ => match machine.sync_with_others(chance()) {
                 Ok(()) => {
                     commits += 1;
-                    machine.synced = machine.now.clone();
+                    machine.synced = before;
                 }
                 Err(_) => (dead, maybe) = (true, Some(before)),
             },
@@ -380,4 +462,30 @@ fn after_a_loss_of_power_a_store_is_as_it_was_at_a_commit() {
         let (commits, cuts) = play(seed, 800);
         assert!(commits > 30 && cuts > 3, "{commits} commits, {cuts} cuts");
     }
+}
+
+/// More objects than a commit removes: the index has to have what ends them.
+#[test]
+fn an_invalidation_during_a_commit_is_kept_by_the_next_one() {
+    let mut machine = Machine::new(0, false);
+    for number in 0..5000_u32 {
+        machine.store.object(b"many", &number.to_be_bytes(), 1).unwrap();
+    }
+    machine.store.sync().unwrap();
+    machine.store.object(b"few", b"one", 1).unwrap().write(0, b"something to be synced").unwrap();
+    let store = Arc::downgrade(&machine.store);
+    let invalidate = move || store.upgrade().expect("it syncs").invalidate(b"many", b"").unwrap();
+    machine.data.during_syncs(Some(Box::new(invalidate)));
+    machine.store.sync().unwrap();
+    machine.data.during_syncs(None);
+    machine.store.sync().unwrap();
+    machine = machine.opened_after_a_cut(&mut || 0);
+    let mut left = 0;
+    let count = |_| {
+        left += 1;
+        true
+    };
+    machine.store.list(b"many", b"", count).unwrap();
+    assert_eq!(left, 0);
+    assert!(machine.store.find(b"few", b"one").unwrap().is_some());
 }
