@@ -2,7 +2,7 @@
 //!
 //! In each of three rounds, one after the other on one file system: the device (2 MiB direct writes, two in flight, of a buffer that is ready; the same
 //! while another thread reads 4 KiB at random from it; a copy of as much, read while it is written), writeback of as much from the pool, loads alone,
-//! writeback while another thread loads, the removal of a tier with all that is on it to another.
+//! loads beside such writes of the device with nothing of ours, writeback while another thread loads, the removal of a tier with all that is on it to another.
 use crate::common::{Chance, Failure, fill, quantile};
 use std::ops::ControlFlow;
 use std::ops::Range;
@@ -136,6 +136,13 @@ impl Device {
     }
 }
 
+/// The device's writes to a file of their own, for as long as they take; MB a second.
+fn write_plainly(dir: &Path, bytes: u64) -> Result<f64, Failure> {
+    let file = Arc::new(DirectFile::create(dir)?);
+    file.set_len(bytes)?;
+    device(&file, 0..bytes, |_| Ok(()))
+}
+
 fn rate(bytes: u64, since: Instant) -> f64 {
     bytes as f64 / 1e6 / since.elapsed().as_secs_f64()
 }
@@ -216,6 +223,7 @@ pub fn run(dir: &Path, mib: usize) -> Result<(), Failure> {
         // Half of them anew: loads are from both.
         pages.store(0, count / 2)?;
         let ((), alone) = pages.while_loading(rest)?;
+        let (_, beside) = pages.while_loading(|| write_plainly(dir, (mib as u64) << 20))?;
         let (busy, meanwhile) = pages.while_loading(|| pages.write_back())?;
         let size = ByteCount::new((count * (NOISE + 256)) as u64 + (64 << 20));
         pages.engine.add_tier(&TierConfig { priority: -1, ..TierConfig::new(dir, size) })?;
@@ -228,7 +236,8 @@ pub fn run(dir: &Path, mib: usize) -> Result<(), Failure> {
         println!(
             "{{\"part\":\"demotion\",\"mib\":{mib},\"device\":{:.0},\"device_with_reads\":{:.0},\"device_copy\":{:.0},\
              \"device_p99\":{:.1},\"device_p99_meanwhile\":{:.1},\"writeback\":{quiet:.0},\"writeback_with_loads\":{busy:.0},\
-             \"removal\":{removal:.0},\"pool_p99\":{:.1},\"pool_p99_meanwhile\":{:.1},\"disk_p99\":{:.1},\"disk_p99_meanwhile\":{:.1},\
+             \"removal\":{removal:.0},\"pool_p99\":{:.1},\"pool_p99_meanwhile\":{:.1},\"pool_p99_beside_device\":{:.1},\
+             \"disk_p99\":{:.1},\"disk_p99_meanwhile\":{:.1},\"disk_p99_beside_device\":{:.1},\
              \"loads_meanwhile\":[{},{}]}}",
             device.write,
             device.write_with_reads,
@@ -237,8 +246,10 @@ pub fn run(dir: &Path, mib: usize) -> Result<(), Failure> {
             us(&device.meanwhile, 0.99),
             us(&alone[0], 0.99),
             us(&meanwhile[0], 0.99),
+            us(&beside[0], 0.99),
             us(&alone[1], 0.99),
             us(&meanwhile[1], 0.99),
+            us(&beside[1], 0.99),
             meanwhile[0].len(),
             meanwhile[1].len()
         );
