@@ -82,6 +82,7 @@ pub fn serve(
     let session = Session::new(Serve { view: Arc::clone(&view) }, &point, &options);
     let mut session = session.map_err(|error| MountError::Mount { point: point.clone(), error })?;
     let device = device_of(&point);
+    read_ahead(device);
     let mut unmounter = session.unmount_callable();
     let (one, other, names) = (session.notifier(), session.notifier(), Arc::downgrade(&view));
     std::thread::spawn(move || of_stale.tell(&one));
@@ -159,6 +160,19 @@ fn end(
 fn device_of(point: &Path) -> Option<(u32, u32)> {
     let stat = rustix::fs::statx(CWD, point, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
     Some((stat.stx_dev_major, stat.stx_dev_minor))
+}
+
+/// The kernel reads so far ahead of who reads in order; 128 KiB, as it would, keep one of our threads busy, and the device hardly.
+const READ_AHEAD_KIB: u32 = 1024;
+
+fn read_ahead(device: Option<(u32, u32)>) {
+    if let Some((major, minor)) = device {
+        // Only root may, and it is slower only.
+        let _ = std::fs::write(
+            format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"),
+            READ_AHEAD_KIB.to_string(),
+        );
+    }
 }
 
 /// Neither may be within the other: the source would be asked for by way of itself.
