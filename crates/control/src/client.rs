@@ -64,6 +64,8 @@ pub struct Run {
 
 /// How long one that is stopped, or says nothing, is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A move waits for room, as long as there comes some.
+const MOVE_PATIENCE: Duration = Duration::from_secs(30);
 /// A removal tells how far it is before each 2 MiB.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -162,9 +164,12 @@ impl Client {
         };
         let mut line = serde_json::to_vec(request).map_err(|error| io(&self.path)(error.into()))?;
         line.push(b'\n');
-        if let Request::RemoveTier { .. } = request {
-            self.lines.get_ref().set_read_timeout(Some(REMOVAL_PATIENCE)).map_err(io(&self.path))?;
-        }
+        let patience = match request {
+            Request::RemoveTier { .. } => REMOVAL_PATIENCE,
+            Request::MoveProcess { .. } => MOVE_PATIENCE,
+            _ => PATIENCE,
+        };
+        self.lines.get_ref().set_read_timeout(Some(patience)).map_err(io(&self.path))?;
         self.lines.get_mut().write_all(&line).map_err(io(&self.path))?;
         loop {
             let mut line = String::new();

@@ -79,10 +79,12 @@ pub fn serve(
     let view = Arc::new(View::new(source, root, store, volume, config.ttl, notices, plains));
     view.remember_mounted()?;
     let options = options(config, view.source.path());
+    let below = device_of(&point);
     let session = Session::new(Serve { view: Arc::clone(&view) }, &point, &options);
     let mut session = session.map_err(|error| MountError::Mount { point: point.clone(), error })?;
     let device = device_of(&point);
-    read_ahead(device);
+    // Somebody may have unmounted it at once.
+    read_ahead(device.filter(|_| device != below));
     let mut unmounter = session.unmount_callable();
     let (one, other, names) = (session.notifier(), session.notifier(), Arc::downgrade(&view));
     std::thread::spawn(move || of_stale.tell(&one));

@@ -48,6 +48,7 @@ use crate::store::records::{
 };
 use parking_lot::Mutex;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
@@ -56,7 +57,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Instant;
 use vswap_core::ByteCount;
 use vswap_engine::{DurableTier, Engine, EngineConfig};
-use vswap_segment::{Area, Storage};
+use vswap_segment::{Area, SegmentId, Storage};
 
 /// The longest key of a volume or an object, bytes.
 pub const MAX_KEY: usize = 4096;
@@ -109,6 +110,8 @@ pub struct Store {
     changes: Arc<Changes>,
     /// One commit at a time.
     turn: Mutex<()>,
+    /// Segments that the last commit has listed, with their sequence numbers; for whoever commits.
+    listed: Mutex<BTreeMap<SegmentId, u64>>,
     commits: AtomicU64,
     due: Due,
     /// The tier could not say that it has what was written.
@@ -231,7 +234,7 @@ impl Store {
         config: &StoreConfig,
     ) -> Result<Arc<Self>, NamedError> {
         let numbers = begin_run(&index, file)?;
-        let Found { kept, shelves, mut books } = found(&index)?;
+        let Found { kept, shelves, mut books, listed } = found(&index)?;
         let engine = Engine::new(config.engine.clone())?;
         let after = numbers.runs << RUN_BITS;
         let tier = DurableTier { priority: 0, key: numbers.key, after };
@@ -253,6 +256,7 @@ impl Store {
             books,
             changes,
             turn,
+            listed: Mutex::new(listed),
             commits,
             due,
             unsure,

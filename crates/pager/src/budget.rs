@@ -101,12 +101,17 @@ impl Budget {
     fn fixed(&self) -> u64 {
         // Acquire, and first: pairs with `set_compressed`.
         let compressed = self.pool.load(Acquire) + self.ghosts.load(Relaxed);
-        compressed + self.unmanaged()
+        compressed + self.unmanaged() + self.coming()
+    }
+
+    /// What the pager's own memory will be more, of what is expected.
+    fn coming(&self) -> u64 {
+        self.expected.load(Relaxed).saturating_sub(self.own.load(Relaxed))
     }
 
     /// Pages that count and are neither managed nor compressed: the pager's own and the tree's that are not managed.
     pub fn unmanaged(&self) -> u64 {
-        self.own.load(Relaxed).max(self.expected.load(Relaxed)) + self.others.load(Relaxed)
+        self.own.load(Relaxed) + self.others.load(Relaxed)
     }
 
     /// Pages of the pool.
@@ -119,7 +124,7 @@ impl Budget {
         self.charged.load(Relaxed)
     }
 
-    /// The most that counted at any time, granted pages left out.
+    /// The most that counted at any time; granted pages, and what was only expected, left out.
     pub fn peak(&self) -> u64 {
         self.peak.load(Relaxed)
     }
@@ -168,7 +173,7 @@ impl Budget {
     }
 
     fn note(&self, used: u64) {
-        let used = used.saturating_sub(self.granted.load(Relaxed));
+        let used = used.saturating_sub(self.granted.load(Relaxed) + self.coming());
         if used > self.peak.load(Relaxed) {
             self.peak.fetch_max(used, Relaxed);
         }
@@ -282,6 +287,11 @@ impl Budget {
         self.used().saturating_sub(self.limit())
     }
 
+    /// Pages by which it is exceeded already, without what is expected.
+    pub fn excess_by_now(&self) -> u64 {
+        self.excess().saturating_sub(self.coming())
+    }
+
     /// Pages that may still be charged.
     pub fn free(&self) -> u64 {
         self.limit().saturating_sub(self.used())
@@ -373,6 +383,25 @@ mod tests {
             }
         });
         assert_eq!(budget.used(), 2 * 2_000);
+    }
+
+    #[test]
+    fn what_is_expected_takes_room_and_is_not_said_to_have_been_there() {
+        let budget = Budget::new(ByteCount::mib(64), 1);
+        budget.set_own(ByteCount::mib(4));
+        assert!(budget.charge(56 * 256));
+        budget.expect_own(ByteCount::mib(12));
+        assert_eq!((budget.used(), budget.excess()), (72 * 256, 8 * 256));
+        assert!(!budget.charge(1));
+        budget.set_others(ByteCount::mib(1));
+        assert_eq!((budget.excess_by_now(), budget.peak()), (0, 61 * 256));
+        assert_eq!(budget.unmanaged(), 5 * 256, "the pool's share is of what is left");
+        // It has come, and more; then it has gone.
+        budget.set_own(ByteCount::mib(17));
+        assert_eq!((budget.used(), budget.excess_by_now()), (74 * 256, 10 * 256));
+        budget.set_own(ByteCount::mib(5));
+        budget.expect_own(ByteCount::ZERO);
+        assert_eq!((budget.used(), budget.excess()), (62 * 256, 0));
     }
 
     /// Whoever evicted counted the pool anew and left tiers in memory to the keeper, which may be at its writing for 50 ms: 22 MiB that had gone from the one to the others were taken for free.

@@ -81,6 +81,15 @@ impl Space {
         self.charge_copies(pages, |_| true)
     }
 
+    /// The same, if there is room beside all that counts, whatever the group has.
+    pub(crate) fn charge_left_of_all(&self, pages: usize) -> bool {
+        let room = self.shared.budget.charge(pages);
+        if room {
+            self.shared.force_group(self.charged.get().group(), pages);
+        }
+        room
+    }
+
     fn charge_copies(&self, pages: usize, add: impl Fn(GroupId) -> bool) -> bool {
         if !self.shared.budget.charge(pages) {
             return false;

@@ -13,6 +13,7 @@ use crate::block::Block;
 use crate::pager::{Pager, Shared};
 use crate::space::Space;
 use parking_lot::{Mutex, RwLock};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -21,8 +22,8 @@ use vswap_engine::{EngineError, Group, TierId};
 
 /// Groups below one another, at most: each charge goes up all the way.
 const DEEPEST: usize = 16;
-/// Pages that are charged for together when a space leaves what it shares: the evictors keep room for as many at any limit.
-const LEFT_AT_ONCE: usize = 32;
+/// Pages that are charged for together when a space leaves what it shares: the evictors keep room for as many at any limit, also while they sleep.
+const LEFT_AT_ONCE: usize = 16;
 /// Bytes of a name between slashes, at most.
 const LONGEST: usize = 255;
 
@@ -57,6 +58,17 @@ pub enum GroupError {
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+/// How far a space is with leaving what it shares ([`Pager::leave_if_room`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leaving {
+    /// It shares nothing.
+    Over,
+    /// It shares less than before.
+    GetsOn,
+    /// There was no room.
+    Waits,
 }
 
 /// A group and its name.
@@ -267,21 +279,35 @@ impl Pager {
         root.events[Event::Activate as usize] = counters.soon.iter().map(|soon| soon.load(Relaxed)).sum();
     }
 
-    /// Charges a space for its own copies of what it shares with others since a fork, as long as there is room for them. Whether nothing is left that it shares. To be called
-    /// before [`Pager::move_to_group`] until it says so, with room made in between: what is shared still is then charged beyond the limit, for what is taken for
+    /// Charges a space that is to go to another group for its own copies of what it shares with others since a fork, as long as there is room for them beside all that counts; its
+    /// present group, which is to lose them, is not asked. To be called
+    /// before [`Pager::move_to_group`] until it is [`Leaving::Over`], with room made in between: what is shared still is then charged beyond the limit, for what is taken for
     /// two copies at once makes the evictors compress pages that somebody else has in memory still. No fork of the space may be under way.
-    pub fn leave_if_room(&self, space: &Arc<Space>) -> bool {
+    pub fn leave_if_room(&self, space: &Arc<Space>, group: GroupId) -> Leaving {
+        if space.group() == group {
+            return Leaving::Over;
+        }
         let blocks: Vec<Arc<Block>> = space.blocks.read().values().cloned().collect();
-        let may = |others| others == 0 || space.charge_left(others);
+        let some = Cell::new(false);
+        let may = |others| {
+            let may = others == 0 || space.charge_left_of_all(others);
+            some.set(some.get() || may && others > 0);
+            may
+        };
         let left = blocks.iter().all(|block| {
-            (0..PAGES_PER_CLUSTER).step_by(LEFT_AT_ONCE).all(|start| {
-                let start = PageIndex::new(start).expect("below a block's pages");
-                let pages = Bitmap512::from_range(start, LEFT_AT_ONCE);
-                block.state.lock().leave_if(self.engine(), &pages, may)
-            })
+            let mut state = block.state.lock();
+            state.cow.is_empty()
+                || (0..PAGES_PER_CLUSTER).step_by(LEFT_AT_ONCE).all(|start| {
+                    let start = PageIndex::new(start).expect("below a block's pages");
+                    state.leave_if(self.engine(), &Bitmap512::from_range(start, LEFT_AT_ONCE), may)
+                })
         });
         self.shared.budget.call_if_short();
-        left
+        match (left, some.get()) {
+            (true, _) => Leaving::Over,
+            (false, true) => Leaving::GetsOn,
+            (false, false) => Leaving::Waits,
+        }
     }
 
     /// A space is of another group from now on, with all that it has: what it shares with others since a fork is charged to both, until it has its own ([`Pager::leave_if_room`]).
@@ -292,10 +318,12 @@ impl Pager {
     pub fn move_to_group(&self, space: &Arc<Space>, group: GroupId) -> Result<(), GroupError> {
         let engine = self.engine();
         let blocks = || -> Vec<Arc<Block>> { space.blocks.read().values().cloned().collect() };
-        for block in blocks() {
-            let mut state = block.state.lock();
-            let others = state.leave(engine, &Bitmap512::FULL);
-            space.force_left(others);
+        if space.group() != group {
+            for block in blocks() {
+                let mut state = block.state.lock();
+                let others = state.leave(engine, &Bitmap512::FULL);
+                space.force_left(others);
+            }
         }
         engine.regroup(group, |tree| {
             loop {

@@ -42,7 +42,7 @@ mod swap_in;
 mod window;
 
 pub use budget::LEAST_LIMIT;
-pub use groups::{GroupError, NamedGroup};
+pub use groups::{GroupError, Leaving, NamedGroup};
 pub use link::{Discard, Evicted, Eviction, Mover, StubLink};
 pub use losses::LostPage;
 pub use pager::{Full, FullPolicy, HugePages, OnFailedWrite, OnFull, Pager, PagerConfig, RECLAIM_TURN};

@@ -326,7 +326,8 @@ impl Shared {
 
     /// Nothing more can be moved out: the user's choice decides.
     fn nothing_left(&self) {
-        if self.parked.load(Relaxed) == 0 && self.budget.excess() == 0 {
+        // What is only expected is nobody's fault, and is there without room in the end.
+        if self.parked.load(Relaxed) == 0 && self.budget.excess_by_now() == 0 {
             return;
         }
         self.set_over(true);

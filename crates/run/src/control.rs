@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use vswap_control::{Controlled, Server};
 use vswap_core::GroupId;
 use vswap_desk::{Desk, Served};
-use vswap_pager::Pager;
+use vswap_pager::{Leaving, Pager};
 
 use crate::config::RunConfig;
 use crate::supervisor::Supervisor;
 
 /// How long a move waits for what else is done to an address space: less than whoever asks waits for an answer.
-const PATIENCE: Duration = Duration::from_millis(1800);
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long of this it waits for room for a second copy of what is shared.
-const PATIENCE_FOR_ROOM: Duration = Duration::from_secs(1);
+/// How long it waits for room for a second copy of what is shared, while there comes none, and in all.
+const PATIENCE_FOR_ROOM: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 
 /// Opened a moment after the start, so that short programs do not pay for it; closed before the end.
 #[derive(Default)]
@@ -91,7 +91,8 @@ impl Served for Controls {
         let Some(process) = self.supervisor.tree.get(pid) else {
             return Err(format!("no process {pid} in this run"));
         };
-        let since = Instant::now();
+        let began = Instant::now();
+        let mut got_on = began;
         loop {
             if process.lender().is_some() {
                 // Until it executes something it has no memory of its own.
@@ -100,20 +101,24 @@ impl Served for Controls {
             }
             let memory = process.memory();
             // What is put under management, or forked, is so under this too: it is of the group that its process is of.
-            let Some(work) = memory.work.try_lock_until(since + PATIENCE) else {
+            let Some(work) = memory.work.try_lock_for(PATIENCE) else {
                 return Err(format!(
                     "process {} is just forking or mapping memory, and does not get on; try again",
                     process.pid
                 ));
             };
-            if let Some(managed) = memory.managed()
-                && !self.pager().leave_if_room(&managed.space)
-                && since.elapsed() < PATIENCE_FOR_ROOM
-            {
-                // It may fork and map memory while the evictors make room.
-                drop(work);
-                std::thread::sleep(Duration::from_millis(1));
-                continue;
+            if let Some(managed) = memory.managed() {
+                let leaving = self.pager().leave_if_room(&managed.space, group);
+                if leaving == Leaving::GetsOn {
+                    got_on = Instant::now();
+                }
+                let (none, all) = PATIENCE_FOR_ROOM;
+                if leaving != Leaving::Over && got_on.elapsed() < none && began.elapsed() < all {
+                    // It may fork and map memory while the evictors make room.
+                    drop(work);
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
             }
             let before = process.group();
             process.set_group(group);

@@ -20,6 +20,8 @@ struct Bytes {
     synced: Vec<u8>,
     /// Sectors that were written since, oldest first.
     since: Vec<(usize, Box<[u8; SECTOR]>)>,
+    /// Sectors that were written before these and are synced.
+    drained: usize,
     /// Of a file: what it is long now, and what it was when it was synced.
     len: usize,
     synced_len: usize,
@@ -47,8 +49,14 @@ impl Power {
     #[must_use]
     pub fn new(len: usize) -> Arc<Self> {
         let len = len.next_multiple_of(SECTOR);
-        let bytes =
-            Bytes { now: vec![0; len], synced: vec![0; len], since: Vec::new(), len, synced_len: len };
+        let bytes = Bytes {
+            now: vec![0; len],
+            synced: vec![0; len],
+            since: Vec::new(),
+            drained: 0,
+            len,
+            synced_len: len,
+        };
         Self::of(bytes)
     }
 
@@ -93,7 +101,8 @@ impl Power {
             }
         }
         found.resize(len.next_multiple_of(SECTOR), 0);
-        let bytes = Bytes { now: found.clone(), synced: found, since: Vec::new(), len, synced_len: len };
+        let bytes =
+            Bytes { now: found.clone(), synced: found, since: Vec::new(), drained: 0, len, synced_len: len };
         Self::of(bytes)
     }
 
@@ -160,9 +169,9 @@ impl Power {
     /// When the power is gone.
     pub fn flush(&self) -> io::Result<()> {
         self.call()?;
-        let as_long = {
+        let (as_long, until, len) = {
             let bytes = self.bytes.lock();
-            bytes.len == bytes.synced_len
+            (bytes.len == bytes.synced_len, bytes.drained + bytes.since.len(), bytes.len)
         };
         // It may sync, too.
         let meanwhile = if as_long { self.meanwhile.lock().take() } else { None };
@@ -170,14 +179,17 @@ impl Power {
             meanwhile();
             *self.meanwhile.lock() = Some(meanwhile);
         }
+        // Of what was written meanwhile nothing is promised.
         let bytes = &mut *self.bytes.lock();
         bytes.synced.resize(bytes.now.len(), 0);
-        for (sector, written) in bytes.since.drain(..) {
+        let pending = until.saturating_sub(bytes.drained);
+        bytes.drained += pending;
+        for (sector, written) in bytes.since.drain(..pending) {
             if let Some(into) = bytes.synced.get_mut(sector * SECTOR..(sector + 1) * SECTOR) {
                 into.copy_from_slice(&written[..]);
             }
         }
-        bytes.synced_len = bytes.len;
+        bytes.synced_len = len;
         Ok(())
     }
 }

@@ -29,8 +29,6 @@ pub(super) struct Books {
     pub(super) open: Open,
     /// Objects whose lines a commit is giving the index just now.
     pub(super) committing: BTreeSet<u64>,
-    /// Segments that the last commit has listed, with their sequence numbers.
-    pub(super) listed: BTreeMap<SegmentId, u64>,
     next_volume: u32,
     pub(super) next_object: u64,
     pub(super) pins: Pins,
@@ -72,15 +70,18 @@ pub(super) struct Found {
     pub(super) kept: Kept,
     pub(super) shelves: Shelves,
     pub(super) books: Books,
+    /// Segments that the last commit has listed, with their sequence numbers.
+    pub(super) listed: BTreeMap<SegmentId, u64>,
 }
 
 pub(super) fn found(index: &Database) -> Result<Found, NamedError> {
     let txn = index.begin_read()?;
     let (mut kept, mut shelves, mut books) = (Kept::default(), Vec::new(), Books::default());
+    let mut listed = BTreeMap::new();
     for line in txn.open_table(SEGMENTS)?.iter()? {
         let (number, bytes) = line?;
         let (segment, entries) = decode_segment(number.value(), bytes.value())?;
-        books.listed.insert(segment.segment, segment.sequence);
+        listed.insert(segment.segment, segment.sequence);
         kept.segments.push((segment, entries));
     }
     for line in txn.open_table(CLUSTERS)?.iter()? {
@@ -104,5 +105,5 @@ pub(super) fn found(index: &Database) -> Result<Found, NamedError> {
         let (id, pages) = line?;
         books.pins.0.insert(id.value(), Pin::of(pages.value()));
     }
-    Ok(Found { kept, shelves: Shelves::found(shelves), books })
+    Ok(Found { kept, shelves: Shelves::found(shelves), books, listed })
 }

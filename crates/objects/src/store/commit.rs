@@ -50,7 +50,7 @@ struct Lines {
 #[derive(Debug)]
 struct Copied {
     new_volumes: Vec<(Vec<u8>, u32)>,
-    names: Vec<((u32, Vec<u8>), Option<u64>)>,
+    names: BTreeMap<(u32, Vec<u8>), Option<u64>>,
     gone: Vec<u64>,
     /// If the index has others.
     tombs: Option<Tombs>,
@@ -194,6 +194,7 @@ impl Store {
             // Most of it without keeping anybody waiting. Once: a segment for each few pages that come in meanwhile would take what was promised.
             engine.write_ahead(group)?;
         }
+        let mut listed = self.listed.lock();
         let gate = self.changes.gate.write();
         engine.write_down(group)?;
         let written = self.due.written.swap(0, Ordering::Relaxed);
@@ -207,7 +208,6 @@ impl Store {
         let copied = books.copied();
         // In memory they stay: the index has them as they were.
         books.committing.clone_from(&changed);
-        let listed = std::mem::take(&mut books.listed);
         let commit = engine.to_commit();
         drop(books);
         drop(gate);
@@ -225,7 +225,6 @@ impl Store {
         let mut books = self.books.lock();
         books.committing.clear();
         if let Err(error) = kept {
-            books.listed = listed;
             books.tombs_changed |= copied.tombs.is_some();
             self.changes.changed.lock().extend(changed);
             self.objects.shelves().touch(touched);
@@ -233,12 +232,14 @@ impl Store {
             return Err(error);
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
-        books.listed = commit.segments.iter().map(|kept| (kept.segment, kept.sequence)).collect();
         books.kept(&copied);
-        engine.committed(commit);
         if books.open.is_full() {
             self.let_idle_out(&mut books);
         }
+        drop(books);
+        *listed = commit.segments.iter().map(|kept| (kept.segment, kept.sequence)).collect();
+        // May wait for somebody who is writing.
+        engine.committed(commit);
         Ok(())
     }
 
@@ -275,7 +276,7 @@ impl Store {
 
 impl Books {
     fn copied(&mut self) -> Copied {
-        let names = self.names.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        let names = self.names.clone();
         let tombs = std::mem::take(&mut self.tombs_changed).then(|| self.tombs.clone());
         Copied {
             new_volumes: self.new_volumes.clone(),

@@ -164,6 +164,15 @@ impl Machine {
                     let name = ((chance() % 2) as u8, (chance() % 6) as u8);
                     change(&store, &mut now, chance() % 28, name, &mut chance);
                 }
+                if chance() % 4 == 0 {
+                    // To segments that this commit does not know, with room that it is yet to free.
+                    for group in store.engine().groups() {
+                        let _ = store.engine().write_ahead(group.id);
+                    }
+                }
+                if chance() % 8 == 0 {
+                    store.audit().unwrap();
+                }
                 assert_eq!(differs(&store, &now), None);
                 assert_eq!(unlisted(&store, &now), None);
             })));
@@ -199,8 +208,12 @@ impl Machine {
 
 /// What of the store is not as it is wanted.
 fn differs(store: &Arc<Store>, wanted: &Models) -> Option<String> {
-    let names = (0..2).flat_map(|volume| (0..6).map(move |at| (volume, at)));
-    let differs = |(volume, at)| {
+    (0..2).find_map(|volume| differs_in(store, volume, wanted))
+}
+
+/// The same, of one volume.
+fn differs_in(store: &Arc<Store>, volume: u8, wanted: &Models) -> Option<String> {
+    let differs = |at| {
         let found = store.find(&[volume], &key(at)).unwrap();
         let (found, model) = match (found, wanted.get(&(volume, at))) {
             (None, None) => return None,
@@ -222,7 +235,7 @@ fn differs(store: &Arc<Store>, wanted: &Models) -> Option<String> {
             format!("{volume} {at}: byte {byte} is {:?}, wanted {:?}", bytes[byte], model.bytes[byte])
         })
     };
-    names.into_iter().find_map(differs)
+    (0..6).find_map(differs)
 }
 
 /// What no commit comes of and what does not fail, by its kind, below 28: also while one is under way.
@@ -301,22 +314,22 @@ fn change(store: &Arc<Store>, now: &mut Models, kind: u64, name: (u8, u8), chanc
 
 /// A volume whose list is not that of its models.
 fn unlisted(store: &Arc<Store>, wanted: &Models) -> Option<u8> {
-    let differs = |volume: &u8| {
-        let (mut listed, mut models) = (Vec::new(), Vec::new());
-        let each = |found: vswap_objects::Listed| {
-            listed.push((found.key, found.version, found.len.get()));
-            true
-        };
-        store.list(&[*volume], b"", each).unwrap();
-        for at in 0..6 {
-            if let Some(model) = wanted.get(&(*volume, at)) {
-                models.push((key(at), model.version, model.bytes.len() as u64));
-            }
-        }
-        models.sort();
-        listed != models
+    (0..2).find(|volume| is_unlisted(store, *volume, wanted))
+}
+
+fn is_unlisted(store: &Arc<Store>, volume: u8, wanted: &Models) -> bool {
+    let mut listed = Vec::new();
+    let each = |found: vswap_objects::Listed| {
+        listed.push((found.key, found.version, found.len.get()));
+        true
     };
-    (0..2).find(differs)
+    store.list(&[volume], b"", each).unwrap();
+    let model = |at| Some((key(at), wanted.get(&(volume, at))?));
+    let models = (0..6).filter_map(model);
+    let mut models: Vec<_> =
+        models.map(|(key, model)| (key, model.version, model.bytes.len() as u64)).collect();
+    models.sort();
+    listed != models
 }
 
 /// Numbers from a seed.
@@ -479,7 +492,7 @@ fn an_invalidation_during_a_commit_is_kept_by_the_next_one() {
     machine.store.sync().unwrap();
     machine.data.during_syncs(None);
     machine.store.sync().unwrap();
-    machine = machine.opened_after_a_cut(&mut || 0);
+    machine = machine.opened_after_a_cut(&mut || 1);
     let mut left = 0;
     let count = |_| {
         left += 1;
@@ -488,4 +501,38 @@ fn an_invalidation_during_a_commit_is_kept_by_the_next_one() {
     machine.store.list(b"many", b"", count).unwrap();
     assert_eq!(left, 0);
     assert!(machine.store.find(b"few", b"one").unwrap().is_some());
+}
+
+/// Each of these threads has a volume of its own.
+#[test]
+fn threads_find_their_objects_as_they_left_them_at_any_moment_of_a_commit() {
+    for seed in 0..4 {
+        let machine = Machine::new(0, seed % 2 == 1);
+        let store = &machine.store;
+        let models: Vec<Models> = std::thread::scope(|scope| {
+            let change_them = |volume: u8| {
+                let (mut chance, mut now) = (random(seed * 100 + u64::from(volume)), Models::new());
+                for step in 0..600 {
+                    let name = (volume, (chance() % 6) as u8);
+                    change(store, &mut now, chance() % 28, name, &mut chance);
+                    if step % 4 == 0 {
+                        assert_eq!(differs_in(store, volume, &now), None);
+                        assert!(!is_unlisted(store, volume, &now));
+                    }
+                }
+                now
+            };
+            let threads: Vec<_> = (0..3).map(|volume| scope.spawn(move || change_them(volume))).collect();
+            while !threads.iter().all(|thread| thread.is_finished()) {
+                store.sync().unwrap();
+            }
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        store.sync().unwrap();
+        let machine = machine.opened_after_a_cut(&mut || 1);
+        machine.store.audit().unwrap();
+        for (volume, model) in models.iter().enumerate() {
+            assert_eq!(differs_in(&machine.store, volume as u8, model), None);
+        }
+    }
 }
