@@ -42,7 +42,9 @@ mod reading;
 mod session;
 mod source;
 mod stamp;
+mod tree;
 mod view;
 
 pub use error::MountError;
 pub use session::{MountConfig, serve};
+pub use tree::{TreeObjects, objects_of_tree};

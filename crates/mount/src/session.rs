@@ -24,7 +24,7 @@ const SYNC: Duration = Duration::from_secs(5);
 /// What ends a mount: a hang-up, Ctrl-C, and what `kill` sends.
 const ENDS: [i32; 3] = [1, vswap_sys::signal::SIGINT, 15];
 /// The key of what is known of the source as a whole.
-const ABOUT: &[u8] = b"m";
+pub const ABOUT: &[u8] = b"m";
 
 /// What is to be mounted.
 #[derive(Clone, Debug)]

@@ -96,5 +96,6 @@ pub use store::list::Listed;
 pub use store::named::NamedObject;
 pub use store::reclaim::Marks;
 pub use store::{MAX_AUX, MAX_KEY, Store, StoreConfig};
-pub use vswap_core::ByteCount;
+pub use vswap_core::{ByteCount, GroupId};
+pub use vswap_engine::{CodecChoice, Engine, EngineConfig, TierConfig};
 pub use vswap_segment::Lending;

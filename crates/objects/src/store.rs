@@ -167,8 +167,9 @@ impl Store {
         let path = dir.join(INDEX);
         let found = std::fs::OpenOptions::new().read(true).write(true).open(&path);
         let found = found.map_err(|source| NamedError::Io { path, act: "open", source })?;
-        let index = redb::backends::FileBackend::new(found)?;
-        Self::open_on(Arc::new(area), file, index, config)
+        let index = redb::backends::FileBackend::new(found).map_err(NamedError::from);
+        let opened = index.and_then(|index| Self::open_on(Arc::new(area), file, index, config));
+        opened.map_err(|error| error.within(dir))
     }
 
     /// Makes a store of two disks that are empty, of which the first is known by the number `file`.
@@ -453,4 +454,22 @@ fn begin_run(index: &Database, file: u64) -> Result<Numbers, NamedError> {
     };
     txn.commit()?;
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NUMBERS, Store, StoreConfig, VERSION, begin_write};
+
+    #[test]
+    fn an_index_of_a_newer_version_is_refused_by_name() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let store = Store::create(dir.path(), 64 << 20, &StoreConfig::default()).unwrap();
+        let txn = begin_write(&store.index).unwrap();
+        txn.open_table(NUMBERS).unwrap().insert("version", VERSION + 1).unwrap();
+        txn.commit().unwrap();
+        drop(store);
+        let said = Store::open(dir.path(), &StoreConfig::default()).unwrap_err().to_string();
+        let wanted = format!("index is of version {}, this program knows {VERSION}", VERSION + 1);
+        assert!(said.contains(&wanted) && said.contains(dir.path().to_str().unwrap()), "{said}");
+    }
 }

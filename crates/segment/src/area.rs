@@ -164,10 +164,12 @@ impl Found {
         match self {
             Self::Signature(found) => AreaError::Holds { path, what: found.what, offset: found.offset },
             Self::Data { offset } => AreaError::Data { path, offset },
-            Self::Version { found } => AreaError::Version { path, offset: 8, found, known: VERSION },
-            Self::Damaged { offset } => AreaError::Damaged { path, offset },
+            Self::Version { found } => {
+                AreaError::Version { path, store: false, offset: 8, found, known: VERSION }
+            }
+            Self::Damaged { offset } => AreaError::Damaged { path, store: false, offset },
             Self::Durable => AreaError::HoldsStore { path },
-            Self::Truncated { says, len } => AreaError::Truncated { path, offset: len, says },
+            Self::Truncated { says, len } => AreaError::Truncated { path, store: false, offset: len, says },
         }
     }
 }

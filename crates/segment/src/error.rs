@@ -319,28 +319,34 @@ pub enum AreaError {
         offset: u64,
     },
     /// An area of ours, of which the end is missing.
-    #[error("{} is a vswap area that was truncated at offset {offset:#x}, its header says {says:#x}; --force makes a new one", path.display())]
+    #[error("{} is a vswap area that was truncated at offset {offset:#x}, its header says {says:#x}; {}", path.display(), remedy(*store))]
     Truncated {
         /// The file or device.
         path: PathBuf,
+        /// Whether it is a store's.
+        store: bool,
         /// Where it ends.
         offset: u64,
         /// Where it should end.
         says: u64,
     },
     /// The header of an area of ours, damaged.
-    #[error("{} is a damaged vswap area: the checksum at offset {offset:#x} does not match; --force makes a new one", path.display())]
+    #[error("{} is a damaged vswap area: the checksum at offset {offset:#x} does not match; {}", path.display(), remedy(*store))]
     Damaged {
         /// The file or device.
         path: PathBuf,
+        /// Whether it is a store's.
+        store: bool,
         /// Where the checksum is.
         offset: u64,
     },
     /// An area of ours, of another version.
-    #[error("{} is a vswap area of version {found} (at offset {offset:#x}), this program knows {known}; --force makes a new one", path.display())]
+    #[error("{} is a vswap area of version {found} (at offset {offset:#x}), this program knows {known}; {}", path.display(), remedy(*store))]
     Version {
         /// The file or device.
         path: PathBuf,
+        /// Whether it is a store's.
+        store: bool,
         /// Where it says so.
         offset: u64,
         /// Its version.
@@ -409,4 +415,9 @@ pub enum KeptError {
         /// Which.
         segment: SegmentId,
     },
+}
+
+/// What to do about an area that cannot be used.
+fn remedy(store: bool) -> &'static str {
+    if store { "put back the whole store as it was, or make a new one" } else { "--force makes a new one" }
 }

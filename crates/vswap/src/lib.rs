@@ -16,6 +16,19 @@ compile_error!(
 );
 
 /// Objects: bytes by offset in the swap space, anonymous or with names that outlive the program. With the feature `async`, for programs with tasks too.
+///
+/// ```
+/// use vswap::objects::{Engine, EngineConfig, GroupId, Objects};
+///
+/// let engine = Engine::new(EngineConfig::default())?;
+/// let object = Objects::new(engine, GroupId::ROOT)?.create();
+/// object.write(1 << 30, b"far away")?;
+/// let mut bytes = [0; 8];
+/// object.read(1 << 30, &mut bytes)?;
+/// assert_eq!(&bytes, b"far away");
+/// assert_eq!(object.missing(0..1 << 30), [0..1 << 30]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[cfg(feature = "objects")]
 pub use vswap_objects as objects;
 

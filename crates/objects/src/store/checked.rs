@@ -80,7 +80,7 @@ impl<B: StorageBackend> Checked<B> {
     /// When it cannot be read, or its length is not one that this writes.
     pub(crate) fn open(disk: B) -> io::Result<Self> {
         let len = disk.len()?;
-        let blocks = len / BLOCK - len.div_ceil(BLOCK * (GROUP + 1));
+        let blocks = (len / BLOCK).saturating_sub(len.div_ceil(BLOCK * (GROUP + 1)));
         if length(blocks) != len {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

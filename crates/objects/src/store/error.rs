@@ -1,7 +1,7 @@
 //! What can go wrong with a store of named objects.
 
 use crate::error::{FetchError, ObjectError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vswap_core::ByteCount;
 use vswap_engine::{DurableError, EngineError, WritebackError};
 use vswap_segment::{AreaError, SegmentId};
@@ -72,8 +72,18 @@ pub enum NamedError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A store that cannot be opened.
+    #[error("the store in {}: {source}", dir.display())]
+    Store {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why.
+        source: Box<NamedError>,
+    },
     /// The index is of another version.
-    #[error("the store's index is of version {found}, this program knows {known}")]
+    #[error(
+        "the store's index is of version {found}, this program knows {known}: use the program that made it, or make a new store"
+    )]
     Version {
         /// Its version.
         found: u64,
@@ -121,6 +131,16 @@ pub enum NamedError {
     /// The object itself.
     #[error(transparent)]
     Object(#[from] ObjectError),
+}
+
+impl NamedError {
+    /// Of the store in this directory, where what went wrong does not name it.
+    pub(super) fn within(self, dir: &Path) -> Self {
+        match self {
+            Self::Io { .. } | Self::Area(_) | Self::Store { .. } => self,
+            other => Self::Store { dir: dir.to_owned(), source: Box::new(other) },
+        }
+    }
 }
 
 /// The same for what is fetched.

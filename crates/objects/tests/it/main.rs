@@ -1,6 +1,7 @@
 //! Integration tests of objects: against a map of bytes, where there is no room, on tiers.
 #[cfg(feature = "async")]
 mod asynchronous;
+mod damage;
 mod fetch;
 mod giving;
 mod kills;

@@ -164,13 +164,13 @@ impl Machine {
                     let name = ((chance() % 2) as u8, (chance() % 6) as u8);
                     change(&store, &mut now, chance() % 28, name, &mut chance);
                 }
-                if chance() % 4 == 0 {
+                if chance().is_multiple_of(4) {
                     // To segments that this commit does not know, with room that it is yet to free.
                     for group in store.engine().groups() {
                         let _ = store.engine().write_ahead(group.id);
                     }
                 }
-                if chance() % 8 == 0 {
+                if chance().is_multiple_of(8) {
                     store.audit().unwrap();
                 }
                 assert_eq!(differs(&store, &now), None);
@@ -241,24 +241,21 @@ fn differs_in(store: &Arc<Store>, volume: u8, wanted: &Models) -> Option<String>
 /// What no commit comes of and what does not fail, by its kind, below 28: also while one is under way.
 fn change(store: &Arc<Store>, now: &mut Models, kind: u64, name: (u8, u8), chance: &mut impl FnMut() -> u64) {
     match kind {
+        0..10 if !now.contains_key(&name) => {}
         0..6 => {
-            if now.contains_key(&name) {
-                let object = store.find(&[name.0], &key(name.1)).unwrap().unwrap();
-                let (from, to) = (chance() % 50_000, chance() % 300_000);
-                object.punch(from..to.max(from));
-                let model = Arc::make_mut(now.get_mut(&name).unwrap());
-                let end = model.bytes.len();
-                model.bytes[(from as usize).min(end)..(to.max(from) as usize).min(end)].fill(None);
-            }
+            let object = store.find(&[name.0], &key(name.1)).unwrap().unwrap();
+            let (from, to) = (chance() % 50_000, chance() % 300_000);
+            object.punch(from..to.max(from));
+            let model = Arc::make_mut(now.get_mut(&name).unwrap());
+            let end = model.bytes.len();
+            model.bytes[(from as usize).min(end)..(to.max(from) as usize).min(end)].fill(None);
         }
         6..10 => {
-            if now.contains_key(&name) {
-                let object = store.find(&[name.0], &key(name.1)).unwrap().unwrap();
-                let len = chance() % 100_000;
-                object.set_len(len).unwrap();
-                let model = Arc::make_mut(now.get_mut(&name).unwrap());
-                model.bytes.resize(len as usize, None);
-            }
+            let object = store.find(&[name.0], &key(name.1)).unwrap().unwrap();
+            let len = chance() % 100_000;
+            object.set_len(len).unwrap();
+            let model = Arc::make_mut(now.get_mut(&name).unwrap());
+            model.bytes.resize(len as usize, None);
         }
         10..14 => {
             let version = now.get(&name).map_or(1, |model| model.version) + chance() % 2;
@@ -349,7 +346,7 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
         doom = doom.saturating_sub(1);
         // What a commit has kept whose end was not seen.
         let mut maybe = None;
-        let mut dead = chance() % 150 == 0 || doom == 1;
+        let mut dead = chance().is_multiple_of(150) || doom == 1;
         let (mut before, known) = (machine.now.clone(), machine.store.commits());
         match chance() % 100 {
             0..60 => {
@@ -368,7 +365,7 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
                 let object = machine.store.object(&[name.0], &key(name.1), version);
                 let done = object.and_then(|object| {
                     // Some go on with what they have when it is gone.
-                    if noise % 5 == 0 {
+                    if noise.is_multiple_of(5) {
                         machine.users.push(object.clone());
                     }
                     match name.1 {
@@ -400,7 +397,7 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
                 change(&machine.store, &mut machine.now, at, name, &mut chance);
             }
             80..83 if machine.users.len() > 5 => machine.users.truncate(chance() as usize % 3),
-            80..83 if chance() % 2 == 0 => {
+            80..83 if chance().is_multiple_of(2) => {
                 for user in machine.users.iter().filter(|user| user.is_gone()) {
                     if user.write(chance() % 20_000, &[7; 5000]).is_err() {
                         (dead, maybe) = (true, Some(before.clone()));
@@ -411,7 +408,7 @@ pub fn play(seed: u64, steps: usize) -> (usize, usize) {
                 }
             }
             80..83 => {
-                let device = if chance() % 2 == 0 { &machine.data } else { &machine.index };
+                let device = if chance().is_multiple_of(2) { &machine.data } else { &machine.index };
                 device.fail_after(chance() % 30);
                 doom = 2 + (chance() % 12) as u32;
             }

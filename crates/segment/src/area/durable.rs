@@ -39,15 +39,28 @@ impl Area {
             Ok(header) => header,
             Err(NoHeader::Magic) => return Err(foreign(0)),
             Err(NoHeader::Version { found }) => {
-                return Err(AreaError::Version { path: path(), offset: 8, found, known: VERSION });
+                return Err(AreaError::Version {
+                    path: path(),
+                    store: true,
+                    offset: 8,
+                    found,
+                    known: VERSION,
+                });
             }
-            Err(NoHeader::Damaged { offset }) => return Err(AreaError::Damaged { path: path(), offset }),
+            Err(NoHeader::Damaged { offset }) => {
+                return Err(AreaError::Damaged { path: path(), store: true, offset });
+            }
         };
         if !header.durable {
             return Err(foreign(10));
         }
         if header.bytes > named.len() || header.bytes < LEAST {
-            return Err(AreaError::Truncated { path: path(), offset: named.len(), says: header.bytes });
+            return Err(AreaError::Truncated {
+                path: path(),
+                store: true,
+                offset: named.len(),
+                says: header.bytes,
+            });
         }
         Ok((Self::kept(named, header.bytes), header.number))
     }

@@ -9,6 +9,7 @@ mod listing;
 mod lost;
 mod model;
 mod operations;
+mod ordinary;
 mod plain;
 mod programs;
 mod room;

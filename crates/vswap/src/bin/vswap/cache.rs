@@ -39,8 +39,12 @@ pub fn cache(action: &CacheAction) -> ExitCode {
             put(object, file.as_deref(), *version, aux.as_deref())
         }
         CacheAction::Get { object } => get(object),
-        CacheAction::Pin { object, prefix } => pin(object, *prefix, true),
-        CacheAction::Unpin { object, prefix } => pin(object, *prefix, false),
+        #[cfg(feature = "mount")]
+        CacheAction::Pin { object, tree: true, .. } => crate::mount::pin_tree(object, true),
+        #[cfg(feature = "mount")]
+        CacheAction::Unpin { object, tree: true, .. } => crate::mount::pin_tree(object, false),
+        CacheAction::Pin { object, prefix, .. } => pin(object, *prefix, true),
+        CacheAction::Unpin { object, prefix, .. } => pin(object, *prefix, false),
         CacheAction::Cull { store, size, json } => cull(store, *size, *json),
         CacheAction::Invalidate { object, prefix } => invalidate(object, *prefix),
         CacheAction::Df { store, json, bytes } => df(store, *json, *bytes),
@@ -57,7 +61,7 @@ pub fn cache(action: &CacheAction) -> ExitCode {
     }
 }
 
-fn open(store: &Path) -> Result<Arc<Store>, Failure> {
+pub(crate) fn open(store: &Path) -> Result<Arc<Store>, Failure> {
     Ok(Store::open(store, &StoreConfig::default())?)
 }
 

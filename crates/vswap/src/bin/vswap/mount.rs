@@ -7,7 +7,7 @@ use std::time::Duration;
 use vswap::objects::{Store, StoreConfig};
 use vswap_mount::MountConfig;
 
-use crate::args::MountArgs;
+use crate::args::{MountArgs, ObjectArgs};
 use crate::say;
 
 /// Mounts, and returns when it has been unmounted.
@@ -42,4 +42,41 @@ pub fn mount(args: &MountArgs) -> Result<(), Box<dyn Error>> {
         ));
     }
     Ok(served?)
+}
+
+/// Pins what a mount shows at a path and below, or lets it go.
+pub fn pin_tree(args: &ObjectArgs, is: bool) -> Result<(), Box<dyn Error>> {
+    let store = Store::open(&args.store, &StoreConfig::default())?;
+    let (volume, objects) = (&args.volume.0, vswap_mount::objects_of_tree(&args.key.0));
+    let mut keys = objects.own;
+    for prefix in &objects.below {
+        store.list(volume, prefix, |listed| {
+            keys.push(listed.key);
+            true
+        })?;
+    }
+    let mut found = Vec::new();
+    for key in &keys {
+        found.extend(store.find(volume, key)?);
+    }
+    if found.is_empty() {
+        let path = String::from_utf8_lossy(&args.key.0);
+        return Err(format!(
+            "nothing of {path:?} is in {}: read it through the mount first",
+            args.store.display()
+        )
+        .into());
+    }
+    if is {
+        for key in &objects.way {
+            found.extend(store.find(volume, key)?);
+        }
+    }
+    for object in found {
+        match is {
+            true => object.pin()?,
+            false => object.unpin(),
+        }
+    }
+    Ok(store.sync()?)
 }

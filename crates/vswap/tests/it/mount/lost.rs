@@ -1,6 +1,7 @@
 //! A source that goes away and comes back.
 
 use super::{Place, age, noise, run};
+use crate::vswap::vswap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -123,4 +124,57 @@ fn an_unmounted_source_is_not_an_empty_one() {
     assert!(fs::read(place.shown("dir/read")).unwrap() == noise(150_000, 1));
     fs::write(place.shown("dir/read"), "new").unwrap();
     assert_eq!(fs::read(place.real("dir/read")).unwrap(), b"new");
+}
+
+/// What was pinned of a directory is there, whatever was read since, of a source that is gone.
+#[test]
+fn a_pinned_tree_is_read_while_the_source_is_gone_also_after_more_was_read_than_the_store_has_room_for() {
+    let place = Place::with_store("64M");
+    fs::create_dir_all(place.source.join("kept/deep")).unwrap();
+    let kept = ["kept/one", "kept/two", "kept/deep/three"];
+    for (name, seed) in kept.iter().zip(1..) {
+        fs::write(place.source.join(name), noise(3 << 20, seed)).unwrap();
+    }
+    for at in 0..12 {
+        fs::write(place.source.join(format!("large{at}")), noise(8 << 20, 100 + at)).unwrap();
+    }
+    age();
+    let right =
+        |name: &str, seed: u64| fs::read(place.shown(name)).is_ok_and(|read| read == noise(3 << 20, seed));
+    let mounted = place.mount(&TTL);
+    for (name, seed) in kept.iter().zip(1..) {
+        assert!(right(name, seed), "{name}");
+    }
+    ["", "kept", "kept/deep"].iter().for_each(|dir| drop(run("ls", &["-l"], &place.shown(dir))));
+    mounted.unmount();
+    let (store, volume) = (place.store.to_str().unwrap(), place.source.to_str().unwrap());
+    let tree = |what, path| vswap(["cache", what, store, path, "--tree", "--volume", volume]);
+    let pinned = tree("pin", "/kept");
+    assert_eq!(pinned.code, Some(0), "{pinned:?}");
+    let none = tree("pin", "kep");
+    assert!(none.code == Some(1) && none.err.contains("nothing of \"kep\" is in"), "{none:?}");
+    let mounted = place.mount(&TTL);
+    for at in 0..12 {
+        assert!(fs::read(place.shown(&format!("large{at}"))).unwrap() == noise(8 << 20, 100 + at));
+    }
+    fs::rename(&place.source, place.dir.path().join("away")).unwrap();
+    wait();
+    // What the kernel has of them goes with the mount.
+    mounted.unmount();
+    let mounted = place.mount(&TTL);
+    for (name, seed) in kept.iter().zip(1..) {
+        assert!(right(name, seed), "{name}");
+    }
+    let lost = (0..12).filter(|at| fs::read(place.shown(&format!("large{at}"))).is_err()).count();
+    assert!(lost > 4, "{lost} of 12 had to go for the others");
+    mounted.unmount();
+    let pinned = || {
+        let listed = vswap(["cache", "ls", store, "--volume", volume, "--json"]).out;
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        let pinned = listed.as_array().unwrap().iter().filter(|one| one["state"] == "pinned");
+        pinned.map(|one| one["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(pinned(), ["d", "dkept", "dkept/deep", "fkept/deep/three", "fkept/one", "fkept/two"]);
+    assert_eq!(tree("unpin", "kept").code, Some(0));
+    assert_eq!(pinned(), ["d"], "what leads there stays");
 }

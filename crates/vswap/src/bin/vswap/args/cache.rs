@@ -158,6 +158,10 @@ pub enum CacheAction {
         /// KEY is how keys begin
         #[arg(long)]
         prefix: bool,
+        /// KEY is a file or a directory that `vswap cache mount` shows, by its path below the directory that is the volume: with all below it, and, when it is pinned, what leads there
+        #[cfg(feature = "mount")]
+        #[arg(long, conflicts_with = "prefix")]
+        tree: bool,
     },
     /// Let an object, or all whose keys begin so, be given up like any other
     Unpin {
@@ -167,6 +171,10 @@ pub enum CacheAction {
         /// KEY is how keys begin
         #[arg(long)]
         prefix: bool,
+        /// KEY is a file or a directory that `vswap cache mount` shows, by its path below the directory that is the volume: with all below it, and, when it is pinned, what leads there
+        #[cfg(feature = "mount")]
+        #[arg(long, conflicts_with = "prefix")]
+        tree: bool,
     },
     /// Give up what is neither pinned nor dirty, the oldest first
     Cull {
