@@ -469,3 +469,31 @@ fn what_is_not_written_after_all_is_not_counted_as_pinned() {
     }
     assert_eq!(store.pinned().0.get(), 20 << 20);
 }
+
+/// Whenever a commit finds more than the high mark allows, so much goes that the low one is kept.
+#[test]
+fn a_store_stays_below_its_high_mark_and_falls_to_the_low_one() {
+    let (high, low) = (0.6, 0.4);
+    let config = StoreConfig { marks: Some(Marks { high, low }), ..config() };
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::create(dir.path(), 64 << 20, &config).unwrap();
+    let size = store.engine().tiers()[0].size.get();
+    let used = || size - store.engine().durable_room().get();
+    let (mut before, mut falls) = (0, 0);
+    for at in 0..60_u64 {
+        let noise: Vec<u8> = (0..2_000_000_u32)
+            .map(|byte| ((u64::from(byte) ^ at << 20).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8)
+            .collect();
+        store.object(b"v", &at.to_be_bytes(), 1).unwrap().write(0, &noise).unwrap();
+        store.sync().unwrap();
+        let now = used();
+        assert!(now as f64 <= high * size as f64, "{now} of {size} after {at}");
+        if now < before {
+            falls += 1;
+            // By whole segments.
+            assert!(now as f64 <= low * size as f64 + 4e6, "{now} of {size} after {at}");
+        }
+        before = now;
+    }
+    assert!((4..40).contains(&falls), "{falls}");
+}

@@ -195,3 +195,142 @@ fn what_was_put_in_part_when_the_command_was_killed_is_not_got() {
     assert_eq!((got.code, got.out.len()), (Some(1), 0), "{}", got.err);
     assert!(got.err.contains("are missing"), "{}", got.err);
 }
+
+/// A small file system, until it is dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn new(mib: u64) -> Option<Self> {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (image, point) = (dir.path().join("image"), dir.path().join("point"));
+        std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
+        std::fs::create_dir(&point).unwrap();
+        let small = Self(dir);
+        let did = |program: &str, words: &[&std::ffi::OsStr]| {
+            std::process::Command::new(program).args(words).output().is_ok_and(|done| done.status.success())
+        };
+        let (image, point) = (image.as_os_str(), point.as_os_str());
+        let made = did("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image]);
+        if !made || !did("mount", &["-o".as_ref(), "loop".as_ref(), image, point]) {
+            eprintln!("skipped: no file system can be made and mounted here");
+            return None;
+        }
+        Some(small)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join("point").join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path().join("point")).status();
+    }
+}
+
+/// At each step of what a full disk refuses.
+#[test]
+fn a_full_file_system_loses_nothing_that_was_synced_and_the_store_goes_on_when_there_is_room() {
+    let Some(small) = Small::new(40) else { return };
+    let (store, filler) = (small.path("store"), small.path("filler"));
+    works(&["init", &store, "--size", "64M"]);
+    let noise = |seed: u32| -> Vec<u8> {
+        (0..1_000_000_u32)
+            .flat_map(|at| (at ^ seed << 20).wrapping_mul(2_654_435_761).to_le_bytes())
+            .collect()
+    };
+    let is_whole = |kept: &[u32]| {
+        for seed in kept {
+            let got = command().args(["cache", "get", &store, &seed.to_string()]).output().unwrap();
+            assert!(got.status.success() && got.stdout == noise(*seed), "{seed}");
+        }
+        let checked = works(&["check", &store]).out;
+        assert!(
+            checked.contains(&format!("{} objects", kept.len())) && checked.contains("0 damaged"),
+            "{checked}"
+        );
+    };
+    let mut kept: Vec<u32> =
+        (1..=10).filter(|seed| put(&[&store, &seed.to_string()], &noise(*seed)).code == Some(0)).collect();
+    assert!((5..10).contains(&kept.len()), "the device is full before the store: {kept:?}");
+    is_whole(&kept);
+    // Nothing at all is left, for the index neither.
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    let aux = small.0.path().join("aux");
+    std::fs::write(&aux, vec![7; 60_000]).unwrap();
+    let refused: Vec<Said> = (0..30)
+        .map(|at| put(&[&store, &format!("aux{at}"), "--aux", aux.to_str().unwrap()], b"x"))
+        .filter(|said| said.code != Some(0))
+        .collect();
+    assert!(!refused.is_empty());
+    for said in &refused {
+        assert!(
+            said.code == Some(1) && (said.err.contains("No space left") || said.err.contains("no room")),
+            "{said:?}"
+        );
+    }
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    let listed = works(&["ls", &store, "--raw", "--noheadings"]).out.lines().count();
+    assert_eq!(listed, kept.len() + 30 - refused.len());
+    for at in 0..30 {
+        cache(&["invalidate", &store, &format!("aux{at}")]);
+    }
+    is_whole(&kept);
+    let gone = kept.remove(0);
+    works(&["invalidate", &store, &gone.to_string()]);
+    assert_eq!(put(&[&store, "small"], b"goes on").code, Some(0));
+    assert_eq!(works(&["get", &store, "small"]).out, "goes on");
+    works(&["invalidate", &store, "small"]);
+    is_whole(&kept);
+}
+
+#[test]
+fn keys_of_any_bytes_go_through_each_command() {
+    use std::os::unix::ffi::OsStringExt;
+    let (_dir, store) = store();
+    let long = "k".repeat(4096);
+    let raw = || std::ffi::OsString::from_vec(b"raw\xff\xfe/\x01".to_vec());
+    let keys: [std::ffi::OsString; 5] =
+        ["".into(), long.into(), "-- --json\n".into(), "../../etc/passwd".into(), raw()];
+    let does = |verb: &str, more: &[&std::ffi::OsStr], input: &[u8]| {
+        let mut command = command();
+        command
+            .args(["cache", verb])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input);
+        said(child.wait_with_output().unwrap())
+    };
+    for volume in &keys {
+        for key in &keys {
+            let of = |verb: &str, input: &[u8]| {
+                let words =
+                    ["--volume".as_ref(), volume.as_os_str(), "--".as_ref(), store.as_ref(), key.as_os_str()];
+                let mut volume_is = std::ffi::OsString::from("--volume=");
+                volume_is.push(volume);
+                let words = [&[volume_is.as_os_str()], &words[2..]].concat();
+                let told = does(verb, &words, input);
+                assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{verb} {volume:?} {key:?}");
+                told.out
+            };
+            let bytes = format!("{volume:?} {key:?}");
+            of("put", bytes.as_bytes());
+            assert_eq!(of("get", b""), bytes);
+            of("stat", b"");
+            of("pin", b"");
+            of("unpin", b"");
+            if key.len() == 4096 {
+                of("invalidate", b"");
+            }
+        }
+    }
+    let listed = works(&["ls", &store, "--raw", "--noheadings"]).out;
+    assert_eq!(listed.lines().count(), keys.len() * (keys.len() - 1), "{listed}");
+    assert!(works(&["check", &store]).out.contains("20 objects"));
+}
