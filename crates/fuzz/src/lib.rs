@@ -9,6 +9,7 @@
 //! - [`area`], [`signatures`]: what is on a file or device before it is used.
 //! - [`codec`]: encoded pages. [`control`]: the socket's lines. [`sizes`]: what people type. [`maps`]: `/proc/PID/maps`.
 //! - [`hello`], [`ring`], [`link`]: what stub and supervisor tell each other. [`message`]: what the processes of a run do.
+//! - [`lines`]: a store's index. [`listing`]: what a mount keeps of directories and beside files. [`recording`]: recorded faults.
 //! - [`setup_state`]: what `vswap setup --undo` goes by.
 //!
 //! Invariant: a target does the same for the same bytes each time, except that keys for encryption are random.
@@ -25,7 +26,9 @@ pub use codecs::codec;
 pub use segments::{segment, segment_bytes};
 pub use stubs::{hello, link, ring};
 pub use tier::{area, signatures};
-pub use words::{control, maps, message, setup_state, sizes};
+pub use vswap_mount::fuzz::kept as listing;
+pub use vswap_objects::fuzz::lines;
+pub use words::{control, maps, message, recording, setup_state, sizes};
 
 /// What is done with bytes, and by which name.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +47,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "codec", run: codec, seeds: codecs::seeds },
     Target { name: "control", run: control, seeds: words::control_seeds },
     Target { name: "hello", run: hello, seeds: stubs::hello_seeds },
+    Target { name: "lines", run: lines, seeds: vswap_objects::fuzz::seeds },
     Target { name: "link", run: link, seeds: stubs::link_seeds },
+    Target { name: "listing", run: listing, seeds: vswap_mount::fuzz::seeds },
     Target { name: "maps", run: maps, seeds: words::maps_seeds },
     Target { name: "message", run: message, seeds: vswap_run::fuzz::messages },
+    Target { name: "recording", run: recording, seeds: words::recording_seeds },
     Target { name: "ring", run: ring, seeds: stubs::ring_seeds },
     Target { name: "segment", run: segment, seeds: segments::seeds },
     Target { name: "segment_bytes", run: segment_bytes, seeds: segments::bytes_seeds },

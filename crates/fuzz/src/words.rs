@@ -1,7 +1,8 @@
-//! Text: the control socket's lines, sizes as people type them, the kernel's lists of mappings.
+//! Text: the control socket's lines, sizes as people type them, the kernel's lists of mappings; and recorded faults.
 
 use std::fmt::Write as _;
 use vswap_control::protocol::{Answer, NewTier, Removed, Request, Status, Tier};
+use vswap_core::recording::{Coder, LONGEST, Recorded, Why};
 use vswap_sys::process::{MapEntry, parse_maps};
 
 // The command's own, which is no library.
@@ -56,6 +57,38 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
     ];
     let requests = requests.iter().map(serde_json::to_vec);
     requests.chain(answers.iter().map(serde_json::to_vec)).map(|line| line.expect("plain text")).collect()
+}
+
+/// Recorded faults: each that is read is read again as the same when it is written, in no more bytes, and where none can be read nothing is.
+pub fn recording(data: &[u8]) {
+    let (mut reader, mut writer, mut again) = (Coder::default(), Coder::default(), Coder::default());
+    let mut rest = data;
+    while !rest.is_empty() {
+        let before = format!("{reader:?}");
+        let Ok((fault, taken)) = reader.read(rest) else {
+            assert_eq!(format!("{reader:?}"), before);
+            break;
+        };
+        assert!(taken > 0 && taken <= rest.len());
+        let mut bytes = [0; LONGEST];
+        let written = writer.write(fault, &mut bytes);
+        assert!(written <= taken, "{fault:?} in {written} bytes, read from {taken}");
+        assert_eq!(again.read(&bytes[..written]), Ok((fault, written)));
+        rest = &rest[taken..];
+    }
+}
+
+pub(crate) fn recording_seeds() -> Vec<Vec<u8>> {
+    let mut coder = Coder::default();
+    let mut all = Vec::new();
+    for (page, space, why) in
+        [(5, 0, Why::First), (6, 0, Why::Out), (1 << 40, 3, Why::Write), (2, u32::MAX, Why::Staged)]
+    {
+        let mut bytes = [0; LONGEST];
+        let written = coder.write(Recorded { page, space, why }, &mut bytes);
+        all.extend_from_slice(&bytes[..written]);
+    }
+    vec![all]
 }
 
 /// Text is read as a size: the number is the one that was written, what is shown is read back, and an error is short and plain.

@@ -29,6 +29,8 @@ mod dirs;
 mod error;
 mod fault;
 mod files;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod handles;
 mod inodes;
 mod kernel;

@@ -92,6 +92,8 @@ pub use error::{FetchError, ObjectError};
 pub use extents::{Extent, Holder};
 pub use object::{MAX_LEN, Object, Objects, Read};
 pub use store::error::{NamedError, NamedFetchError};
+#[cfg(feature = "fuzz")]
+pub use store::fuzz;
 pub use store::list::Listed;
 pub use store::named::NamedObject;
 pub use store::reclaim::Marks;

@@ -17,6 +17,8 @@ mod books;
 mod checked;
 pub(crate) mod commit;
 pub(crate) mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod invalidate;
 pub(crate) mod keeping;
 mod lend;

@@ -106,6 +106,12 @@ fn decode<'d, T: Deserialize<'d>>(table: &'static str, key: u64, bytes: &'d [u8]
     read.ok_or(damaged(table, key))
 }
 
+/// A line with a checksum that is right, whatever it is.
+#[cfg(feature = "fuzz")]
+pub(crate) fn forged(table: &str, key: u64, line: &[u8]) -> Vec<u8> {
+    [line, &sum(table, key, line)].concat()
+}
+
 impl ObjectRecord {
     /// The slots of its pages, each with the first page; `None` if they cannot be.
     pub(crate) fn runs_at(&self) -> Option<Vec<(u64, Run)>> {
