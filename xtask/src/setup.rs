@@ -21,6 +21,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("go", "golang-go"),
     ("mkswap", "util-linux"),
     ("losetup", "mount"),
+    ("mkfs.ext4", "e2fsprogs"),
     ("fusermount3", "fuse3"),
     ("curl", "curl"),
     ("git", "git"),

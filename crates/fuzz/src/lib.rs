@@ -12,7 +12,7 @@
 //! - [`lines`]: a store's index. [`listing`]: what a mount keeps of directories and beside files. [`recording`]: recorded faults.
 //! - [`setup_state`]: what `vswap setup --undo` goes by.
 //!
-//! Invariant: a target does the same for the same bytes each time, except that keys for encryption are random.
+//! Invariant: a target does the same for the same bytes each time, except that keys, for encryption and of a store's checksums, are random.
 #![forbid(unsafe_code)]
 
 mod codecs;

@@ -101,11 +101,17 @@ impl Budget {
     fn fixed(&self) -> u64 {
         // Acquire, and first: pairs with `set_compressed`.
         let compressed = self.pool.load(Acquire) + self.ghosts.load(Relaxed);
-        compressed + self.unmanaged() + self.coming()
+        let own = self.own.load(Relaxed).max(self.expected.load(Relaxed));
+        compressed + own + self.others.load(Relaxed)
+    }
+
+    /// All that is there: what is only expected is left out.
+    pub fn used_by_now(&self) -> u64 {
+        self.used().saturating_sub(self.coming())
     }
 
     /// What the pager's own memory will be more, of what is expected.
-    fn coming(&self) -> u64 {
+    pub fn coming(&self) -> u64 {
         self.expected.load(Relaxed).saturating_sub(self.own.load(Relaxed))
     }
 

@@ -81,7 +81,7 @@ impl Space {
         self.charge_copies(pages, |_| true)
     }
 
-    /// The same, if there is room beside all that counts, whatever the group has.
+    /// The same, if there is room beside all that counts, whatever is the group's.
     pub(crate) fn charge_left_of_all(&self, pages: usize) -> bool {
         let room = self.shared.budget.charge(pages);
         if room {

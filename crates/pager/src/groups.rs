@@ -279,12 +279,14 @@ impl Pager {
         root.events[Event::Activate as usize] = counters.soon.iter().map(|soon| soon.load(Relaxed)).sum();
     }
 
-    /// Charges a space that is to go to another group for its own copies of what it shares with others since a fork, as long as there is room for them beside all that counts; its
-    /// present group, which is to lose them, is not asked. To be called
+    /// Charges a space that is to go to another group for its own copies of what it shares with others since a fork, as long as there is room for them beside all that counts, if
+    /// its present group, which is to lose them, has no limit; of one that has, it leaves at once when it is moved. To be called
     /// before [`Pager::move_to_group`] until it is [`Leaving::Over`], with room made in between: what is shared still is then charged beyond the limit, for what is taken for
     /// two copies at once makes the evictors compress pages that somebody else has in memory still. No fork of the space may be under way.
     pub fn leave_if_room(&self, space: &Arc<Space>, group: GroupId) -> Leaving {
-        if space.group() == group {
+        // A group that has a limit would make room for what it is to lose, or be taken for full.
+        let limited = |found: &Group| found.id == space.group() && found.resident.effective.is_some();
+        if space.group() == group || self.engine().groups().iter().any(limited) {
             return Leaving::Over;
         }
         let blocks: Vec<Arc<Block>> = space.blocks.read().values().cloned().collect();

@@ -327,7 +327,8 @@ impl Shared {
     /// Nothing more can be moved out: the user's choice decides.
     fn nothing_left(&self) {
         // What is only expected is nobody's fault, and is there without room in the end.
-        if self.parked.load(Relaxed) == 0 && self.budget.excess_by_now() == 0 {
+        let waits_for_it = self.parked.load(Relaxed) == 0 || self.budget.coming() > 0;
+        if waits_for_it && self.budget.excess_by_now() == 0 {
             return;
         }
         self.set_over(true);
@@ -338,7 +339,7 @@ impl Shared {
             tell(Full {
                 group: None,
                 limit: self.budget.limit() * 4096,
-                used: self.budget.used() * 4096,
+                used: self.budget.used_by_now() * 4096,
                 resident: self.budget.charged() * 4096,
                 pool: stats.pool_bytes.get(),
                 disk_full: self.disk_full.load(Relaxed),
@@ -566,7 +567,7 @@ impl Pager {
         let tree = self.shared.engine.group_tree();
         PagerStats {
             limit: budget.limit() * 4096,
-            used: budget.used() * 4096,
+            used: budget.used_by_now() * 4096,
             peak: budget.peak() * 4096,
             resident: budget.charged() * 4096,
             faults: counters.fault_stats(),

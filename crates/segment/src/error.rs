@@ -341,7 +341,7 @@ pub enum AreaError {
         offset: u64,
     },
     /// An area of ours, of another version.
-    #[error("{} is a vswap area of version {found} (at offset {offset:#x}), this program knows {known}; {}", path.display(), remedy(*store))]
+    #[error("{} is a vswap area of version {found} (at offset {offset:#x}), this program knows {known}; {}", path.display(), if *store { "use the program that made it, or make a new store" } else { "--force makes a new one" })]
     Version {
         /// The file or device.
         path: PathBuf,

@@ -230,7 +230,7 @@ fn a_store_of_which_a_part_is_missing_or_newer_is_refused_by_name() {
     file.set_len(64 << 20).unwrap();
     drop(open().unwrap());
     std::os::unix::fs::FileExt::write_at(&file, &[whole[8] + 1], 8).unwrap();
-    says(open(), &[path.to_str().unwrap(), "of version", "at offset 0x8", "put back"]);
+    says(open(), &[path.to_str().unwrap(), "of version", "at offset 0x8", "use the program that made it"]);
     std::os::unix::fs::FileExt::write_at(
         &file,
         &[whole[8], whole[9], whole[10], whole[11], whole[12] ^ 1],

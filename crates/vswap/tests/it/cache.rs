@@ -24,7 +24,8 @@ fn put(words: &[&str], bytes: &[u8]) -> Said {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    // It may be refused before it has read anything.
+    let _ = child.stdin.take().unwrap().write_all(bytes);
     said(child.wait_with_output().unwrap())
 }
 
@@ -212,7 +213,12 @@ impl Small {
         let (image, point) = (image.as_os_str(), point.as_os_str());
         let made = did("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image]);
         if !made || !did("mount", &["-o".as_ref(), "loop".as_ref(), image, point]) {
-            eprintln!("skipped: no file system can be made and mounted here");
+            assert!(
+                std::fs::metadata("/proc/self")
+                    .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) != 0),
+                "mkfs.ext4 and a loop device are needed"
+            );
+            eprintln!("skipped: only root can mount a file system");
             return None;
         }
         Some(small)
@@ -225,7 +231,7 @@ impl Small {
 
 impl Drop for Small {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(self.0.path().join("point")).status();
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path().join("point")).status();
     }
 }
 
