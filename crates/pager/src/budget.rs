@@ -293,11 +293,6 @@ impl Budget {
         self.used().saturating_sub(self.limit())
     }
 
-    /// Pages by which it is exceeded already, without what is expected.
-    pub fn excess_by_now(&self) -> u64 {
-        self.excess().saturating_sub(self.coming())
-    }
-
     /// Pages that may still be charged.
     pub fn free(&self) -> u64 {
         self.limit().saturating_sub(self.used())
@@ -400,11 +395,11 @@ mod tests {
         assert_eq!((budget.used(), budget.excess()), (72 * 256, 8 * 256));
         assert!(!budget.charge(1));
         budget.set_others(ByteCount::mib(1));
-        assert_eq!((budget.excess_by_now(), budget.peak()), (0, 61 * 256));
+        assert_eq!((budget.used_by_now(), budget.peak()), (61 * 256, 61 * 256));
         assert_eq!(budget.unmanaged(), 5 * 256, "the pool's share is of what is left");
         // It has come, and more; then it has gone.
         budget.set_own(ByteCount::mib(17));
-        assert_eq!((budget.used(), budget.excess_by_now()), (74 * 256, 10 * 256));
+        assert_eq!((budget.used(), budget.used_by_now()), (74 * 256, 74 * 256));
         budget.set_own(ByteCount::mib(5));
         budget.expect_own(ByteCount::ZERO);
         assert_eq!((budget.used(), budget.excess()), (62 * 256, 0));

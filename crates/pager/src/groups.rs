@@ -285,8 +285,8 @@ impl Pager {
     /// two copies at once makes the evictors compress pages that somebody else has in memory still. No fork of the space may be under way.
     pub fn leave_if_room(&self, space: &Arc<Space>, group: GroupId) -> Leaving {
         // A group that has a limit would make room for what it is to lose, or be taken for full.
-        let limited = |found: &Group| found.id == space.group() && found.resident.effective.is_some();
-        if space.group() == group || self.engine().groups().iter().any(limited) {
+        let limit = self.engine().group_tree().effective_limit(space.group(), Resource::Resident);
+        if space.group() == group || limit < u64::MAX {
             return Leaving::Over;
         }
         let blocks: Vec<Arc<Block>> = space.blocks.read().values().cloned().collect();

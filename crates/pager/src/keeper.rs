@@ -321,10 +321,35 @@ impl Shared {
 mod tests {
     use crate::noise::Noise;
     use crate::pager::{Pager, PagerConfig};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use vswap_core::{ByteCount, GroupId, PAGE_SIZE, PAGES_PER_CLUSTER, PageIndex};
     use vswap_engine::{Engine, EngineConfig, TierConfig};
 
     const LIMIT: ByteCount = ByteCount::mib(64);
+
+    /// Faults were kept waiting for it, and the limit was given up for what nobody has yet.
+    #[test]
+    fn room_that_cannot_be_made_for_what_is_expected_is_waited_for_by_nobody() {
+        let told = Arc::new(AtomicUsize::new(0));
+        let tell = Arc::clone(&told);
+        let on_full: crate::OnFull = Box::new(move |_| _ = tell.fetch_add(1, SeqCst));
+        let config = PagerConfig { on_full: Some(on_full), ..PagerConfig::new(LIMIT) };
+        let pager = Pager::new(config, Engine::new(EngineConfig::default()).unwrap()).unwrap();
+        let shared = &pager.shared;
+        assert!(shared.budget.charge(60 * 256));
+        shared.budget.expect_own(Engine::training_bytes());
+        shared.parked.fetch_add(1, SeqCst);
+        assert!(shared.budget.excess() > 0 && !shared.budget.charge(1));
+        shared.nothing_left();
+        assert!(shared.budget.charge(1) && !shared.budget.is_over());
+        assert_eq!(told.load(SeqCst), 0);
+        // Now it is.
+        shared.nothing_left();
+        assert_eq!((told.load(SeqCst), shared.budget.is_over()), (1, true));
+        shared.parked.fetch_sub(1, SeqCst);
+        shared.budget.uncharge(60 * 256 + 1);
+    }
 
     /// What is written down leaves holes in the pool, and a pool of holes takes as much memory as a full one. It was taken for that, and
     /// when its share fell by a twentieth, nine tenths of it were written to the device.

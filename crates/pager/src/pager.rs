@@ -325,10 +325,16 @@ impl Shared {
     }
 
     /// Nothing more can be moved out: the user's choice decides.
-    fn nothing_left(&self) {
-        // What is only expected is nobody's fault, and is there without room in the end.
-        let waits_for_it = self.parked.load(Relaxed) == 0 || self.budget.coming() > 0;
-        if waits_for_it && self.budget.excess_by_now() == 0 {
+    pub(crate) fn nothing_left(&self) {
+        if self.budget.coming() > 0 {
+            // There is no room to be made for it: it comes without, and nobody waits for that.
+            self.budget.expect_own(ByteCount::ZERO);
+            self.room_came();
+            if self.budget.excess() == 0 {
+                return;
+            }
+        }
+        if self.parked.load(Relaxed) == 0 && self.budget.excess() == 0 {
             return;
         }
         self.set_over(true);
