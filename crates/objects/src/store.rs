@@ -11,7 +11,7 @@
 //! - Numbers of objects are never used twice, also after a crash.
 //!
 //! # Lock order
-//! The turn of commits, the gate, the books, an object's lock, the list of changed objects.
+//! The turn of commits, the list of what the last one listed, the gate, the books, an object's lock, the list of changed objects.
 
 mod books;
 mod checked;
@@ -25,6 +25,8 @@ mod lend;
 pub(crate) mod list;
 mod making;
 pub(crate) mod named;
+#[cfg(feature = "fuzz")]
+mod on_power;
 mod open;
 mod pins;
 pub(crate) mod reclaim;

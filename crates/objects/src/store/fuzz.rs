@@ -1,43 +1,16 @@
 //! A store whose index has lines that nobody has written, each with a checksum that is right. Built for `crates/fuzz` only.
 
 use crate::store::begin_write;
+use crate::store::on_power::Index;
 use crate::store::records::{CLUSTERS, OBJECTS, ObjectRecord, SEGMENTS, decode_cluster, decode_segment};
 use crate::store::records::{encode_cluster, encode_segment, forged};
 use crate::{CodecChoice, EngineConfig, Store, StoreConfig};
-use redb::{ReadableDatabase, ReadableTable, StorageBackend};
-use std::io;
+use redb::{ReadableDatabase, ReadableTable};
 use std::sync::Arc;
 use vswap_segment::power::Power;
 
 const FILE: u64 = 4711;
 const DATA: usize = 16 << 20;
-
-/// The index's disk.
-#[derive(Debug)]
-struct Index(Arc<Power>);
-
-impl StorageBackend for Index {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len())
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let got = self.0.read(offset, out);
-        if got == out.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.flush()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-}
 
 fn config() -> StoreConfig {
     let engine = EngineConfig { codec: CodecChoice::Lz4, ..EngineConfig::default() };

@@ -1,9 +1,8 @@
 //! A store of which any one byte is another one, or of which the end is missing: each read is exact or an error, and nothing panics.
 
-use redb::StorageBackend;
+use crate::power::on_power::Index;
 use std::io;
-use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use vswap_engine::{CodecChoice, EngineConfig};
 use vswap_objects::{NamedError, Store, StoreConfig};
 use vswap_segment::Storage;
@@ -12,43 +11,11 @@ use vswap_segment::power::Power;
 const FILE: u64 = 4711;
 const DATA: usize = 24 << 20;
 
-/// The index's disk, of its own.
-#[derive(Debug)]
-struct Index(Mutex<Vec<u8>>);
-
-impl Index {
-    fn range(bytes: &[u8], offset: u64, len: usize) -> io::Result<Range<usize>> {
-        let range = offset as usize..offset as usize + len;
-        if range.end <= bytes.len() { Ok(range) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-}
-
-impl StorageBackend for Index {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let bytes = self.0.lock().unwrap();
-        out.copy_from_slice(&bytes[Self::range(&bytes, offset, out.len())?]);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.lock().unwrap().resize(len as usize, 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let bytes = &mut *self.0.lock().unwrap();
-        let range = Self::range(bytes, offset, data.len())?;
-        bytes[range].copy_from_slice(data);
-        Ok(())
-    }
+/// An index of these bytes.
+fn index_of(bytes: &[u8]) -> Index {
+    let disk = Power::new(0);
+    disk.set_len(bytes.len() as u64).and_then(|()| disk.write(0, bytes)).and_then(|()| disk.flush()).unwrap();
+    Index(disk)
 }
 
 /// The same bytes for many stores, of which each has another one at one place; they only read.
@@ -102,28 +69,8 @@ fn objects() -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// The disks of a store that has them.
 fn disks() -> (Arc<Vec<u8>>, Vec<u8>) {
-    #[derive(Debug)]
-    struct Shared(Arc<Index>);
-    impl StorageBackend for Shared {
-        fn len(&self) -> io::Result<u64> {
-            self.0.len()
-        }
-        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            self.0.read(offset, out)
-        }
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            self.0.set_len(len)
-        }
-        fn sync_data(&self) -> io::Result<()> {
-            Ok(())
-        }
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.0.write(offset, data)
-        }
-    }
-    let (data, index) = (Power::new(DATA), Arc::new(Index(Mutex::default())));
-    let store =
-        Store::create_on(Arc::clone(&data) as _, FILE, Shared(Arc::clone(&index)), &config()).unwrap();
+    let (data, index) = (Power::new(DATA), Power::new(0));
+    let store = Store::create_on(Arc::clone(&data) as _, FILE, Index(Arc::clone(&index)), &config()).unwrap();
     for (key, bytes) in objects() {
         let object = store.object(b"v", &key, 1).unwrap();
         object.write(0, &bytes).unwrap();
@@ -133,14 +80,15 @@ fn disks() -> (Arc<Vec<u8>>, Vec<u8>) {
     drop(store);
     let mut bytes = vec![0; DATA];
     data.read(0, &mut bytes);
-    let index = index.0.lock().unwrap().clone();
-    (Arc::new(bytes), index)
+    let mut lines = vec![0; index.len() as usize];
+    index.read(0, &mut lines);
+    (Arc::new(bytes), lines)
 }
 
 /// Everything is as it was, or an error says that it is not. Gives how many errors there were.
 fn is_exact_or_says_so(data: Data, index: Vec<u8>, of: &str) -> usize {
     let mut refused = 0;
-    let opened = Store::open_on(Arc::new(data), FILE, Index(Mutex::new(index)), &config());
+    let opened = Store::open_on(Arc::new(data), FILE, index_of(&index), &config());
     let Ok(store) = opened.inspect_err(|error| assert!(!error.to_string().is_empty())) else { return 1 };
     for (key, bytes) in objects() {
         let Ok(found) = store.find(b"v", &key).inspect_err(|_| refused += 1) else { continue };

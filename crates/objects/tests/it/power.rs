@@ -2,9 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use redb::StorageBackend;
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex};
 use vswap_core::ByteCount;
 use vswap_engine::{CodecChoice, EngineConfig};
@@ -12,35 +10,13 @@ use vswap_objects::{NamedError, NamedObject, Store, StoreConfig};
 use vswap_segment::power::Power;
 use vswap_segment::{Extent, Lender, SEGMENT_BYTES};
 
+#[path = "../../src/store/on_power.rs"]
+pub mod on_power;
+
+use on_power::Index;
+
 const DATA: usize = 24 << 20;
 const FILE: u64 = 4711;
-
-/// The index's disk, as redb wants one.
-#[derive(Debug)]
-struct Index(Arc<Power>);
-
-impl StorageBackend for Index {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len())
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let got = self.0.read(offset, out);
-        if got == out.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.flush()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-}
 
 #[derive(Clone, Default, PartialEq, Debug)]
 struct Model {

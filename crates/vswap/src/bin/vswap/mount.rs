@@ -46,7 +46,7 @@ pub fn mount(args: &MountArgs) -> Result<(), Box<dyn Error>> {
 
 /// Pins what a mount shows at a path and below, or lets it go.
 pub fn pin_tree(args: &ObjectArgs, is: bool) -> Result<(), Box<dyn Error>> {
-    let store = Store::open(&args.store, &StoreConfig::default())?;
+    let store = crate::cache::open(&args.store)?;
     let (volume, objects) = (&args.volume.0, vswap_mount::objects_of_tree(&args.key.0));
     let mut keys = objects.own;
     for prefix in &objects.below {

@@ -158,7 +158,7 @@ pub enum CacheAction {
         /// KEY is how keys begin
         #[arg(long)]
         prefix: bool,
-        /// KEY is a file or a directory that `vswap cache mount` shows, by its path below the directory that is the volume: with all below it, and, when it is pinned, what leads there
+        /// KEY is a file or a directory that `vswap cache mount` shows, by its path below the directory that is the volume: with all below it, and what leads there
         #[cfg(feature = "mount")]
         #[arg(long, conflicts_with = "prefix")]
         tree: bool,
@@ -171,7 +171,7 @@ pub enum CacheAction {
         /// KEY is how keys begin
         #[arg(long)]
         prefix: bool,
-        /// KEY is a file or a directory that `vswap cache mount` shows, by its path below the directory that is the volume: with all below it, and, when it is pinned, what leads there
+        /// KEY is a file or a directory that `vswap cache mount` shows, by its path below the directory that is the volume: with all below it; what leads there stays pinned, since it leads to others too
         #[cfg(feature = "mount")]
         #[arg(long, conflicts_with = "prefix")]
         tree: bool,
