@@ -49,18 +49,15 @@ impl Power {
     #[must_use]
     pub fn new(len: usize) -> Arc<Self> {
         let len = len.next_multiple_of(SECTOR);
-        let bytes = Bytes {
-            now: vec![0; len],
-            synced: vec![0; len],
-            since: Vec::new(),
-            drained: 0,
-            len,
-            synced_len: len,
-        };
-        Self::of(bytes)
+        Self::holding(vec![0; len], len)
     }
 
-    fn of(bytes: Bytes) -> Arc<Self> {
+    /// A disk that has these bytes whatever happens, of which so many are a file's.
+    #[must_use]
+    pub fn holding(mut bytes: Vec<u8>, len: usize) -> Arc<Self> {
+        bytes.resize(len.next_multiple_of(SECTOR), 0);
+        let synced = bytes.clone();
+        let bytes = Bytes { now: bytes, synced, since: Vec::new(), drained: 0, len, synced_len: len };
         let (bytes, left) = (Mutex::new(bytes), AtomicU64::new(u64::MAX));
         Arc::new(Self { bytes, left, meanwhile: Mutex::default() })
     }
@@ -100,10 +97,7 @@ impl Power {
                 found[at..at + SECTOR].copy_from_slice(&written[..]);
             }
         }
-        found.resize(len.next_multiple_of(SECTOR), 0);
-        let bytes =
-            Bytes { now: found.clone(), synced: found, since: Vec::new(), drained: 0, len, synced_len: len };
-        Self::of(bytes)
+        Self::holding(found, len)
     }
 
     fn call(&self) -> io::Result<()> {

@@ -11,13 +11,6 @@ use vswap_segment::power::Power;
 const FILE: u64 = 4711;
 const DATA: usize = 24 << 20;
 
-/// An index of these bytes.
-fn index_of(bytes: &[u8]) -> Index {
-    let disk = Power::new(0);
-    disk.set_len(bytes.len() as u64).and_then(|()| disk.write(0, bytes)).and_then(|()| disk.flush()).unwrap();
-    Index(disk)
-}
-
 /// The same bytes for many stores, of which each has another one at one place; they only read.
 #[derive(Debug)]
 struct Data {
@@ -88,7 +81,8 @@ fn disks() -> (Arc<Vec<u8>>, Vec<u8>) {
 /// Everything is as it was, or an error says that it is not. Gives how many errors there were.
 fn is_exact_or_says_so(data: Data, index: Vec<u8>, of: &str) -> usize {
     let mut refused = 0;
-    let opened = Store::open_on(Arc::new(data), FILE, index_of(&index), &config());
+    let len = index.len();
+    let opened = Store::open_on(Arc::new(data), FILE, Index(Power::holding(index, len)), &config());
     let Ok(store) = opened.inspect_err(|error| assert!(!error.to_string().is_empty())) else { return 1 };
     for (key, bytes) in objects() {
         let Ok(found) = store.find(b"v", &key).inspect_err(|_| refused += 1) else { continue };
